@@ -1,0 +1,115 @@
+/** One task: the shape of a loaded configuration. Loading, checking, swapping and saving live beside it. */
+
+export type PoolerMode = 'transaction' | 'session' | 'statement';
+export type AuthType = 'scram' | 'md5' | 'plain' | 'trust';
+
+/** One `[[databases]]` row: a server that plays one shard of the database `name`. */
+export interface DatabaseEntry {
+  readonly name: string;
+  readonly host: string;
+  readonly port: number;
+  readonly role: 'primary' | 'replica' | 'auto';
+  readonly shard: number;
+  /** name of the database on the server */
+  readonly databaseName: string;
+  readonly user?: string;
+  readonly password?: string;
+  readonly poolSize?: number;
+  readonly minPoolSize?: number;
+  readonly poolerMode?: PoolerMode;
+  readonly statementTimeoutMs?: number;
+  readonly idleTimeoutMs?: number;
+}
+
+/** One `[[users]]` row expanded to one (user, database) pair. */
+export interface UserEntry {
+  readonly name: string;
+  readonly database: string;
+  /** every password a client may use */
+  readonly passwords: readonly string[];
+  /** SCRAM verifier a client may use instead */
+  readonly passwordHash?: string;
+  readonly serverUser?: string;
+  readonly serverPassword?: string;
+  readonly poolSize?: number;
+  readonly minPoolSize?: number;
+  readonly poolerMode?: PoolerMode;
+  readonly statementTimeoutMs?: number;
+  readonly idleTimeoutMs?: number;
+  /** the engine's own connections use the schema_admin of a database */
+  readonly schemaAdmin: boolean;
+}
+
+export interface GeneralConfig {
+  readonly host: string;
+  readonly port: number;
+  readonly defaultPoolSize: number;
+  readonly minPoolSize: number;
+  readonly poolerMode: PoolerMode;
+  readonly authType: AuthType;
+  readonly connectTimeoutMs: number;
+  readonly checkoutTimeoutMs: number;
+  readonly idleTimeoutMs: number;
+  readonly clientLoginTimeoutMs: number;
+  readonly serverLifetimeMs: number;
+  readonly shutdownTimeoutMs: number;
+  readonly queryTimeoutMs: number | null;
+  readonly preparedStatementsLimit: number;
+}
+
+/** Keys that steer a move; times in ms, sizes in bytes. */
+export interface CutoverConfig {
+  readonly trafficStopThresholdBytes: number;
+  readonly replicationLagThresholdBytes: number;
+  /** accepted for PgDog's sake: parity is exact, so no idle trigger is needed */
+  readonly lastTransactionDelayMs: number;
+  readonly timeoutMs: number;
+  readonly timeoutAction: 'abort' | 'cutover';
+  readonly saveConfig: boolean;
+  /** how long a node holds its clients without hearing from the engine */
+  readonly leaseMs: number;
+  readonly drainAction: 'abort' | 'cancel';
+  /** longest time clients may be held while transactions end */
+  readonly drainTimeoutMs: number;
+  /** attempts before the cutover gives up */
+  readonly maxAttempts: number;
+  /** time between a commit and an automatic finalize; null = until someone finalizes */
+  readonly soakMs: number | null;
+  readonly parallelCopies: number;
+  /** bytes per second over all copies; null = unlimited */
+  readonly copyBytesPerSecond: number | null;
+  readonly copyFormat: 'binary' | 'text';
+}
+
+export interface AdminConfig {
+  readonly name: string;
+  readonly user: string;
+  readonly password: string;
+  /** false when the password was generated for this start */
+  readonly passwordConfigured: boolean;
+}
+
+export interface TemporalConfig {
+  readonly address?: string;
+  readonly namespace?: string;
+  readonly taskQueue: string;
+}
+
+export interface ReplicationConfig {
+  /** a system pg_dump to use in place of the built-in WebAssembly one */
+  readonly pgDumpPath?: string;
+}
+
+export interface Config {
+  readonly general: GeneralConfig;
+  readonly databases: readonly DatabaseEntry[];
+  readonly users: readonly UserEntry[];
+  readonly admin: AdminConfig;
+  readonly temporal: TemporalConfig;
+  readonly replication: ReplicationConfig;
+  readonly cutover: CutoverConfig;
+  /** where it was read from; null for a configuration made in memory */
+  readonly files: { readonly config: string; readonly users: string } | null;
+  /** sentences for the log: keys accepted and ignored */
+  readonly warnings: readonly string[];
+}

@@ -1,0 +1,65 @@
+/** One task: open the engine's own connections to PostgreSQL, each with a deadline on everything it does. */
+import pg from 'pg';
+import type { Endpoint } from './endpoint.js';
+
+export type Connection = pg.Client;
+
+export interface ConnectOptions {
+  readonly applicationName?: string;
+  readonly connectTimeoutMs?: number;
+  /** client-side deadline of each query; the connection is unusable after it fired */
+  readonly queryTimeoutMs?: number;
+}
+
+const CONNECT_TIMEOUT_MS = 5_000;
+const QUERY_TIMEOUT_MS = 30_000;
+
+/**
+ * Connects as the engine. The caller ends the connection.
+ *
+ * `client_connection_check_interval` makes a backend notice that its client is gone even while it waits for a lock
+ * (PostgreSQL documentation, 20.3.2); `synchronous_commit = on` because a role-level `off` would let a crash lose an
+ * acknowledged decision.
+ */
+export async function connect(endpoint: Endpoint, options: ConnectOptions = {}): Promise<Connection> {
+  const client = new pg.Client({
+    host: endpoint.host,
+    port: endpoint.port,
+    database: endpoint.database,
+    user: endpoint.user,
+    ...(endpoint.password === undefined ? {} : { password: endpoint.password }),
+    application_name: options.applicationName ?? 'cutover',
+    connectionTimeoutMillis: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
+    query_timeout: options.queryTimeoutMs ?? QUERY_TIMEOUT_MS,
+    keepAlive: true,
+    options: '-c synchronous_commit=on -c client_connection_check_interval=500ms -c search_path=pg_catalog',
+  });
+  // A connection that breaks while idle must not end the process; the next query on it fails and says why.
+  client.on('error', () => undefined);
+  await client.connect();
+  return client;
+}
+
+/** Runs `work` on a connection of its own and ends the connection whatever happens. */
+export async function withConnection<T>(
+  endpoint: Endpoint,
+  work: (connection: Connection) => Promise<T>,
+  options?: ConnectOptions,
+): Promise<T> {
+  const connection = await connect(endpoint, options);
+  try {
+    return await work(connection);
+  } finally {
+    await connection.end().catch(() => undefined);
+  }
+}
+
+/** The next name in double quotes, as PostgreSQL's quote_ident with quoting always on. */
+export function quoteIdentifier(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`;
+}
+
+/** A string constant; backslashes make it an E-string (PostgreSQL documentation, 4.1.2). */
+export function quoteLiteral(text: string): string {
+  return pg.escapeLiteral(text);
+}

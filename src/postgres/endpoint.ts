@@ -1,0 +1,42 @@
+/** One task: say where a PostgreSQL database is and with which role to reach it. */
+import type { Config, DatabaseEntry, UserEntry } from '../config/config.js';
+import { CutoverError } from '../errors/errors.js';
+
+/** A server address with credentials. Held in memory only: never logged, never put into a workflow. */
+export interface Endpoint {
+  readonly host: string;
+  readonly port: number;
+  readonly database: string;
+  readonly user: string;
+  readonly password?: string;
+}
+
+/** `host:port/database`, safe to print. */
+export function addressOf(endpoint: Endpoint): string {
+  return `${endpoint.host}:${endpoint.port.toString()}/${endpoint.database}`;
+}
+
+/** The endpoint through which the proxy serves `user` on `entry`. */
+export function endpointFor(entry: DatabaseEntry, user: UserEntry): Endpoint {
+  const password = entry.password ?? user.serverPassword ?? user.passwords[0];
+  return {
+    host: entry.host,
+    port: entry.port,
+    database: entry.databaseName,
+    user: entry.user ?? user.serverUser ?? user.name,
+    ...(password === undefined ? {} : { password }),
+  };
+}
+
+/**
+ * The endpoint the engine uses for the primary of shard `shard` of database `name`.
+ *
+ * @throws CutoverError `database_unknown` | `schema_admin_missing`
+ */
+export function engineEndpoint(config: Config, name: string, shard = 0): Endpoint {
+  const entry = config.databases.find((d) => d.name === name && d.shard === shard && d.role !== 'replica');
+  if (!entry) throw new CutoverError('database_unknown', { database: name });
+  const admin = config.users.find((u) => u.database === name && u.schemaAdmin);
+  if (!admin) throw new CutoverError('schema_admin_missing', { database: name });
+  return endpointFor(entry, admin);
+}

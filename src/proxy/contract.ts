@@ -1,0 +1,144 @@
+/** One task: what the layers above (fleet, admin, main) may ask of the proxy. */
+import type { Config } from '../config/config.js';
+import type { Gate } from './gate.js';
+
+/** One row of SHOW POOLS: the server connections of one (user, database, server). */
+export interface PoolStatus {
+  readonly id: number;
+  readonly database: string;
+  readonly user: string;
+  readonly host: string;
+  readonly port: number;
+  readonly shard: number;
+  readonly role: string;
+  readonly clientsWaiting: number;
+  readonly serversIdle: number;
+  readonly serversActive: number;
+  readonly serversIdleInTransaction: number;
+  readonly longestWaitMs: number;
+  readonly poolerMode: string;
+  readonly paused: boolean;
+  readonly errors: number;
+}
+
+export interface ClientStatus {
+  readonly id: number;
+  readonly user: string;
+  readonly database: string;
+  readonly host: string;
+  readonly port: number;
+  readonly state: 'idle' | 'active' | 'idle in transaction' | 'waiting' | 'login';
+  readonly connectedAt: Date;
+  readonly lastRequestAt: Date | null;
+  readonly queries: number;
+  readonly transactions: number;
+  readonly waitMs: number;
+  readonly queryMs: number;
+  readonly transactionMs: number;
+  readonly bytesReceived: number;
+  readonly bytesSent: number;
+  readonly errors: number;
+  readonly applicationName: string;
+  readonly preparedStatements: number;
+}
+
+export interface ServerStatus {
+  readonly poolId: number;
+  readonly database: string;
+  readonly user: string;
+  readonly host: string;
+  readonly port: number;
+  readonly state: 'idle' | 'active' | 'idle in transaction' | 'connecting';
+  readonly connectedAt: Date;
+  readonly lastRequestAt: Date | null;
+  readonly remotePid: number;
+  readonly clientId: number | null;
+  readonly transactions: number;
+  readonly queries: number;
+  readonly rollbacks: number;
+  readonly preparedStatements: number;
+  readonly errors: number;
+  readonly bytesReceived: number;
+  readonly bytesSent: number;
+}
+
+/** Totals since start of one pool, for SHOW STATS. */
+export interface PoolStats {
+  readonly database: string;
+  readonly user: string;
+  readonly host: string;
+  readonly port: number;
+  readonly shard: number;
+  readonly role: string;
+  readonly transactions: number;
+  readonly queries: number;
+  readonly serverAssignments: number;
+  readonly bytesReceived: number;
+  readonly bytesSent: number;
+  readonly transactionMs: number;
+  readonly queryMs: number;
+  readonly waitMs: number;
+  readonly parses: number;
+  readonly binds: number;
+  readonly errors: number;
+  readonly rollbacks: number;
+  readonly connects: number;
+  readonly connectMs: number;
+}
+
+/** Hooks by which a layer above steers what the proxy cannot decide itself. */
+export interface ProxyHooks {
+  /**
+   * A server refused a statement with the fence's SQLSTATE. The hook closes the gate, asks the record and resolves when
+   * the statement may be routed anew; it rejects when the client should read the refusal.
+   */
+  onFenceRefusal(database: string): Promise<void>;
+}
+
+/** An authenticated session of the admin database: gets SQL text, answers rows. */
+export interface AdminHandler {
+  execute(statement: string): Promise<AdminResult>;
+}
+
+export interface AdminColumn {
+  readonly name: string;
+  readonly type: 'text' | 'bigint' | 'numeric' | 'bool';
+}
+
+export interface AdminResult {
+  /** the command tag, as `SHOW` or `RESHARD` */
+  readonly tag: string;
+  readonly columns: readonly AdminColumn[];
+  readonly rows: readonly (readonly (string | null)[])[];
+  /** sent as NOTICE before the rows */
+  readonly notices?: readonly string[];
+}
+
+export interface Proxy {
+  /** the address clients connect to, once listening */
+  readonly address: { readonly host: string; readonly port: number };
+  readonly config: Config;
+  /** the gate of a database; one object for the life of the proxy, whatever the name routes to */
+  gate(database: string): Gate;
+  /**
+   * Puts a configuration into force: new names, servers, users. Pools whose server, role and credentials stay the same keep
+   * their connections even if the database's *name* changed; a session idle between transactions goes to
+   * the new target with its next statement. Synchronous: no client can see half of it.
+   */
+  apply(config: Config): void;
+  /**
+   * Makes the pools of `database` ready to take the load of `like`: as many connections as `like` uses now, with the
+   * prepared statements its clients hold. Best effort, bounded by `deadlineMs`. Called ahead of a pause.
+   */
+  warm(database: string, like: string, deadlineMs: number): Promise<void>;
+  /** Closes every server connection of `database`; those in use when they are given back. RECONNECT. */
+  reconnect(database?: string): void;
+  /** Sends a cancel request for every statement that runs for this database (cutover_drain_action = "cancel"). */
+  cancelRunning(database: string): void;
+  pools(): readonly PoolStatus[];
+  clients(): readonly ClientStatus[];
+  servers(): readonly ServerStatus[];
+  stats(): readonly PoolStats[];
+  /** Stops listening, lets transactions end for at most `graceMs`, closes everything. */
+  close(graceMs: number): Promise<void>;
+}
