@@ -45,6 +45,12 @@ export const ERRORS = {
     message: 'database "{database}" has no user with schema_admin = true',
     remedy: 'Mark one user of this database with schema_admin = true in users.toml.',
   },
+  dev_server_unavailable: {
+    sqlstate: 'F0000',
+    level: 'error',
+    message: '{server} cannot be started: {problem}',
+    remedy: '{remedy}',
+  },
   internal: {
     sqlstate: 'XX000',
     level: 'error',

@@ -1,0 +1,262 @@
+/** One task: run real PostgreSQL clusters of several majors for the demo and the tests. */
+import { execFile, spawn, type ChildProcess } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { appendFileSync, chmodSync, chownSync, closeSync, existsSync, mkdirSync, mkdtempSync } from 'node:fs';
+import { openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import pg from 'pg';
+import { CutoverError, messageOf } from '../errors/errors.js';
+import { invariant } from '../errors/invariant.js';
+import { quoteIdentifier } from '../postgres/connection.js';
+import type { Endpoint } from '../postgres/endpoint.js';
+import { keepAtEnd, release, removeAtEnd, watch } from './guardian.js';
+import { freePort, LOOPBACK } from './ports.js';
+import { postgresBinaries, temporaryFolder, type Binaries, type Major } from './postgres-binaries.js';
+import { childrenOf, holdsWithin, isRunning, signalProcess } from './processes.js';
+
+export type { Major } from './postgres-binaries.js';
+
+export interface ClusterOptions {
+  readonly major: Major;
+  /** settings of postgresql.conf, over the defaults of this file */
+  readonly settings?: Readonly<Record<string, string>>;
+  /** where data, log and password live; given: it stays and may be started again; absent: temporary */
+  readonly directory?: string;
+  /** how TCP clients prove who they are; default trust */
+  readonly auth?: 'trust' | 'scram';
+}
+
+export type Row = Record<string, unknown>;
+
+const SUPERUSER = 'postgres';
+const START_DEADLINE_MS = 60_000;
+const STOP_DEADLINE_MS = 60_000;
+const INITDB_DEADLINE_MS = 120_000;
+const LOG_TAIL_CHARACTERS = 2_000;
+
+/** Generous for replication, small in memory: several clusters run on one small machine. */
+const DEFAULT_SETTINGS: Readonly<Record<string, string>> = {
+  listen_addresses: LOOPBACK,
+  unix_socket_directories: '',
+  max_connections: '200',
+  shared_buffers: '64MB',
+  fsync: 'on',
+  wal_level: 'logical',
+  max_wal_senders: '40',
+  max_replication_slots: '40',
+  max_worker_processes: '64',
+  max_logical_replication_workers: '40',
+  max_sync_workers_per_subscription: '4',
+  max_prepared_transactions: '10',
+  max_locks_per_transaction: '256',
+  timezone: 'UTC',
+  log_line_prefix: '%m [%p] %q%u@%d ',
+};
+
+/** One running PostgreSQL cluster. All of it ends with this process, however that ends. */
+export class Cluster {
+  readonly host = LOOPBACK;
+  readonly superuser = SUPERUSER;
+  readonly major: Major;
+  readonly port: number;
+  readonly directory: string;
+  readonly password: string;
+  readonly #binaries: Binaries;
+  #postmaster: ChildProcess | undefined;
+
+  /** Use {@link startCluster}. */
+  constructor(major: Major, port: number, directory: string, binaries: Binaries) {
+    this.major = major;
+    this.port = port;
+    this.directory = directory;
+    this.password = readFileSync(join(directory, 'password'), 'utf8').trim();
+    this.#binaries = binaries;
+  }
+
+  /** process id of the postmaster; only while it runs */
+  get pid(): number {
+    invariant(this.#postmaster?.pid !== undefined, 'the cluster runs');
+    return this.#postmaster.pid;
+  }
+
+  get running(): boolean {
+    return this.#postmaster !== undefined;
+  }
+
+  /** what the server logged so far */
+  get log(): string {
+    return readFileSync(join(this.directory, 'postgres.log'), 'utf8');
+  }
+
+  endpoint(database: string): Endpoint {
+    return { host: this.host, port: this.port, database, user: this.superuser, password: this.password };
+  }
+
+  /** Starts on the same port and data, and returns once connections are accepted. Nothing happens when it runs. */
+  async start(): Promise<void> {
+    if (this.#postmaster !== undefined) return;
+    const log = openSync(join(this.directory, 'postgres.log'), 'a');
+    const data = join(this.directory, 'data');
+    const child = spawn(this.#binaries.postgres, ['-D', data, '-p', this.port.toString()], {
+      ...this.#binaries.runAs,
+      cwd: this.directory,
+      env: serverEnvironment(),
+      stdio: ['ignore', log, log],
+      detached: true,
+    });
+    closeSync(log);
+    child.once('error', () => (this.#postmaster = undefined));
+    if (child.pid === undefined) throw this.#unavailable('the program could not be run');
+    const pid = child.pid;
+    // SIGQUIT: stops at once, recovers at the next start (PostgreSQL documentation, 18.5).
+    watch({ pid, signal: 'SIGQUIT' });
+    child.once('exit', () => {
+      release(pid);
+      if (this.#postmaster === child) this.#postmaster = undefined;
+    });
+    child.unref();
+    this.#postmaster = child;
+    await this.#untilReady(child, data);
+  }
+
+  /** Stops the cluster; nothing happens when it does not run. `immediate` leaves recovery to the next start. */
+  async stop(mode: 'fast' | 'immediate' = 'fast'): Promise<void> {
+    const postmaster = this.#postmaster;
+    if (postmaster?.pid === undefined) return;
+    signalProcess(postmaster.pid, mode === 'fast' ? 'SIGINT' : 'SIGQUIT');
+    signalProcess(postmaster.pid, 'SIGCONT');
+    if (await this.#endedWithin(STOP_DEADLINE_MS)) return;
+    await this.kill();
+  }
+
+  /** The crash: SIGKILL for the postmaster and every backend at one moment, and waits for their end. */
+  async kill(): Promise<void> {
+    const pid = this.#postmaster?.pid;
+    if (pid === undefined) return;
+    // A frozen postmaster makes no new children while they are listed, nor notices that one of them dies.
+    signalProcess(pid, 'SIGSTOP');
+    const family = [pid, ...childrenOf(pid)];
+    for (const member of family) signalProcess(member, 'SIGKILL');
+    const ended = await holdsWithin(() => !family.some(isRunning), STOP_DEADLINE_MS);
+    invariant(ended && (await this.#endedWithin(STOP_DEADLINE_MS)), 'SIGKILL ends a process');
+  }
+
+  /** Stops the cluster at once and removes its directory; may be called again. */
+  async remove(): Promise<void> {
+    await this.stop('immediate');
+    rmSync(this.directory, { recursive: true, force: true, maxRetries: 5 });
+    keepAtEnd(this.directory);
+  }
+
+  async createDatabase(name: string): Promise<void> {
+    await this.query('postgres', `CREATE DATABASE ${quoteIdentifier(name)}`);
+  }
+
+  /** Runs a statement (or several, without params) as superuser on a connection of its own; gives the last one's rows. */
+  async query<T extends pg.QueryResultRow = Row>(
+    database: string,
+    sql: string,
+    params?: readonly unknown[],
+  ): Promise<readonly T[]> {
+    const client = new pg.Client({ ...this.endpoint(database), application_name: 'cutover dev' });
+    client.on('error', () => undefined);
+    await client.connect();
+    try {
+      // pg answers an array when the text holds several statements; its types do not say so.
+      const answer: pg.QueryResult<T> | pg.QueryResult<T>[] = await client.query<T>(sql, params && [...params]);
+      return (Array.isArray(answer) ? answer.at(-1)?.rows : answer.rows) ?? [];
+    } finally {
+      await client.end().catch(() => undefined);
+    }
+  }
+
+  /** The state in the last line of postmaster.pid is what pg_ctl waits for as well (PostgreSQL sources, pg_ctl.c). */
+  async #untilReady(child: ChildProcess, data: string): Promise<void> {
+    const ended = (): boolean => child.exitCode !== null || child.signalCode !== null;
+    const ready = (): boolean => {
+      const file = join(data, 'postmaster.pid');
+      if (!existsSync(file)) return false;
+      const [pid, , , , , , , state] = readFileSync(file, 'utf8').split('\n');
+      return Number(pid) === child.pid && state?.trim() === 'ready';
+    };
+    const decided = await holdsWithin(() => ended() || ready(), START_DEADLINE_MS);
+    if (decided && !ended()) return;
+    await this.stop('immediate');
+    throw this.#unavailable(`it did not start:\n${this.log.slice(-LOG_TAIL_CHARACTERS)}`);
+  }
+
+  #endedWithin(deadlineMs: number): Promise<boolean> {
+    return holdsWithin(() => this.#postmaster === undefined, deadlineMs);
+  }
+
+  #unavailable(problem: string): CutoverError {
+    const server = `PostgreSQL ${this.major.toString()}`;
+    return new CutoverError('dev_server_unavailable', { server, problem, remedy: `See ${this.directory}/postgres.log.` });
+  }
+}
+
+/**
+ * Starts a cluster of its own on a free port of 127.0.0.1 and returns once it accepts connections.
+ *
+ * As root the server runs as `nobody`. It ends with this process, even when that is killed; a temporary directory is
+ * removed then as well. Takes one to two seconds, most of it initdb.
+ *
+ * @throws CutoverError `dev_server_unavailable` when the package is missing or the server does not come up
+ */
+export async function startCluster(options: ClusterOptions): Promise<Cluster> {
+  const { major } = options;
+  const binaries = postgresBinaries(major);
+  const directory = options.directory ?? mkdtempSync(join(temporaryFolder(), `cutover-pg${major.toString()}-`));
+  const temporary = options.directory === undefined;
+  if (temporary) removeAtEnd(directory);
+  try {
+    if (!existsSync(join(directory, 'data', 'PG_VERSION'))) await initialise(directory, binaries, options);
+    const cluster = new Cluster(major, await freePort(), directory, binaries);
+    await cluster.start();
+    return cluster;
+  } catch (error) {
+    if (temporary) rmSync(directory, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+async function initialise(directory: string, binaries: Binaries, options: ClusterOptions): Promise<void> {
+  const passwordFile = join(directory, 'password');
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(passwordFile, `${randomBytes(16).toString('hex')}\n`, { mode: 0o600 });
+  if (binaries.runAs) for (const path of [directory, passwordFile]) chownSync(path, binaries.runAs.uid, binaries.runAs.gid);
+  chmodSync(directory, 0o700);
+  const auth = options.auth === 'scram' ? 'scram-sha-256' : 'trust';
+  const data = join(directory, 'data');
+  const how = ['-D', data, '-U', SUPERUSER, `--pwfile=${passwordFile}`, `--auth=${auth}`];
+  // C: the only locale every machine has. No sync: the files of a cluster that does not exist yet are worth nothing.
+  const what = ['--encoding=UTF8', '--locale=C', '--no-sync', '--no-instructions'];
+  try {
+    await promisify(execFile)(binaries.initdb, [...how, ...what], {
+      ...binaries.runAs,
+      cwd: directory,
+      env: serverEnvironment(),
+      timeout: INITDB_DEADLINE_MS,
+    });
+  } catch (cause) {
+    const problem = `initdb failed: ${messageOf(cause)}`;
+    const remedy = 'Free some disk space and shared memory, or name another directory.';
+    throw new CutoverError('dev_server_unavailable', { server: `PostgreSQL ${options.major.toString()}`, problem, remedy }, { cause });
+  }
+  appendFileSync(join(data, 'postgresql.conf'), settingsText(options));
+}
+
+function settingsText(options: ClusterOptions): string {
+  const password = options.auth === 'scram' ? { password_encryption: 'scram-sha-256' } : {};
+  const origins = options.major >= 18 ? { max_active_replication_origins: '40' } : {};
+  const settings = { ...DEFAULT_SETTINGS, ...password, ...origins, ...options.settings };
+  return Object.entries(settings)
+    .map(([name, value]) => `${name} = '${value.replaceAll("'", "''")}'\n`)
+    .join('');
+}
+
+/** Nothing of this process's own environment: PGPORT, PGDATA and the like would change what the server does. */
+function serverEnvironment(): NodeJS.ProcessEnv {
+  return { PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC' };
+}

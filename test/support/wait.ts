@@ -1,0 +1,29 @@
+/** One task: let a test wait for a condition, never for a time. */
+
+const POLL_MS = 10;
+const DEADLINE_MS = 15_000;
+
+/**
+ * Resolves with the first value of `condition` that is neither false nor undefined nor null.
+ *
+ * @param what the condition in words, for the failure
+ * @throws Error naming `what` when the deadline passes, with the last error `condition` threw as its cause
+ */
+export async function until<T>(
+  what: string,
+  condition: () => T | Promise<T>,
+  deadlineMs = DEADLINE_MS,
+): Promise<NonNullable<Exclude<T, false>>> {
+  const end = performance.now() + deadlineMs;
+  let cause: unknown;
+  do {
+    try {
+      const value = await condition();
+      if (value !== false && value !== undefined && value !== null) return value as NonNullable<Exclude<T, false>>;
+    } catch (error) {
+      cause = error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  } while (performance.now() < end);
+  throw new Error(`after ${deadlineMs.toString()} ms still not true: ${what}`, { cause });
+}
