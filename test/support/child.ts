@@ -1,0 +1,25 @@
+/** One task: run a TypeScript file of this repository in a process of its own, so that a test can kill it. */
+import { spawn, type ChildProcess } from 'node:child_process';
+
+export interface Child {
+  readonly process: ChildProcess;
+  /** all that it printed so far, both streams */
+  output(): string;
+  /** resolves with the exit code, or null when a signal ended it */
+  readonly ended: Promise<number | null>;
+}
+
+/** Runs `file` (an absolute path) with `process.argv[2…]` = `args`. The caller ends it. */
+export function spawnScript(file: string, args: readonly string[] = [], env: NodeJS.ProcessEnv = {}): Child {
+  const program = `
+    import { runnerImport } from 'vite';
+    await runnerImport(${JSON.stringify(file)}, { configFile: false, logLevel: 'error' });`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', program, file, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...env },
+  });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
+  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+  return { process: child, output: () => output, ended };
+}
