@@ -4,15 +4,15 @@
  * Every call carries the epoch and may be repeated, late, or run twice at once (protocol.md, sections 1 and 4).
  */
 
-/** A database of a cluster, whatever name the configuration gives it. */
-export interface Side {
-  readonly systemIdentifier: string;
-  readonly databaseOid: number;
-}
+import type { Side } from '../cutover/side.js';
+
+export type { Side };
 
 export interface PauseRequest {
   /** the name applications connect to */
   readonly database: string;
+  /** the name of the other side */
+  readonly peer: string;
   readonly epoch: number;
   /** how long the node holds its clients without hearing from the engine */
   readonly leaseMs: number;

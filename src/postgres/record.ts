@@ -1,0 +1,234 @@
+/**
+ * One task: call the functions of the protocol of record and refuse an answer from the wrong server.
+ *
+ * Every function here is one statement, therefore one transaction, and may be called again: a timed-out call has an
+ * unknown outcome, so callers read again and never assume.
+ */
+import { sameSide, type PinnedSide, type Side } from '../cutover/side.js';
+import { CutoverError } from '../errors/errors.js';
+import { invariant } from '../errors/invariant.js';
+import type { Connection } from './connection.js';
+import { RECORD_DDL, RECORD_VERSION } from './record-schema.js';
+
+/** Who answered. */
+export interface Identity extends PinnedSide {
+  readonly inRecovery: boolean;
+}
+
+export type DecisionState = 'preparing' | 'sealed' | 'committed' | 'finalizing' | 'finalized' | 'aborted';
+export type FenceState = 'open' | 'closed' | 'sealed' | 'ready' | 'refused';
+
+export interface Decision {
+  readonly epoch: number;
+  readonly migration: string;
+  readonly attempt: string;
+  readonly nonce: string;
+  readonly state: DecisionState;
+  /** the name applications connect to */
+  readonly database: string;
+  /** the name of the other side */
+  readonly peer: string;
+  readonly source: PinnedSide;
+  readonly destination: PinnedSide;
+  readonly seal_lsn: string | null;
+  readonly reason: string | null;
+  readonly begun_at: string;
+  readonly decided_at: string | null;
+}
+
+export interface Fence {
+  readonly epoch: number;
+  readonly state: FenceState;
+  readonly nonce: string;
+  readonly up: boolean;
+}
+
+/** What stands in one database. */
+export interface RecordState {
+  readonly identity: Identity;
+  readonly fence: Fence;
+  /** newest first */
+  readonly decisions: readonly Decision[];
+}
+
+export interface RecordedEvent {
+  readonly sequence: number;
+  readonly type: string;
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+/** A decided epoch whose destination serves. */
+export function isCommitted(state: DecisionState): boolean {
+  return state === 'committed' || state === 'finalizing' || state === 'finalized';
+}
+
+const IDENTITY_SQL = `
+  SELECT (SELECT system_identifier::text FROM pg_control_system()) AS "systemIdentifier",
+    (SELECT oid::bigint::int FROM pg_database WHERE datname = current_database()) AS "databaseOid",
+    pg_is_in_recovery() AS "inRecovery",
+    CASE WHEN pg_is_in_recovery() THEN 0
+      ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END AS timeline`;
+
+/** Who answers on this connection; needs no schema. */
+export async function readIdentity(connection: Connection): Promise<Identity> {
+  const { rows } = await connection.query<Identity>(IDENTITY_SQL);
+  const row = rows[0];
+  invariant(row, 'the identity query answers one row');
+  return row;
+}
+
+/** @throws CutoverError `wrong_server` when another server, or one in recovery, answered */
+export function expectSide(answer: Identity, side: Side): void {
+  if (sameSide(answer, side) && !answer.inRecovery) return;
+  throw new CutoverError('wrong_server', {
+    expected: side.systemIdentifier,
+    actual: answer.inRecovery ? `${answer.systemIdentifier} in recovery` : answer.systemIdentifier,
+  });
+}
+
+/**
+ * Makes the schema `cutover` and the fence row where they are absent; changes nothing where they are present.
+ *
+ * @param initial `open` for the side that serves, `closed` for the side that must not take writes until it opens
+ */
+export async function installRecord(connection: Connection, initial: 'open' | 'closed'): Promise<void> {
+  await connection.query(
+    `SELECT pg_advisory_xact_lock(hashtext('cutover.install'));
+     ${RECORD_DDL}
+     INSERT INTO cutover.fence (state) VALUES ('${initial}') ON CONFLICT DO NOTHING;
+     SELECT setval('cutover.fence_flag', 1, true) FROM cutover.fence WHERE state = 'closed' AND epoch = 0`,
+  );
+}
+
+/** @throws CutoverError `record_newer` when a newer version of Cutover wrote the record */
+export async function readRecord(connection: Connection): Promise<RecordState | null> {
+  const present = await connection.query<{ present: boolean }>(
+    `SELECT to_regclass('cutover.decision') IS NOT NULL AND to_regclass('cutover.layout') IS NOT NULL AS present`,
+  );
+  if (present.rows[0]?.present !== true) return null;
+  const { rows } = await connection.query<{ version: number; state: RecordState }>(`
+    SELECT (SELECT max(version) FROM cutover.layout) AS version, jsonb_build_object(
+      'identity', cutover.identity(),
+      'fence', (SELECT to_jsonb(f) || jsonb_build_object('up', cutover.fence_is_up()) FROM cutover.fence f),
+      'decisions', coalesce((SELECT jsonb_agg(to_jsonb(d) ORDER BY epoch DESC) FROM cutover.decision d), '[]')) AS state`);
+  const row = rows[0];
+  invariant(row, 'the record query answers one row');
+  if (row.version > RECORD_VERSION)
+    throw new CutoverError('record_newer', { version: row.version, known: RECORD_VERSION });
+  return row.state;
+}
+
+export interface BeginRequest {
+  readonly migration: string;
+  /** names this attempt for good: a repeat gets the same epoch */
+  readonly attempt: string;
+  readonly nonce: string;
+  /** the highest epoch the other side knows */
+  readonly floorEpoch: number;
+  readonly database: string;
+  readonly peer: string;
+  readonly source: PinnedSide;
+  readonly destination: PinnedSide;
+}
+
+/** Step 0: allots the epoch, on shard 0 of the side that serves. */
+export async function beginEpoch(record: Connection, request: BeginRequest): Promise<Decision> {
+  return call<Decision>(record, request.source, 'cutover.begin($1, $2, $3, $4, $5, $6, $7, $8)', [
+    request.migration,
+    request.attempt,
+    request.nonce,
+    request.floorEpoch,
+    request.database,
+    request.peer,
+    JSON.stringify(request.source),
+    JSON.stringify(request.destination),
+  ]);
+}
+
+export interface SealRequest {
+  readonly epoch: number;
+  readonly nonce: string;
+  readonly shard: number;
+  readonly publication: string;
+  readonly lockTimeoutMs: number;
+  readonly stream: string;
+  readonly events: readonly RecordedEvent[];
+}
+
+/** Step 2: bars writers, waits for those in flight, writes marker and decision, raises the flag. */
+export function seal(source: Connection, side: Side, request: SealRequest): Promise<{ lsn: string; repeated: boolean }> {
+  return call(source, side, 'cutover.seal($1, $2, $3, $4, $5, $6, $7)', [
+    request.epoch,
+    request.nonce,
+    request.shard,
+    request.publication,
+    request.lockTimeoutMs,
+    request.stream,
+    JSON.stringify(request.events),
+  ]);
+}
+
+/** Step 5 on the destination: stamps the epoch and writes the canary. */
+export function ready(destination: Connection, side: Side, epoch: number, nonce: string, shard: number): Promise<Fence> {
+  return call(destination, side, 'cutover.ready($1, $2, $3)', [epoch, nonce, shard]);
+}
+
+/** Step 6: the point of no return. Answers the decision as it stands afterwards. */
+export function commitEpoch(
+  record: Connection,
+  side: Side,
+  epoch: number,
+  nonce: string,
+  stream: string,
+  events: readonly RecordedEvent[],
+): Promise<Decision> {
+  return call(record, side, 'cutover.commit($1, $2, $3, $4)', [epoch, nonce, stream, JSON.stringify(events)]);
+}
+
+/** Aborts what is not decided; answers the state as it stands afterwards, which the caller must act on. */
+export function abortEpoch(
+  record: Connection,
+  side: Side,
+  epoch: number,
+  reason: string,
+): Promise<Decision | { state: 'unknown' }> {
+  return call(record, side, 'cutover.abort($1, $2)', [epoch, reason]);
+}
+
+/** After an abort: the source accepts writes again. Row first, flag second, in two transactions. */
+export async function releaseSource(source: Connection, side: Side, epoch: number): Promise<void> {
+  await call(source, side, 'cutover.release($1)', [epoch]);
+  await call(source, side, 'cutover.lower($1)', [epoch]);
+}
+
+/** After a commit: the destination accepts writes. A duty of whoever goes forward. Answers its fence. */
+export async function openDestination(destination: Connection, decision: Decision): Promise<Fence> {
+  await call(destination, decision.destination, 'cutover.open($1)', [JSON.stringify(decision)]);
+  return call<Fence>(destination, decision.destination, 'cutover.lower($1)', [decision.epoch]);
+}
+
+/** After an abort: shuts the door of the destination for this epoch. Answers its fence: `open` means it was committed. */
+export function refuseDestination(destination: Connection, side: Side, epoch: number): Promise<Fence> {
+  return call(destination, side, 'cutover.refuse($1)', [epoch]);
+}
+
+/** Appends events; those already there stay as they are. */
+export async function noteEvents(
+  connection: Connection,
+  stream: string,
+  events: readonly RecordedEvent[],
+): Promise<void> {
+  if (events.length === 0) return;
+  await connection.query('SELECT cutover.note($1, $2)', [stream, JSON.stringify(events)]);
+}
+
+async function call<T>(connection: Connection, side: Side, expression: string, values: unknown[]): Promise<T> {
+  const { rows } = await connection.query<{ answer: T & Identity }>({
+    text: `SELECT ${expression} AS answer`,
+    values,
+  });
+  const answer = rows[0]?.answer;
+  invariant(answer, `${expression} answers one row`);
+  expectSide(answer, side);
+  return answer;
+}

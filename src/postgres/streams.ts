@@ -1,0 +1,228 @@
+/**
+ * One task: native logical replication from one database to another: publication, slot, subscription.
+ *
+ * Forward and reverse are the same code with the sides exchanged. Every function may be called again: it makes what is
+ * missing and leaves what is there. Connection strings stay between the two servers and this process.
+ */
+import { randomBytes } from 'node:crypto';
+import { quoteIdentifier, quoteLiteral, type Connection } from './connection.js';
+import type { Endpoint } from './endpoint.js';
+import { qualified, type TableName } from './fence.js';
+import { scramVerifier } from './scram-verifier.js';
+
+export type Direction = 'forward' | 'reverse';
+
+/** PostgreSQL 16 is the first whose publisher can leave out what came by replication (`origin = none`). */
+export const ORIGIN_SINCE = 160000;
+
+/** The one name of the publication, slot and subscription of a direction: valid as a slot name (lower case, 63 bytes). */
+export function streamName(migration: string, direction: Direction): string {
+  return `cutover_${migration}_${direction}`;
+}
+
+export function replicationRole(migration: string): string {
+  return `cutover_${migration}_replication`;
+}
+
+export async function serverVersion(connection: Connection): Promise<number> {
+  const { rows } = await connection.query<{ version: number }>(`SELECT current_setting('server_version_num')::int AS version`);
+  return rows[0]?.version ?? 0;
+}
+
+/** Keeps what the following statements say out of the server's log where the role may: they carry a password. */
+async function quietly(connection: Connection, statement: string): Promise<void> {
+  const { rows } = await connection.query<{ super: boolean }>(`SELECT current_setting('is_superuser') = 'on' AS super`);
+  const quiet = rows[0]?.super === true
+    ? `SET LOCAL log_statement = 'none'; SET LOCAL log_min_duration_statement = -1; SET LOCAL log_min_error_statement = 'panic'; `
+    : '';
+  await connection.query(quiet + statement);
+}
+
+/**
+ * Makes the role by which the other side connects, with a new random password each time, known to nobody else.
+ *
+ * The password reaches this server as a SCRAM verifier only (RFC 5803), so no log of it can hold the password.
+ *
+ * @returns the endpoint the other side's subscription connects to
+ */
+export async function ensureReplicationRole(publisher: Connection, endpoint: Endpoint, migration: string, tables: readonly TableName[]): Promise<Endpoint> {
+  const role = replicationRole(migration);
+  const password = randomBytes(24).toString('base64url');
+  const { rows } = await publisher.query('SELECT FROM pg_roles WHERE rolname = $1', [role]);
+  const verb = rows.length > 0 ? 'ALTER' : 'CREATE';
+  await quietly(publisher, `${verb} ROLE ${quoteIdentifier(role)} LOGIN REPLICATION PASSWORD ${quoteLiteral(scramVerifier(password))}`);
+  const schemas = [...new Set(['cutover', ...tables.map((t) => t.schema)])];
+  const grants = [
+    ...schemas.map((s) => `GRANT USAGE ON SCHEMA ${quoteIdentifier(s)} TO ${quoteIdentifier(role)}`),
+    ...tables.map((t) => `GRANT SELECT ON ${qualified(t)} TO ${quoteIdentifier(role)}`),
+    `GRANT SELECT ON cutover.marker TO ${quoteIdentifier(role)}`,
+  ];
+  await publisher.query(grants.join('; '));
+  return { host: endpoint.host, port: endpoint.port, database: endpoint.database, user: role, password };
+}
+
+/** Ends the role and everything granted to it. */
+export async function dropReplicationRole(publisher: Connection, migration: string): Promise<void> {
+  const role = replicationRole(migration);
+  const { rows } = await publisher.query('SELECT FROM pg_roles WHERE rolname = $1', [role]);
+  if (rows.length === 0) return;
+  await publisher.query(`DROP OWNED BY ${quoteIdentifier(role)}; DROP ROLE ${quoteIdentifier(role)}`);
+}
+
+/** Publishes `tables` and the marker; brings an existing publication to exactly that set. */
+export async function ensurePublication(publisher: Connection, name: string, tables: readonly TableName[]): Promise<void> {
+  const list = ['cutover.marker', ...tables.map(qualified)].join(', ');
+  const { rows } = await publisher.query('SELECT FROM pg_publication WHERE pubname = $1', [name]);
+  await publisher.query(
+    rows.length > 0
+      ? `ALTER PUBLICATION ${quoteIdentifier(name)} SET TABLE ${list}`
+      : `CREATE PUBLICATION ${quoteIdentifier(name)} FOR TABLE ${list}`,
+  );
+}
+
+export async function ensureSlot(publisher: Connection, name: string): Promise<void> {
+  await publisher.query(
+    `SELECT pg_create_logical_replication_slot($1, 'pgoutput') WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)`,
+    [name],
+  );
+}
+
+export interface SubscriptionOptions {
+  readonly copyData: boolean;
+  readonly binary: boolean;
+  /** both servers are 16 or newer: leave out what came by replication, so that both directions can run at once */
+  readonly originNone: boolean;
+}
+
+/** Subscribes to publication and slot `name` of `publisher`; the slot must be there. */
+export async function ensureSubscription(
+  subscriber: Connection,
+  name: string,
+  publisher: Endpoint,
+  options: SubscriptionOptions,
+): Promise<void> {
+  const conninfo = quoteLiteral(conninfoOf(publisher, name));
+  const { rows } = await subscriber.query('SELECT FROM pg_subscription WHERE subname = $1', [name]);
+  if (rows.length > 0) {
+    await quietly(subscriber, `ALTER SUBSCRIPTION ${quoteIdentifier(name)} CONNECTION ${conninfo}`);
+    await subscriber.query(`ALTER SUBSCRIPTION ${quoteIdentifier(name)} ENABLE`);
+    return;
+  }
+  const settings = [
+    'create_slot = false',
+    `slot_name = ${quoteLiteral(name)}`,
+    `copy_data = ${options.copyData.toString()}`,
+    `binary = ${options.binary.toString()}`,
+    ...(options.originNone ? ['origin = none'] : []),
+  ].join(', ');
+  await quietly(
+    subscriber,
+    `CREATE SUBSCRIPTION ${quoteIdentifier(name)} CONNECTION ${conninfo} PUBLICATION ${quoteIdentifier(name)} WITH (${settings})`,
+  );
+}
+
+/** libpq connection string (PostgreSQL documentation, 34.1.1.1): single quotes, backslash escapes. */
+function conninfoOf(endpoint: Endpoint, application: string): string {
+  const quote = (value: string): string => `'${value.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
+  const parts: [string, string][] = [
+    ['host', endpoint.host],
+    ['port', endpoint.port.toString()],
+    ['dbname', endpoint.database],
+    ['user', endpoint.user],
+    ['application_name', application],
+  ];
+  if (endpoint.password !== undefined) parts.push(['password', endpoint.password]);
+  return parts.map(([key, value]) => `${key}=${quote(value)}`).join(' ');
+}
+
+/** Stops applying; the slot stays and keeps WAL. */
+export async function disableSubscription(subscriber: Connection, name: string): Promise<void> {
+  const { rows } = await subscriber.query('SELECT FROM pg_subscription WHERE subname = $1 AND subenabled', [name]);
+  if (rows.length > 0) await subscriber.query(`ALTER SUBSCRIPTION ${quoteIdentifier(name)} DISABLE`);
+}
+
+/** Removes the subscription without touching the publisher, so that it works when the publisher is gone. */
+export async function dropSubscription(subscriber: Connection, name: string): Promise<void> {
+  const { rows } = await subscriber.query('SELECT FROM pg_subscription WHERE subname = $1', [name]);
+  if (rows.length === 0) return;
+  const quoted = quoteIdentifier(name);
+  await subscriber.query(`ALTER SUBSCRIPTION ${quoted} DISABLE`);
+  await subscriber.query(`ALTER SUBSCRIPTION ${quoted} SET (slot_name = NONE)`);
+  await subscriber.query(`DROP SUBSCRIPTION ${quoted}`);
+}
+
+/**
+ * Removes publication and slot, and the slots that table synchronisation left (`pg_<oid>_sync_…`, PostgreSQL
+ * documentation, 29.2.3). A slot still in use has its walsender ended first.
+ */
+export async function dropPublication(publisher: Connection, name: string): Promise<void> {
+  await publisher.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(name)}`);
+  await dropSlots(publisher, `= ${quoteLiteral(name)}`);
+}
+
+const SLOT_DROP_ATTEMPTS = 50;
+
+async function dropSlots(publisher: Connection, condition: string): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    const { rows } = await publisher.query<{ slot_name: string; active_pid: number | null }>(
+      `SELECT slot_name, active_pid FROM pg_replication_slots WHERE slot_name ${condition} AND database = current_database()`,
+    );
+    if (rows.length === 0) return;
+    for (const slot of rows) {
+      if (slot.active_pid !== null) await publisher.query('SELECT pg_terminate_backend($1, 1000)', [slot.active_pid]);
+      try {
+        await publisher.query('SELECT pg_drop_replication_slot($1)', [slot.slot_name]);
+      } catch (error) {
+        // In use again by a walsender that came back: the subscription is gone by now, so it will not come a third time.
+        if (attempt >= SLOT_DROP_ATTEMPTS) throw error;
+      }
+    }
+  }
+}
+
+export interface TableSync {
+  readonly schema: string;
+  readonly table: string;
+  /** pg_subscription_rel.srsubstate: i initialise, d data copy, f finished copy, s synchronised, r ready */
+  readonly state: string;
+  readonly bytes: number;
+  readonly rows: number;
+}
+
+/** State of each table of a subscription, with the server's own progress of running copies (pg_stat_progress_copy). */
+export async function tableSyncs(subscriber: Connection, name: string): Promise<readonly TableSync[]> {
+  const { rows } = await subscriber.query<TableSync>(
+    `SELECT n.nspname AS schema, c.relname AS table, r.srsubstate AS state,
+       coalesce(p.bytes_processed, 0)::float8 AS bytes, coalesce(p.tuples_processed, 0)::float8 AS rows
+     FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid
+     JOIN pg_class c ON c.oid = r.srrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+     LEFT JOIN pg_stat_progress_copy p ON p.relid = c.oid AND p.datname = current_database() AND p.command = 'COPY FROM'
+     WHERE s.subname = $1 AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+     ORDER BY 1, 2`,
+    [name],
+  );
+  return rows;
+}
+
+export interface StreamHealth {
+  readonly name: string;
+  readonly active: boolean;
+  /** WAL between the publisher's end and what the subscriber confirmed; never decides parity */
+  readonly lagBytes: number;
+  /** WAL the slot keeps */
+  readonly retainedBytes: number;
+  readonly confirmedLsn: string | null;
+  readonly lost: boolean;
+}
+
+/** The publisher's view of a slot; null when there is none. */
+export async function streamHealth(publisher: Connection, name: string): Promise<StreamHealth | null> {
+  const { rows } = await publisher.query<StreamHealth>(
+    `SELECT slot_name AS name, active, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::float8 AS "lagBytes",
+       coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::float8 AS "retainedBytes",
+       confirmed_flush_lsn::text AS "confirmedLsn", coalesce(wal_status = 'lost', false) AS lost
+     FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()`,
+    [name],
+  );
+  return rows[0] ?? null;
+}
