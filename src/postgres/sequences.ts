@@ -23,10 +23,10 @@ const READ_SQL = {
   text: `
   SELECT format('%I.%I', n.nspname, c.relname) AS name,
     (CASE WHEN s.seqincrement > 0
-      THEN least(pg_sequence_last_value(c.oid)::numeric + s.seqincrement::numeric * $1::int, s.seqmax)
-      ELSE greatest(pg_sequence_last_value(c.oid)::numeric + s.seqincrement::numeric * $1::int, s.seqmin) END)::text AS value
+      THEN least(pg_sequence_last_value(s.seqrelid)::numeric + s.seqincrement::numeric * $1::int, s.seqmax)
+      ELSE greatest(pg_sequence_last_value(s.seqrelid)::numeric + s.seqincrement::numeric * $1::int, s.seqmin) END)::text AS value
   FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE n.nspname <> 'cutover' AND c.relpersistence <> 't' AND pg_sequence_last_value(c.oid) IS NOT NULL`,
+  WHERE n.nspname <> 'cutover' AND c.relpersistence <> 't' AND pg_sequence_last_value(s.seqrelid) IS NOT NULL`,
 };
 
 /** Every sequence that ever issued a value: owned, identity and unowned ones; not those of the schema `cutover`. */
