@@ -27,6 +27,18 @@ export const ERRORS = {
     message: '{file}:{line}: {problem}',
     remedy: 'Correct the line and start again, or RELOAD.',
   },
+  environment_invalid: {
+    sqlstate: 'F0000',
+    level: 'error',
+    message: 'environment variable {variable}: {problem}',
+    remedy: 'Correct or unset the variable and start again.',
+  },
+  configuration_not_saved: {
+    sqlstate: '58030',
+    level: 'error',
+    message: 'the swapped configuration was not saved: {problem}',
+    remedy: 'The routing in memory stands; make the folder of pgdog.toml and users.toml writable, or edit the names by hand.',
+  },
   database_unknown: {
     sqlstate: '3D000',
     level: 'warn',
@@ -50,6 +62,18 @@ export const ERRORS = {
     level: 'error',
     message: '{server} cannot be started: {problem}',
     remedy: '{remedy}',
+  },
+  database_unreachable: {
+    sqlstate: '08001',
+    level: 'error',
+    message: 'database "{database}" at {address} cannot be reached: {problem}',
+    remedy: 'Check that the server runs and that its schema_admin may connect.',
+  },
+  side_unknown: {
+    sqlstate: '3D000',
+    level: 'error',
+    message: 'no configured database is the side {side} of this migration ({problem})',
+    remedy: 'Put both databases of the migration into pgdog.toml, each with a schema_admin.',
   },
   wrong_server: {
     sqlstate: '08004',

@@ -14,6 +14,8 @@ export interface PauseRequest {
   /** the name of the other side */
   readonly peer: string;
   readonly epoch: number;
+  readonly source: Side;
+  readonly destination: Side;
   /** how long the node holds its clients without hearing from the engine */
   readonly leaseMs: number;
   /** bound of the wait for running transactions */

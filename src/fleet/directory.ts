@@ -1,0 +1,78 @@
+/** One task: find the configured database that a side of a migration is, whatever name it has today. */
+import type { Config } from '../config/config.js';
+import { sameSide, sideKey, type Side } from '../cutover/side.js';
+import { CutoverError, messageOf } from '../errors/errors.js';
+import { withConnection } from '../postgres/connection.js';
+import { addressOf, engineEndpoint, type Endpoint } from '../postgres/endpoint.js';
+import { readIdentity } from '../postgres/record.js';
+
+const CONNECT_TIMEOUT_MS = 3_000;
+
+export class Directory {
+  readonly #config: () => Config;
+  /** side by server address; checked again by every answer of the record, so a stale entry is noticed */
+  readonly #sides = new Map<string, Side>();
+
+  constructor(config: () => Config) {
+    this.#config = config;
+  }
+
+  /** Names the engine can reach: those with a schema_admin. */
+  get names(): readonly string[] {
+    const config = this.#config();
+    const names = new Set(config.databases.filter((d) => d.shard === 0).map((d) => d.name));
+    return [...names].filter((name) => config.users.some((u) => u.database === name && u.schemaAdmin));
+  }
+
+  endpoint(name: string): Endpoint {
+    return engineEndpoint(this.#config(), name);
+  }
+
+  /** @throws CutoverError `database_unreachable` without any credentials in it */
+  async sideOf(name: string): Promise<Side> {
+    const endpoint = this.endpoint(name);
+    const known = this.#sides.get(addressOf(endpoint));
+    if (known) return known;
+    try {
+      const { systemIdentifier, databaseOid } = await withConnection(endpoint, readIdentity, {
+        connectTimeoutMs: CONNECT_TIMEOUT_MS,
+      });
+      const side = { systemIdentifier, databaseOid };
+      this.#sides.set(addressOf(endpoint), side);
+      return side;
+    } catch (error) {
+      throw new CutoverError('database_unreachable', {
+        database: name,
+        address: addressOf(endpoint),
+        problem: messageOf(error),
+      });
+    }
+  }
+
+  /** The side an endpoint is known to be, without asking it. */
+  knownSide(name: string): Side | null {
+    return this.#sides.get(addressOf(this.endpoint(name))) ?? null;
+  }
+
+  /** @throws CutoverError `side_unknown` when no configured database is that side */
+  async nameOf(side: Side): Promise<string> {
+    const problems: string[] = [];
+    for (const name of this.names) {
+      try {
+        if (sameSide(await this.sideOf(name), side)) return name;
+      } catch (error) {
+        problems.push(messageOf(error));
+      }
+    }
+    throw new CutoverError('side_unknown', { side: sideKey(side), problem: problems.join('; ') || 'none matches' });
+  }
+
+  async endpointOf(side: Side): Promise<Endpoint> {
+    return this.endpoint(await this.nameOf(side));
+  }
+
+  /** Forgets what was learnt: after a reload other servers may stand at the addresses. */
+  forget(): void {
+    this.#sides.clear();
+  }
+}

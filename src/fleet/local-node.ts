@@ -1,0 +1,371 @@
+/**
+ * One task: be a node, the proxy of this process as the engine steers it.
+ *
+ * A node holds clients for an epoch until it is told the outcome, or until the lease of the first receipt runs out: then it
+ * asks the record and resolves the epoch itself. It sets which side serves, it never exchanges sides, and it never acts
+ * on an epoch that it knows resolved (docs/protocol.md, section 4).
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Config } from '../config/config.js';
+import { fingerprint } from '../config/fingerprint.js';
+import { commitSwap, discardPrepared, prepareSwap, type PreparedFiles } from '../config/save.js';
+import { swapNames } from '../config/swap.js';
+import { sameSide, sideKey, type Side } from '../cutover/side.js';
+import { CutoverError, messageOf } from '../errors/errors.js';
+import { invariant } from '../errors/invariant.js';
+import { Connections } from '../postgres/connections.js';
+import { readRecord, type RecordState } from '../postgres/record.js';
+import type { Proxy } from '../proxy/contract.js';
+import { Directory } from './directory.js';
+import type { FleetNode, NodeState, PauseAnswer, PauseRequest, SwapRequest } from './node.js';
+import { resolveEpoch, servingOf, type Epoch, type Serving } from './resolution.js';
+
+export interface NodeLog {
+  info(details: object, message: string): void;
+  warn(details: object, message: string): void;
+}
+
+/** A pause this node holds. */
+interface Hold {
+  readonly epoch: Epoch;
+  deadline: number;
+  timer: NodeJS.Timeout;
+}
+
+interface DatabaseState {
+  epochSeen: number;
+  epochResolved: number;
+  peer: string | null;
+  serving: Side | null;
+  hold: Hold | null;
+  prepared: PreparedFiles | null;
+  recovering: Promise<void> | null;
+}
+
+const RESOLVE_RETRY_MS = 250;
+const WARM_DEADLINE_MS = 5_000;
+const CANCEL_GRACE_MS = 250;
+
+export class LocalNode implements FleetNode {
+  readonly name: string;
+  readonly directory: Directory;
+  readonly connections = new Connections({ applicationName: 'cutover node', queryTimeoutMs: 5_000 });
+  readonly #proxy: Proxy;
+  readonly #log: NodeLog;
+  readonly #states = new Map<string, DatabaseState>();
+  #watch: NodeJS.Timeout | null = null;
+  #closed = false;
+
+  constructor(name: string, proxy: Proxy, log: NodeLog) {
+    this.name = name;
+    this.#proxy = proxy;
+    this.#log = log;
+    this.directory = new Directory(() => proxy.config);
+  }
+
+  get #leaseMs(): number {
+    return this.#proxy.config.cutover.leaseMs;
+  }
+
+  #state(database: string): DatabaseState {
+    let state = this.#states.get(database);
+    if (!state) {
+      state = { epochSeen: 0, epochResolved: 0, peer: null, serving: null, hold: null, prepared: null, recovering: null };
+      this.#states.set(database, state);
+    }
+    return state;
+  }
+
+  state(database: string): Promise<NodeState> {
+    const state = this.#state(database);
+    return Promise.resolve({
+      node: this.name,
+      epochSeen: state.epochSeen,
+      epochResolved: state.epochResolved,
+      serving: state.serving,
+      gateReasons: this.#proxy.gate(database).reasons,
+      configFingerprint: fingerprint(this.#proxy.config),
+    });
+  }
+
+  async prepare(request: SwapRequest): Promise<void> {
+    const name = await this.directory.nameOf(request.serving);
+    await this.#proxy.warm(name, request.database, WARM_DEADLINE_MS);
+    const state = this.#state(request.database);
+    const { files } = this.#proxy.config;
+    if (!request.saveConfig || !files || name === request.database) return;
+    if (state.prepared) discardPrepared(state.prepared);
+    state.prepared = prepareSwap(files, request.database, request.peer, request.epoch.toString());
+  }
+
+  async pause(request: PauseRequest): Promise<PauseAnswer> {
+    const state = this.#state(request.database);
+    if (request.epoch <= state.epochResolved || request.epoch < state.epochSeen)
+      throw new CutoverError('epoch_closed', {
+        epoch: request.epoch,
+        state: `this node stands at epoch ${Math.max(state.epochResolved, state.epochSeen).toString()}`,
+      });
+    state.epochSeen = request.epoch;
+    state.peer = request.peer;
+    const gate = this.#proxy.gate(request.database);
+    gate.close('cutover');
+    if (state.hold?.epoch.epoch !== request.epoch) this.#hold(state, request);
+    let drain = await gate.drained(request.drainMs);
+    if (!drain.drained && request.drainAction === 'cancel') {
+      this.#proxy.cancelRunning(request.database);
+      drain = await gate.drained(CANCEL_GRACE_MS);
+    }
+    return {
+      drained: drain.drained,
+      waitedMs: drain.waitedMs,
+      clientsHeld: gate.waitingCount,
+      holders: drain.holders.map(
+        (h) =>
+          `client ${h.clientId.toString()} (${h.user}, "${h.application}", server pid ${h.serverPid.toString()}, ${Math.round(h.transactionMs).toString()} ms)`,
+      ),
+    };
+  }
+
+  /** The deadline is fixed by the first receipt on the monotonic clock; only renew() moves it. */
+  #hold(state: DatabaseState, request: PauseRequest): void {
+    if (state.hold) clearTimeout(state.hold.timer);
+    const { database, epoch, source, destination } = request;
+    const hold: Hold = {
+      epoch: { database, epoch, source, destination },
+      deadline: performance.now() + request.leaseMs,
+      timer: setTimeout(() => undefined, 0),
+    };
+    clearTimeout(hold.timer);
+    state.hold = hold;
+    this.#armLease(state, hold);
+  }
+
+  #armLease(state: DatabaseState, hold: Hold): void {
+    clearTimeout(hold.timer);
+    hold.timer = setTimeout(
+      () => {
+        if (state.hold !== hold) return;
+        if (performance.now() < hold.deadline) this.#armLease(state, hold);
+        else void this.#resolveHold(state, hold);
+      },
+      Math.max(1, hold.deadline - performance.now()),
+    );
+  }
+
+  renew(database: string, epoch: number, leaseMs: number): Promise<boolean> {
+    const { hold } = this.#state(database);
+    if (hold?.epoch.epoch !== epoch) return Promise.resolve(false);
+    hold.deadline = Math.max(hold.deadline, performance.now() + leaseMs);
+    return Promise.resolve(true);
+  }
+
+  /** The lease is over. Stays closed and asks again until the record answers: a guess could serve the wrong side. */
+  async #resolveHold(state: DatabaseState, hold: Hold): Promise<void> {
+    const { epoch } = hold;
+    while (state.hold === hold && !this.#closed) {
+      try {
+        const resolution = await resolveEpoch(this.directory, this.connections, epoch, `the lease of node ${this.name} ran out`);
+        this.#log.warn({ epoch: epoch.epoch, outcome: resolution.outcome }, 'lease over: the record decided');
+        if (state.hold === hold) this.#settle(epoch.database, epoch.epoch, resolution.serving);
+        return;
+      } catch (error) {
+        this.#log.warn({ epoch: epoch.epoch, problem: messageOf(error) }, 'lease over, record not reachable: staying closed');
+        await delay(RESOLVE_RETRY_MS);
+      }
+    }
+  }
+
+  async swap(request: SwapRequest): Promise<void> {
+    const state = this.#state(request.database);
+    if (request.epoch < state.epochSeen || request.epoch < state.epochResolved) return;
+    state.peer = request.peer;
+    // Knowing the sides is a look into memory here: prepare() and pause() asked the servers.
+    await this.directory.sideOf(request.database);
+    await this.directory.sideOf(request.peer);
+    this.#serve(request.database, request.peer, request.serving);
+    if (request.saveConfig) this.#save(state, request);
+  }
+
+  /** Memory first, files second: a disk that is full must not keep traffic from the side that was decided. */
+  #save(state: DatabaseState, request: SwapRequest): void {
+    const { files } = this.#proxy.config;
+    if (!files) return;
+    try {
+      const prepared = state.prepared ?? prepareSwap(files, request.database, request.peer, request.epoch.toString());
+      state.prepared = null;
+      commitSwap(prepared);
+    } catch (error) {
+      this.#log.warn({ problem: messageOf(error) }, 'the swapped configuration could not be saved; it stands in memory');
+    }
+  }
+
+  resume(database: string, epoch: number, serving: Side): Promise<void> {
+    const state = this.#state(database);
+    if (epoch >= state.epochSeen && epoch > state.epochResolved) this.#settle(database, epoch, serving);
+    return Promise.resolve();
+  }
+
+  /** The one place where a gate of a cutover opens: the decided side is set first. */
+  #settle(database: string, epoch: number, serving: Side): void {
+    const state = this.#state(database);
+    if (state.peer !== null) this.#serve(database, state.peer, serving);
+    state.epochResolved = Math.max(state.epochResolved, epoch);
+    state.epochSeen = Math.max(state.epochSeen, epoch);
+    if (state.hold && state.hold.epoch.epoch <= epoch) {
+      clearTimeout(state.hold.timer);
+      state.hold = null;
+    }
+    if (!state.hold) this.#proxy.gate(database).open('cutover');
+  }
+
+  /** Sets the side behind `database`; changes nothing where it stands already. */
+  #serve(database: string, peer: string, serving: Side): void {
+    const state = this.#state(database);
+    state.peer = peer;
+    state.serving = serving;
+    const next = this.#withServing(this.#proxy.config, database, state);
+    if (next !== this.#proxy.config) this.#proxy.apply(next);
+  }
+
+  #withServing(config: Config, database: string, state: DatabaseState): Config {
+    if (!state.serving || state.peer === null) return config;
+    const side = (name: string): Side | null =>
+      config.databases.some((d) => d.name === name) ? new Directory(() => config).adopt(this.directory).knownSide(name) : null;
+    const [here, there] = [side(database), side(state.peer)];
+    if (here && sameSide(here, state.serving)) return config;
+    if (there && sameSide(there, state.serving)) return swapNames(config, database, state.peer);
+    return config;
+  }
+
+  /** The configuration a reload or restart puts into force: what the files say, with the decided sides on top. */
+  async reload(loaded: Config): Promise<void> {
+    this.directory.forget();
+    const staged = new Directory(() => loaded);
+    await Promise.all(staged.names.map((name) => staged.sideOf(name).catch(() => null)));
+    this.directory.adopt(staged);
+    let next = loaded;
+    for (const [database, state] of this.#states) next = this.#withServing(next, database, state);
+    this.#proxy.apply(next);
+    await this.recover();
+  }
+
+  /** A server refused a write: close, ask the record, answer when the statement may be routed anew. */
+  onFenceRefusal(database: string): Promise<void> {
+    const state = this.#state(database);
+    state.recovering ??= this.#askRecord(database).finally(() => {
+      state.recovering = null;
+    });
+    return state.recovering;
+  }
+
+  async #askRecord(database: string): Promise<void> {
+    const gate = this.#proxy.gate(database);
+    gate.close('recovery');
+    try {
+      const serving = await this.#readPair(database);
+      if (!serving) throw new CutoverError('record_unreachable', { database, problem: 'no decision was found' });
+      await this.#follow(serving);
+    } finally {
+      gate.open('recovery');
+    }
+  }
+
+  /**
+   * Asks the record of every database the engine can reach, and serves what was decided. Called at the start before
+   * clients are let through, after a reload, and while a migration exists once a lease.
+   */
+  async recover(): Promise<void> {
+    await Promise.all(
+      this.directory.names.map(async (name) => {
+        await this.directory.sideOf(name).catch(() => null);
+      }),
+    );
+    const seen = new Set<string>();
+    for (const name of this.directory.names) {
+      const serving = await this.#readPair(name).catch((error: unknown) => {
+        this.#log.warn({ database: name, problem: messageOf(error) }, 'the record could not be read');
+        return null;
+      });
+      if (!serving) continue;
+      const key = [sideKey(serving.serving), sideKey(serving.other)].sort().join();
+      if (seen.has(key)) continue;
+      seen.add(key);
+      await this.#follow(serving);
+    }
+    if (seen.size > 0) this.#watchRecord();
+  }
+
+  /** What the reachable ones of a pair say. A dead peer must not hold a healthy database shut. */
+  async #readPair(name: string): Promise<Serving | null> {
+    const own = await this.#read(name).catch(() => null);
+    const first = own ? servingOf([own]) : null;
+    const state = this.#states.get(name);
+    const sides = first ? [first.serving, first.other] : [];
+    const records: RecordState[] = own ? [own] : [];
+    const peers = await Promise.all(sides.map((side) => this.directory.nameOf(side).catch(() => null)));
+    for (const peer of new Set([...peers, state?.peer ?? null]))
+      if (peer !== null && peer !== name) {
+        const other = await this.#read(peer).catch(() => null);
+        if (other) records.push(other);
+      }
+    if (records.length === 0 && state?.serving)
+      throw new CutoverError('record_unreachable', { database: name, problem: 'neither side answers' });
+    return servingOf(records);
+  }
+
+  async #read(name: string): Promise<RecordState | null> {
+    return readRecord(await this.connections.get(this.directory.endpoint(name), 'watch'));
+  }
+
+  /** Acts on the record: serves the decided side, and treats an epoch found open like a pause of its own. */
+  async #follow(serving: Serving): Promise<void> {
+    const { database, peer, open } = serving;
+    const state = this.#state(database);
+    state.peer = peer;
+    if (open && open.epoch > state.epochResolved) {
+      if (state.hold?.epoch.epoch === open.epoch) return;
+      state.epochSeen = Math.max(state.epochSeen, open.epoch);
+      this.#proxy.gate(database).close('cutover');
+      const { source, destination } = open;
+      this.#hold(state, {
+        database,
+        peer,
+        epoch: open.epoch,
+        source,
+        destination,
+        leaseMs: this.#leaseMs,
+        drainMs: 0,
+        drainAction: 'abort',
+      });
+      return;
+    }
+    if (serving.epoch < state.epochSeen && state.hold) return;
+    await this.directory.nameOf(serving.serving);
+    this.#settle(database, serving.epoch, serving.serving);
+  }
+
+  /** Reads the serving epoch again every lease: read-only clients are never refused, so no fence would tell them. */
+  #watchRecord(): void {
+    if (this.#watch || this.#closed) return;
+    this.#watch = setTimeout(() => {
+      this.#watch = null;
+      this.recover().catch((error: unknown) => {
+        this.#log.warn({ problem: messageOf(error) }, 'reading the record again failed');
+        this.#watchRecord();
+      });
+    }, this.#leaseMs);
+    this.#watch.unref();
+  }
+
+  /** Ends timers and connections; gates stay as they are. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    if (this.#watch) clearTimeout(this.#watch);
+    for (const state of this.#states.values()) {
+      if (state.hold) clearTimeout(state.hold.timer);
+      state.hold = null;
+    }
+    invariant(this.#closed, 'a closed node stays closed');
+    await this.connections.close();
+  }
+}

@@ -1,0 +1,154 @@
+/**
+ * One task: bring an epoch to its end from the record alone, whoever asks: a node whose lease ran out, the engine that
+ * gives up, a node that starts.
+ *
+ * Undecided → try the abort; act on what the record then says, never on the wish (docs/protocol.md, section 4).
+ */
+import { sameSide, type Side } from '../cutover/side.js';
+import { CutoverError, messageOf } from '../errors/errors.js';
+import type { Connections } from '../postgres/connections.js';
+import {
+  abortEpoch,
+  isCommitted,
+  openDestination,
+  readRecord,
+  refuseDestination,
+  releaseSource,
+  type Decision,
+  type RecordState,
+} from '../postgres/record.js';
+import type { Directory } from './directory.js';
+
+export interface Epoch {
+  readonly database: string;
+  readonly epoch: number;
+  readonly source: Side;
+  readonly destination: Side;
+}
+
+export interface Resolution {
+  readonly outcome: 'committed' | 'aborted';
+  readonly serving: Side;
+  readonly reason: string | null;
+}
+
+/**
+ * Decides `epoch` (an abort unless it is committed) and makes the decided side accept writes. May be called again.
+ *
+ * @throws CutoverError `record_unreachable` when nobody can say what was decided: the caller stays closed
+ */
+export async function resolveEpoch(
+  directory: Directory,
+  connections: Connections,
+  epoch: Epoch,
+  reason: string,
+): Promise<Resolution> {
+  let decision: Decision | { state: 'unknown' };
+  try {
+    const record = await connections.get(await directory.endpointOf(epoch.source), 'record');
+    await shutDoorAfterFailover(directory, connections, epoch);
+    decision = await abortEpoch(record, epoch.source, epoch.epoch, reason);
+  } catch (error) {
+    return byDestinationAlone(directory, connections, epoch, messageOf(error));
+  }
+  if (decision.state !== 'unknown' && isCommitted(decision.state)) {
+    const destination = await connections.get(await directory.endpointOf(epoch.destination), 'record');
+    await openDestination(destination, decision);
+    return { outcome: 'committed', serving: epoch.destination, reason: null };
+  }
+  const source = await connections.get(await directory.endpointOf(epoch.source), 'record');
+  await releaseSource(source, epoch.source, epoch.epoch);
+  // Defence in depth, not a condition: the tombstone on the source already makes a late commit impossible.
+  await directory
+    .endpointOf(epoch.destination)
+    .then((endpoint) => connections.get(endpoint, 'record'))
+    .then((destination) => refuseDestination(destination, epoch.destination, epoch.epoch))
+    .catch(() => undefined);
+  return {
+    outcome: 'aborted',
+    serving: epoch.source,
+    reason: decision.state === 'unknown' ? reason : decision.reason,
+  };
+}
+
+/**
+ * A source that failed over may have lost the commit. Its destination's door then decides: refused first, and if it is open
+ * already, the decision *is* committed.
+ */
+async function shutDoorAfterFailover(directory: Directory, connections: Connections, epoch: Epoch): Promise<void> {
+  const source = await connections.get(await directory.endpointOf(epoch.source), 'record');
+  const state = await readRecord(source);
+  const decision = state?.decisions.find((d) => d.epoch === epoch.epoch);
+  if (!state || !decision || isCommitted(decision.state)) return;
+  if (decision.source.timeline === state.identity.timeline) return;
+  const destination = await connections.get(await directory.endpointOf(epoch.destination), 'record');
+  const fence = await refuseDestination(destination, epoch.destination, epoch.epoch);
+  if (fence.state === 'open' && fence.epoch >= epoch.epoch)
+    throw new CutoverError('record_unreachable', {
+      database: epoch.database,
+      problem: 'the source failed over and lost the commit',
+    });
+}
+
+/** The source cannot be asked: a destination that reads open(epoch) proves the commit, anything else proves nothing. */
+async function byDestinationAlone(
+  directory: Directory,
+  connections: Connections,
+  epoch: Epoch,
+  problem: string,
+): Promise<Resolution> {
+  let state: RecordState | null = null;
+  try {
+    const destination = await connections.get(await directory.endpointOf(epoch.destination), 'record');
+    state = await readRecord(destination);
+  } catch (error) {
+    throw new CutoverError('record_unreachable', {
+      database: epoch.database,
+      problem: `${problem}; ${messageOf(error)}`,
+    });
+  }
+  const opened = state?.decisions.find((d) => d.epoch === epoch.epoch);
+  if (state && opened && isCommitted(opened.state) && sameSide(state.identity, epoch.destination)) {
+    const destination = await connections.get(await directory.endpointOf(epoch.destination), 'record');
+    await openDestination(destination, opened);
+    return { outcome: 'committed', serving: epoch.destination, reason: null };
+  }
+  throw new CutoverError('record_unreachable', { database: epoch.database, problem });
+}
+
+/** What the records of the two sides of a pair say together. */
+export interface Serving {
+  readonly database: string;
+  readonly peer: string;
+  readonly epoch: number;
+  readonly serving: Side;
+  readonly other: Side;
+  /** an epoch somebody began and nobody decided */
+  readonly open: Decision | null;
+}
+
+const decided = (decision: Decision): boolean => decision.state === 'aborted' || isCommitted(decision.state);
+
+/** Folds the decisions of both sides: the highest decided epoch says who serves. Null when no epoch ever began. */
+export function servingOf(records: readonly RecordState[]): Serving | null {
+  const byEpoch = new Map<number, Decision>();
+  for (const decision of records.flatMap((r) => r.decisions)) {
+    const known = byEpoch.get(decision.epoch);
+    // A side may know an epoch's outcome that the other has not learnt, or lost in a fail-over.
+    if (!known || (!decided(known) && decided(decision))) byEpoch.set(decision.epoch, decision);
+  }
+  const decisions = [...byEpoch.values()].sort((a, b) => b.epoch - a.epoch);
+  const newest = decisions[0];
+  if (!newest) return null;
+  const last = decisions.find(decided);
+  const moved = last !== undefined && isCommitted(last.state);
+  const base = last ?? newest;
+  return {
+    database: newest.database,
+    peer: newest.peer,
+    epoch: last?.epoch ?? 0,
+    serving: moved ? base.destination : base.source,
+    other: moved ? base.source : base.destination,
+    open: decided(newest) ? null : newest,
+  };
+}

@@ -1,0 +1,66 @@
+/** One task: keep the engine's connections warm between the steps, so that nothing inside a pause has to connect. */
+import { connect, type Connection, type ConnectOptions } from './connection.js';
+import { addressOf, type Endpoint } from './endpoint.js';
+
+/** Connections by purpose: two purposes never wait for each other's statements. */
+export type Purpose = 'record' | 'seal' | 'parity' | 'sequences' | 'watch';
+
+interface Entry {
+  readonly opening: Promise<Connection>;
+  broken: boolean;
+}
+
+/** A small cache, bounded by purposes × databases of one migration at a time; `close` ends it. */
+export class Connections {
+  readonly #entries = new Map<string, Entry>();
+  readonly #options: ConnectOptions;
+
+  constructor(options: ConnectOptions = {}) {
+    this.#options = options;
+  }
+
+  /** A live connection for `purpose`; connects when there is none or the last one broke. */
+  get(endpoint: Endpoint, purpose: Purpose): Promise<Connection> {
+    const key = `${addressOf(endpoint)} ${endpoint.user} ${purpose}`;
+    const present = this.#entries.get(key);
+    if (present && !present.broken) return present.opening;
+    const entry: Entry = { opening: connect(endpoint, this.#options), broken: false };
+    this.#entries.set(key, entry);
+    entry.opening.then(
+      (connection) => {
+        const broke = (): void => {
+          entry.broken = true;
+        };
+        connection.on('error', broke);
+        connection.on('end', broke);
+      },
+      () => {
+        entry.broken = true;
+      },
+    );
+    return entry.opening;
+  }
+
+  /** Gives up a connection whose state is unknown, for instance after a client-side timeout. */
+  async discard(endpoint: Endpoint, purpose: Purpose): Promise<void> {
+    const key = `${addressOf(endpoint)} ${endpoint.user} ${purpose}`;
+    const entry = this.#entries.get(key);
+    this.#entries.delete(key);
+    await endQuietly(entry);
+  }
+
+  async close(): Promise<void> {
+    const entries = [...this.#entries.values()];
+    this.#entries.clear();
+    await Promise.all(entries.map(endQuietly));
+  }
+}
+
+async function endQuietly(entry: Entry | undefined): Promise<void> {
+  if (!entry) return;
+  try {
+    await (await entry.opening).end();
+  } catch {
+    // It never opened, or broke: there is nothing left to end.
+  }
+}
