@@ -1,0 +1,29 @@
+/** One task: one short text that is equal for two nodes exactly when they would route alike. */
+import { createHash } from 'node:crypto';
+import type { Config } from './config.js';
+
+/** Left out: secrets, and what differs between nodes that serve the same databases. */
+const OMITTED = new Set(['password', 'passwords', 'passwordHash', 'serverPassword', 'passwordConfigured', 'files', 'warnings']);
+
+/**
+ * A hash of the configuration without passwords and without the listening address. It does not depend on the order of keys
+ * or rows, so a node that swapped in memory equals one that read the swapped files.
+ */
+export function fingerprint(config: Config): string {
+  const { host: _host, port: _port, ...general } = config.general;
+  const text = canonical({
+    ...config,
+    general,
+    databases: config.databases.map(canonical).sort(),
+    users: config.users.map(canonical).sort(),
+  });
+  return createHash('sha256').update(text).digest('hex').slice(0, 16);
+}
+
+function canonical(value: unknown): string {
+  return JSON.stringify(value, (key, inner: unknown) => {
+    if (OMITTED.has(key)) return undefined;
+    if (typeof inner !== 'object' || inner === null || Array.isArray(inner)) return inner;
+    return Object.fromEntries(Object.entries(inner).sort(([x], [y]) => (x < y ? -1 : 1)));
+  });
+}

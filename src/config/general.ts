@@ -1,0 +1,50 @@
+/** One task: the `[general]` table with its defaults (PgDog's, where PgDog has the key). */
+import type { CutoverConfig, GeneralConfig } from './config.js';
+import type { GeneralKeys } from './schema.js';
+
+/** PgDog has no limit here; ours is high, but a limit. */
+const PREPARED_STATEMENTS_LIMIT = 10_000;
+
+export function generalConfig(keys: GeneralKeys): GeneralConfig {
+  return {
+    host: keys.host ?? '0.0.0.0',
+    port: keys.port ?? 6432,
+    defaultPoolSize: keys.default_pool_size ?? 10,
+    minPoolSize: keys.min_pool_size ?? 1,
+    poolerMode: keys.pooler_mode ?? 'transaction',
+    authType: keys.auth_type ?? 'scram',
+    connectTimeoutMs: keys.connect_timeout ?? 5_000,
+    checkoutTimeoutMs: keys.checkout_timeout ?? 5_000,
+    idleTimeoutMs: keys.idle_timeout ?? 60_000,
+    clientLoginTimeoutMs: keys.client_login_timeout ?? 60_000,
+    serverLifetimeMs: keys.server_lifetime ?? 86_400_000,
+    shutdownTimeoutMs: keys.shutdown_timeout ?? 60_000,
+    queryTimeoutMs: keys.query_timeout ?? null,
+    preparedStatementsLimit: keys.prepared_statements_limit ?? PREPARED_STATEMENTS_LIMIT,
+  };
+}
+
+export function cutoverConfig(keys: GeneralKeys, warn: (sentence: string) => void): CutoverConfig {
+  if (keys.cutover_last_transaction_delay !== undefined) {
+    warn('"cutover_last_transaction_delay" is no longer needed and has no effect: parity is exact, also on an idle source');
+  }
+  if (keys.cutover_timeout_action === 'cutover') {
+    warn('"cutover_timeout_action = cutover" swaps without parity, and only where the request says acceptLoss');
+  }
+  return {
+    trafficStopThresholdBytes: keys.cutover_traffic_stop_threshold ?? 1_000_000,
+    replicationLagThresholdBytes: keys.cutover_replication_lag_threshold ?? 0,
+    lastTransactionDelayMs: keys.cutover_last_transaction_delay ?? 1_000,
+    timeoutMs: keys.cutover_timeout ?? 30_000,
+    timeoutAction: keys.cutover_timeout_action ?? 'abort',
+    saveConfig: keys.cutover_save_config ?? false,
+    leaseMs: keys.cutover_lease ?? 2_000,
+    drainAction: keys.cutover_drain_action ?? 'abort',
+    drainTimeoutMs: keys.cutover_drain_timeout ?? 1_000,
+    maxAttempts: keys.cutover_max_attempts ?? 10,
+    soakMs: keys.cutover_soak ?? null,
+    parallelCopies: keys.resharding_parallel_copies ?? 1,
+    copyBytesPerSecond: keys.resharding_copy_bytes_per_second ?? null,
+    copyFormat: keys.resharding_copy_format ?? 'binary',
+  };
+}

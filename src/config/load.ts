@@ -1,0 +1,101 @@
+/** One task: load pgdog.toml and users.toml into a `Config`. */
+import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { CutoverError } from '../errors/errors.js';
+import { checkDatabases, databaseEntries } from './databases.js';
+import { generalFromEnvironment, type Environment } from './environment.js';
+import { cutoverConfig, generalConfig } from './general.js';
+import { checkSource, type Source } from './source.js';
+import { CONFIG_FILE, USERS_FILE, type AdminKeys, type GeneralKeys } from './schema.js';
+import { userEntries } from './users.js';
+import { ignoredKeys } from './warnings.js';
+import type { AdminConfig, Config, TemporalConfig } from './config.js';
+
+export interface ConfigFiles {
+  /** path of pgdog.toml */
+  readonly config: string;
+  /** path of users.toml */
+  readonly users: string;
+}
+
+export interface LoadOptions {
+  /** `process.env` unless told */
+  readonly environment?: Environment;
+  /** the password in force where none is configured: pass the one of the running process when loading again */
+  readonly adminPassword?: string;
+}
+
+const TASK_QUEUE = 'cutover';
+const GENERATED_PASSWORD_BYTES = 18;
+
+/**
+ * Reads both files. May be called again (RELOAD); nothing is kept between calls.
+ *
+ * @throws CutoverError `configuration_invalid` | `environment_invalid`
+ */
+export function loadConfig(files: ConfigFiles, options: LoadOptions = {}): Config {
+  const read = (file: string): Source => ({ file, text: readText(file) });
+  return { ...parseConfig(read(files.config), read(files.users), options), files: { ...files } };
+}
+
+/** The same from texts; `files` is null. */
+export function parseConfig(configSource: Source, usersSource: Source, options: LoadOptions = {}): Config {
+  const config = checkSource(configSource, CONFIG_FILE);
+  const users = checkSource(usersSource, USERS_FILE);
+  const warnings = [...ignoredKeys(config), ...ignoredKeys(users)];
+  const warn = (sentence: string): void => void warnings.push(sentence);
+  const general: GeneralKeys = {
+    ...generalFromEnvironment(options.environment ?? process.env),
+    ...withoutAlias(config.data.general ?? {}, (problem) => config.invalid(['general', 'max_pool_size'], problem)),
+  };
+  const admin = adminConfig(users.data.admin ?? config.data.admin ?? {}, options.adminPassword);
+  const databases = databaseEntries(config);
+  checkDatabases(config, databases, admin.name, warn);
+  return {
+    general: generalConfig(general),
+    cutover: cutoverConfig(general, warn),
+    databases,
+    users: userEntries(users, databases, warn),
+    admin,
+    temporal: temporalConfig(config.data.temporal ?? {}),
+    replication:
+      config.data.replication?.pg_dump_path === undefined ? {} : { pgDumpPath: config.data.replication.pg_dump_path },
+    files: null,
+    warnings,
+  };
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    const reason = (error as NodeJS.ErrnoException).code ?? 'unreadable';
+    throw new CutoverError('configuration_invalid', { file, line: 1, problem: `cannot be read (${reason})` });
+  }
+}
+
+/** `max_pool_size` is PgDog's alias of `default_pool_size`; only one of them may be there. */
+function withoutAlias(general: GeneralKeys, invalid: (problem: string) => CutoverError): GeneralKeys {
+  const { max_pool_size: alias, ...rest } = general;
+  if (alias === undefined) return rest;
+  if (rest.default_pool_size !== undefined) throw invalid('"max_pool_size" is another name of "default_pool_size": keep one');
+  return { ...rest, default_pool_size: alias };
+}
+
+function adminConfig(keys: AdminKeys, passwordInForce: string | undefined): AdminConfig {
+  const generated = (): string => passwordInForce ?? randomBytes(GENERATED_PASSWORD_BYTES).toString('base64url');
+  return {
+    name: keys.name ?? 'admin',
+    user: keys.user ?? 'admin',
+    password: keys.password ?? generated(),
+    passwordConfigured: keys.password !== undefined,
+  };
+}
+
+function temporalConfig(keys: { address?: string | undefined; namespace?: string | undefined; task_queue?: string | undefined }): TemporalConfig {
+  return {
+    ...(keys.address === undefined ? {} : { address: keys.address }),
+    ...(keys.namespace === undefined ? {} : { namespace: keys.namespace }),
+    taskQueue: keys.task_queue ?? TASK_QUEUE,
+  };
+}

@@ -1,0 +1,29 @@
+/** One task: the pool keys that `[[databases]]` and `[[users]]` share. */
+import type { PoolerMode } from './config.js';
+import type { DatabaseKeys, UserKeys } from './schema.js';
+
+interface PoolKeys {
+  readonly poolSize?: number;
+  readonly minPoolSize?: number;
+  readonly poolerMode?: PoolerMode;
+  readonly statementTimeoutMs?: number;
+  readonly idleTimeoutMs?: number;
+}
+
+/** Only keys that are set appear; `max_pool_size` is PgDog's alias of `pool_size`. */
+export function poolKeys(keys: DatabaseKeys | UserKeys): PoolKeys {
+  const poolSize = keys.pool_size ?? keys.max_pool_size;
+  return {
+    ...(poolSize === undefined ? {} : { poolSize }),
+    ...(keys.min_pool_size === undefined ? {} : { minPoolSize: keys.min_pool_size }),
+    ...(keys.pooler_mode === undefined ? {} : { poolerMode: keys.pooler_mode }),
+    ...(keys.statement_timeout === undefined ? {} : { statementTimeoutMs: keys.statement_timeout }),
+    ...(keys.idle_timeout === undefined ? {} : { idleTimeoutMs: keys.idle_timeout }),
+  };
+}
+
+/** The sentence for an entry that has both names of one key, or null. */
+export function aliasProblem(keys: DatabaseKeys | UserKeys): string | null {
+  const both = keys.pool_size !== undefined && keys.max_pool_size !== undefined;
+  return both ? '"max_pool_size" is another name of "pool_size": keep one' : null;
+}

@@ -1,0 +1,221 @@
+/**
+ * One task: the keys of pgdog.toml and users.toml: which have an effect, which are accepted without one, which are refused.
+ *
+ * PgDog's users keep their files, so every key of PgDog is known here. A key without an effect is named in a warning. A key
+ * is *refused* where ignoring it would be unsafe: it forbids something (writes, plain text) that the proxy would then allow.
+ * `docs/configuration.md` lists the same keys; a test compares the two.
+ */
+import { z } from 'zod';
+
+/** Longest delay of a Node timer; a longer one would fire at once (Node documentation, `setTimeout`). */
+export const TIME_MAX_MS = 2_147_483_647;
+const CONNECTIONS_MAX = 10_000;
+const STATEMENTS_MAX = 1_000_000;
+const PARALLEL_COPIES_MAX = 64;
+const ATTEMPTS_MAX = 1_000;
+const LEASE_MIN_MS = 100;
+const LEASE_MAX_MS = 60_000;
+const SHARD_MAX = 1_023;
+
+const timeMs = z.int().min(0).max(TIME_MAX_MS);
+const positiveTimeMs = z.int().min(1).max(TIME_MAX_MS);
+const sizeBytes = z.int().min(0);
+const port = z.int().min(1).max(65_535);
+const text = z.string().min(1);
+const poolSize = z.int().min(0).max(CONNECTIONS_MAX);
+const poolerMode = z.enum(['transaction', 'session', 'statement']);
+
+/** Known keys whose value is not looked at. */
+function ignored<const Key extends string>(keys: readonly Key[]): Record<Key, z.ZodOptional<z.ZodUnknown>> {
+  return Object.fromEntries(keys.map((key) => [key, z.unknown().optional()])) as Record<
+    Key,
+    z.ZodOptional<z.ZodUnknown>
+  >;
+}
+
+/** A key that must keep a harmless value, because the proxy cannot do what the others ask for. */
+function only<const Value extends string | boolean>(values: readonly Value[], problem: string): z.ZodOptional<z.ZodLiteral<Value>> {
+  return z.literal(values, { error: problem }).optional();
+}
+
+const NO_TLS = 'TLS is not implemented, and without it this setting would not protect anything';
+
+/** `[general]` keys with an effect. Port 0 lets the operating system choose, for tests and `--dev`. */
+export const GENERAL = {
+  host: text.optional(),
+  port: z.int().min(0).max(65_535).optional(),
+  default_pool_size: poolSize.optional(),
+  max_pool_size: poolSize.optional(),
+  min_pool_size: poolSize.optional(),
+  pooler_mode: poolerMode.optional(),
+  auth_type: z.enum(['scram', 'md5', 'plain', 'trust']).optional(),
+  connect_timeout: positiveTimeMs.optional(),
+  checkout_timeout: positiveTimeMs.optional(),
+  idle_timeout: positiveTimeMs.optional(),
+  client_login_timeout: positiveTimeMs.optional(),
+  server_lifetime: positiveTimeMs.optional(),
+  shutdown_timeout: timeMs.optional(),
+  query_timeout: positiveTimeMs.optional(),
+  prepared_statements_limit: z.int().min(1).max(STATEMENTS_MAX).optional(),
+  cutover_traffic_stop_threshold: sizeBytes.optional(),
+  cutover_replication_lag_threshold: sizeBytes.optional(),
+  cutover_last_transaction_delay: timeMs.optional(),
+  cutover_timeout: positiveTimeMs.optional(),
+  cutover_timeout_action: z.enum(['abort', 'cutover']).optional(),
+  cutover_save_config: z.boolean().optional(),
+  cutover_lease: z.int().min(LEASE_MIN_MS).max(LEASE_MAX_MS).optional(),
+  cutover_drain_action: z.enum(['abort', 'cancel']).optional(),
+  cutover_drain_timeout: positiveTimeMs.optional(),
+  cutover_max_attempts: z.int().min(1).max(ATTEMPTS_MAX).optional(),
+  cutover_soak: timeMs.optional(),
+  resharding_parallel_copies: z.int().min(1).max(PARALLEL_COPIES_MAX).optional(),
+  resharding_copy_bytes_per_second: z.int().min(1).optional(),
+  resharding_copy_format: z.enum(['binary', 'text']).optional(),
+};
+
+const GENERAL_REFUSED = {
+  tls_client_required: only([false], NO_TLS),
+  tls_verify: only(['prefer', 'disabled'], NO_TLS),
+};
+
+// prettier-ignore
+const GENERAL_IGNORED = ignored([
+  'workers', 'connect_attempts', 'connect_attempt_delay', 'client_idle_timeout', 'client_idle_in_transaction_timeout',
+  'rollback_timeout', 'ban_timeout', 'shutdown_termination_timeout', 'server_lifetime_jitter', 'healthcheck_interval',
+  'idle_healthcheck_interval', 'idle_healthcheck_delay', 'healthcheck_timeout', 'healthcheck_port',
+  'require_healthcheck_on_discovery', 'connection_recovery', 'client_connection_recovery', 'load_balancing_strategy',
+  'read_write_strategy', 'read_write_split', 'prepared_statements', 'prepared_statements_ttl',
+  'prepared_statements_ttl_jitter', 'pub_sub_channel_size', 'stats_period', 'dns_ttl', 'mirror_queue', 'mirror_exposure',
+  'lsn_check_delay', 'lsn_check_interval', 'lsn_check_timeout', 'ban_replica_lag', 'ban_replica_lag_bytes',
+  'passthrough_auth', 'tls_certificate', 'tls_private_key', 'tls_client_ca_certificate', 'tls_server_ca_certificate',
+  'tls_server_certificate', 'tls_server_private_key', 'cross_shard_disabled', 'dry_run', 'expanded_explain',
+  'omnisharded_sticky', 'system_catalogs', 'query_parser', 'query_parser_enabled', 'query_parser_engine',
+  'query_cache_limit', 'load_schema', 'reload_schema_on_ddl', 'canonicalize_type_information', 'unique_id_function',
+  'unique_id_min', 'sharding_lookup_cache_size', 'sharding_lookup_timeout', 'two_phase_commit', 'two_phase_commit_auto',
+  'two_phase_commit_wal_dir', 'two_phase_commit_wal_segment_size', 'two_phase_commit_wal_fsync_interval',
+  'two_phase_commit_wal_checkpoint_interval', 'resharding_copy_retry_max_attempts', 'resharding_copy_retry_min_delay',
+  'resharding_replication_retry_max_attempts', 'resharding_replication_retry_min_delay', 'broadcast_address',
+  'broadcast_port', 'log_connections', 'log_disconnections', 'log_format', 'log_level', 'openmetrics_port',
+  'openmetrics_namespace', 'query_log',
+]);
+
+/** Keys that `[[databases]]` and `[[users]]` share. */
+const POOL = {
+  pool_size: poolSize.optional(),
+  max_pool_size: poolSize.optional(),
+  min_pool_size: poolSize.optional(),
+  pooler_mode: poolerMode.optional(),
+  statement_timeout: timeMs.optional(),
+  idle_timeout: positiveTimeMs.optional(),
+};
+
+const READ_ONLY = only([false], 'read_only is not implemented, and without it writes would be let through');
+
+const DATABASE = {
+  name: text,
+  host: text,
+  port: port.optional(),
+  role: z.enum(['primary', 'replica', 'auto']).optional(),
+  shard: z.int().min(0).max(SHARD_MAX).optional(),
+  database_name: text.optional(),
+  user: text.optional(),
+  password: z.string().optional(),
+  ...POOL,
+};
+
+// prettier-ignore
+const DATABASE_IGNORED = ignored([
+  'lock_timeout', 'server_lifetime', 'server_lifetime_jitter', 'resharding_only', 'lb_weight', 'pool_size_primary',
+  'pool_size_replica', 'min_pool_size_primary', 'min_pool_size_replica', 'idle_timeout_primary', 'idle_timeout_replica',
+]);
+
+const USER = {
+  name: text,
+  database: text.optional(),
+  databases: z.array(text).optional(),
+  all_databases: z.boolean().optional(),
+  password: z.string().optional(),
+  passwords: z.array(z.string()).optional(),
+  password_hash: text.optional(),
+  server_user: text.optional(),
+  server_password: z.string().optional(),
+  schema_admin: z.boolean().optional(),
+  ...POOL,
+};
+
+const USER_REFUSED = {
+  read_only: READ_ONLY,
+  server_auth: only(['password'], 'only password authentication toward servers is implemented'),
+  identity: z.never({ error: NO_TLS }).optional(),
+  tls_client_certificate_required: only([false], NO_TLS),
+  vault_path: z.never({ error: 'Vault is not implemented, so the password could not be checked' }).optional(),
+};
+
+// prettier-ignore
+const USER_IGNORED = ignored([
+  'lock_timeout', 'server_lifetime', 'server_lifetime_jitter', 'server_iam_region', 'server_vault_path',
+  'vault_refresh_percent', 'replication_mode', 'replication_sharding', 'cross_shard_disabled', 'two_phase_commit',
+  'two_phase_commit_auto',
+]);
+
+const ADMIN = z.strictObject({ name: text.optional(), user: text.optional(), password: text.optional() });
+
+/** A table, or an array of tables, that has no effect here; its keys are still checked for spelling. */
+const ignoredTable = <const Key extends string>(keys: readonly Key[]) => z.strictObject(ignored(keys)).optional();
+const ignoredTables = <const Key extends string>(keys: readonly Key[]) =>
+  z.array(z.strictObject(ignored(keys))).optional();
+
+// prettier-ignore
+const TABLES_IGNORED = {
+  tcp: ignoredTable([
+    'keepalive', 'keepalives', 'time', 'interval', 'retries', 'user_timeout', 'congestion_control',
+  ]),
+  memory: ignoredTable(['net_buffer', 'message_buffer', 'stack_size']),
+  rewrite: ignoredTable(['enabled', 'shard_key', 'split_inserts', 'primary_key']),
+  replica_lag: ignoredTable(['check_interval', 'max_age']),
+  sharded_tables: ignoredTables([
+    'database', 'name', 'schema', 'column', 'data_type', 'hasher', 'primary', 'centroids', 'centroids_path',
+    'centroid_probes', 'mapping', 'lookup_query', 'lookup_result',
+  ]),
+  sharded_mappings: ignoredTables([
+    'database', 'column', 'table', 'schema', 'kind', 'start', 'end', 'values', 'shard',
+  ]),
+  sharded_schemas: ignoredTables(['database', 'name', 'shard', 'all']),
+  omnisharded_tables: ignoredTables(['database', 'tables', 'sticky']),
+  query_parsers: ignoredTables(['database', 'level', 'engine']),
+  mirroring: ignoredTables(['source_db', 'destination_db', 'queue_length', 'queue_depth', 'exposure', 'level']),
+  // Ignored as a whole: what is inside belongs to a product or plugin that is not here.
+  ...ignored(['plugins', 'manual_queries', 'vault', 'control', 'stats', 'otel']),
+};
+
+export const CONFIG_FILE = z.strictObject({
+  general: z.strictObject({ ...GENERAL_IGNORED, ...GENERAL_REFUSED, ...GENERAL }).optional(),
+  databases: z.array(z.strictObject({ ...DATABASE_IGNORED, read_only: READ_ONLY, ...DATABASE })).optional(),
+  admin: ADMIN.optional(),
+  temporal: z.strictObject({ address: text, namespace: text, task_queue: text }).partial().optional(),
+  replication: z.strictObject({ pg_dump_path: text.optional() }).optional(),
+  multi_tenant: z
+    .never({ error: 'the tenant check is not implemented, and without it queries would be let through' })
+    .optional(),
+  ...TABLES_IGNORED,
+});
+
+export const USERS_FILE = z.strictObject({
+  users: z.array(z.strictObject({ ...USER_IGNORED, ...USER_REFUSED, ...USER })).optional(),
+  admin: ADMIN.optional(),
+});
+
+/** Keys named in a warning, by table; `''` holds the tables that are ignored altogether. */
+export const IGNORED: Readonly<Record<string, ReadonlySet<string>>> = {
+  '': new Set(Object.keys(TABLES_IGNORED)),
+  general: new Set(Object.keys(GENERAL_IGNORED)),
+  databases: new Set(Object.keys(DATABASE_IGNORED)),
+  users: new Set(Object.keys(USER_IGNORED)),
+};
+
+export type ConfigFile = z.infer<typeof CONFIG_FILE>;
+export type UsersFile = z.infer<typeof USERS_FILE>;
+export type GeneralKeys = NonNullable<ConfigFile['general']>;
+export type DatabaseKeys = NonNullable<ConfigFile['databases']>[number];
+export type UserKeys = NonNullable<UsersFile['users']>[number];
+export type AdminKeys = z.infer<typeof ADMIN>;
