@@ -12,7 +12,15 @@ import { fileURLToPath } from 'node:url';
 export const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 
 const NODE_VERSION_MIN = [20, 12];
-const SOURCES = ['src', 'workflows', 'activities', 'bench', 'tsconfig.json', 'tsconfig.build.json', 'scripts/build.mjs'];
+const SOURCES = [
+  'src',
+  'workflows',
+  'activities',
+  'bench',
+  'tsconfig.json',
+  'tsconfig.build.json',
+  'scripts/build.mjs',
+];
 /** Which lock file node_modules was installed from. */
 const INSTALLED = join(ROOT, 'node_modules', '.cutover-installed');
 /** Written last by a build. */
@@ -58,7 +66,9 @@ function checkNode() {
 }
 
 function install() {
-  const lock = createHash('sha256').update(readFileSync(join(ROOT, 'package-lock.json'))).digest('hex');
+  const lock = createHash('sha256')
+    .update(readFileSync(join(ROOT, 'package-lock.json')))
+    .digest('hex');
   if (existsSync(INSTALLED) && readFileSync(INSTALLED, 'utf8') === lock) return;
   process.stderr.write('cutover: installing packages (npm ci)\n');
   // CI=true: npm asks nothing. Development packages are needed whatever NODE_ENV says.

@@ -7,7 +7,8 @@ export default class SummaryReporter {
     for (const module of modules) {
       count(module, summary);
       // A file that does not load has no tests to count; a hook that throws may leave its tests uncounted.
-      if (module.errors().length > 0) summary.broken.push(`${module.relativeModuleId}: ${firstLine(module.errors()[0])}`);
+      if (module.errors().length > 0)
+        summary.broken.push(`${module.relativeModuleId}: ${firstLine(module.errors()[0])}`);
     }
     const file = process.env.CUTOVER_TEST_SUMMARY;
     if (file) writeFileSync(file, JSON.stringify(summary));

@@ -165,7 +165,8 @@ export class Cluster {
     try {
       // pg answers an array when the text holds several statements; its types do not say so.
       const answer: pg.QueryResult<T> | pg.QueryResult<T>[] = await client.query<T>(sql, params && [...params]);
-      return (Array.isArray(answer) ? answer.at(-1)?.rows : answer.rows) ?? [];
+      const results: readonly pg.QueryResult<T>[] = [answer].flat();
+      return results.at(-1)?.rows ?? [];
     } finally {
       await client.end().catch(() => undefined);
     }
@@ -192,7 +193,11 @@ export class Cluster {
 
   #unavailable(problem: string): CutoverError {
     const server = `PostgreSQL ${this.major.toString()}`;
-    return new CutoverError('dev_server_unavailable', { server, problem, remedy: `See ${this.directory}/postgres.log.` });
+    return new CutoverError('dev_server_unavailable', {
+      server,
+      problem,
+      remedy: `See ${this.directory}/postgres.log.`,
+    });
   }
 }
 
@@ -225,7 +230,8 @@ async function initialise(directory: string, binaries: Binaries, options: Cluste
   const passwordFile = join(directory, 'password');
   mkdirSync(directory, { recursive: true });
   writeFileSync(passwordFile, `${randomBytes(16).toString('hex')}\n`, { mode: 0o600 });
-  if (binaries.runAs) for (const path of [directory, passwordFile]) chownSync(path, binaries.runAs.uid, binaries.runAs.gid);
+  if (binaries.runAs)
+    for (const path of [directory, passwordFile]) chownSync(path, binaries.runAs.uid, binaries.runAs.gid);
   chmodSync(directory, 0o700);
   const auth = options.auth === 'scram' ? 'scram-sha-256' : 'trust';
   const data = join(directory, 'data');
@@ -242,7 +248,11 @@ async function initialise(directory: string, binaries: Binaries, options: Cluste
   } catch (cause) {
     const problem = `initdb failed: ${messageOf(cause)}`;
     const remedy = 'Free some disk space and shared memory, or name another directory.';
-    throw new CutoverError('dev_server_unavailable', { server: `PostgreSQL ${options.major.toString()}`, problem, remedy }, { cause });
+    throw new CutoverError(
+      'dev_server_unavailable',
+      { server: `PostgreSQL ${options.major.toString()}`, problem, remedy },
+      { cause },
+    );
   }
   appendFileSync(join(data, 'postgresql.conf'), settingsText(options));
 }

@@ -57,7 +57,11 @@ function packageFolderOf(major: Major): string {
   } catch (cause) {
     const problem = `the optional package ${name} is not installed`;
     const remedy = 'Run `npm ci` without --omit=optional, on Linux or macOS, x64 or arm64.';
-    throw new CutoverError('dev_server_unavailable', { server: `PostgreSQL ${major.toString()}`, problem, remedy }, { cause });
+    throw new CutoverError(
+      'dev_server_unavailable',
+      { server: `PostgreSQL ${major.toString()}`, problem, remedy },
+      { cause },
+    );
   }
 }
 
@@ -131,10 +135,14 @@ function publish(complete: string, target: string, draft: string): void {
 
 /** True when `copy` has every file of `source` with its size, and every symlink it needs. */
 function isComplete(source: string, copy: string): boolean {
-  return existsSync(copy) && missingSymlinks(copy).length === 0 && filesOf(source).every((file) => {
-    const stat = lstatSync(join(copy, file.path), { throwIfNoEntry: false });
-    return stat?.size === file.sizeBytes;
-  });
+  return (
+    existsSync(copy) &&
+    missingSymlinks(copy).length === 0 &&
+    filesOf(source).every((file) => {
+      const stat = lstatSync(join(copy, file.path), { throwIfNoEntry: false });
+      return stat?.size === file.sizeBytes;
+    })
+  );
 }
 
 function filesOf(folder: string): readonly { readonly path: string; readonly sizeBytes: number }[] {

@@ -18,17 +18,20 @@ async function serversOf(output: () => string): Promise<Started> {
   return JSON.parse(line) as Started;
 }
 
-test.each(['SIGKILL', 'SIGTERM', 'SIGINT'] as const)('a program ended by %s leaves no server behind', async (signal) => {
-  const child = spawnScript(SCRIPT);
-  const { pids, directory } = await serversOf(child.output);
-  const all = [...pids, ...pids.flatMap(childrenOf)];
-  expect(all.length).toBeGreaterThan(pids.length);
-  expect(all.filter(isRunning)).toEqual(all);
-  child.process.kill(signal);
-  await child.ended;
-  await until('every server process has ended', () => !all.some(isRunning));
-  await until('the temporary directory is gone', () => !existsSync(directory));
-});
+test.each(['SIGKILL', 'SIGTERM', 'SIGINT'] as const)(
+  'a program ended by %s leaves no server behind',
+  async (signal) => {
+    const child = spawnScript(SCRIPT);
+    const { pids, directory } = await serversOf(child.output);
+    const all = [...pids, ...pids.flatMap(childrenOf)];
+    expect(all.length).toBeGreaterThan(pids.length);
+    expect(all.filter(isRunning)).toEqual(all);
+    child.process.kill(signal);
+    await child.ended;
+    await until('every server process has ended', () => !all.some(isRunning));
+    await until('the temporary directory is gone', () => !existsSync(directory));
+  },
+);
 
 test('a program that ends by an uncaught error leaves no server behind', async () => {
   const child = spawnScript(SCRIPT, ['throw']);

@@ -32,7 +32,8 @@ afterEach(async () => {
 test('two servers on one machine do not meet, nor take the ports of a standing installation', async () => {
   const [first, second] = await Promise.all([start(), start({ ui: true })]);
   expect(first.address).not.toBe(second.address);
-  for (const address of [first.address, second.address, second.uiAddress ?? '']) expect(address).not.toMatch(/:[78]233$/);
+  for (const address of [first.address, second.address, second.uiAddress ?? ''])
+    expect(address).not.toMatch(/:[78]233$/);
   expect(first.uiAddress).toBeUndefined();
   const page = await fetch(second.uiAddress ?? '');
   expect(page.status).toBe(200);

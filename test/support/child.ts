@@ -4,7 +4,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 export interface Child {
   readonly process: ChildProcess;
   /** all that it printed so far, both streams */
-  output(): string;
+  readonly output: () => string;
   /** resolves with the exit code, or null when a signal ended it */
   readonly ended: Promise<number | null>;
 }
