@@ -1,0 +1,118 @@
+/**
+ * One task: build and read the messages a client sends, as far as the proxy must name or rewrite what is in them.
+ *
+ * Contract: readers get the bounds of a frame (its whole, or of a streamed frame at least the first 64 KiB) and throw a
+ * FrameError when a name does not end inside them. Rewriters copy the header and names only; the rest of a
+ * frame stays where it is. Formats: PostgreSQL documentation, 54.7.
+ */
+import { cstring, frame, int32 } from './backend.js';
+import { FrameError, HEADER_BYTES } from './frames.js';
+
+export const SYNC = frame('S');
+export const TERMINATE = frame('X');
+const CANCEL_REQUEST_CODE = 80877102;
+
+export function query(text: string): Buffer {
+  return frame('Q', cstring(text));
+}
+
+export function passwordMessage(text: string): Buffer {
+  return frame('p', cstring(text));
+}
+
+export function saslInitialResponse(mechanism: string, data: string): Buffer {
+  const bytes = Buffer.from(data);
+  return frame('p', cstring(mechanism), int32(bytes.length), bytes);
+}
+
+export function saslResponse(data: string): Buffer {
+  return frame('p', Buffer.from(data));
+}
+
+/** Parse of a statement under `name`; `body` is what follows the name: text and parameter types. */
+export function parse(name: string, body: Buffer): Buffer {
+  return frame('P', cstring(name), body);
+}
+
+/** Close of a prepared statement. */
+export function closeStatement(name: string): Buffer {
+  return frame('C', Buffer.from('S'), cstring(name));
+}
+
+export function describeStatement(name: string): Buffer {
+  return frame('D', Buffer.from('S'), cstring(name));
+}
+
+/** StartupMessage of protocol 3.0. */
+export function startupMessage(parameters: Readonly<Record<string, string>>): Buffer {
+  const pairs = Object.entries(parameters).flatMap(([name, value]) => [cstring(name), cstring(value)]);
+  const body = Buffer.concat([int32(0x0003_0000), ...pairs, Buffer.from([0])]);
+  return Buffer.concat([int32(body.length + 4), body]);
+}
+
+export function cancelRequest(processId: number, secret: Buffer): Buffer {
+  return Buffer.concat([int32(12 + secret.length), int32(CANCEL_REQUEST_CODE), int32(processId), secret]);
+}
+
+/** Index of the zero byte that ends the string at `at`. */
+function endOfString(buffer: Buffer, at: number, end: number): number {
+  const zero = buffer.indexOf(0, at);
+  if (zero < 0 || zero >= end) throw new FrameError('a name in a message has no end');
+  return zero;
+}
+
+/** The statement name of a Parse and where its text begins. */
+export function readParse(buffer: Buffer, start: number, end: number): { name: string; bodyAt: number } {
+  const zero = endOfString(buffer, start + HEADER_BYTES, end);
+  return { name: buffer.toString('utf8', start + HEADER_BYTES, zero), bodyAt: zero + 1 };
+}
+
+/** The SQL text of a Parse whose name is known to end before `bodyAt`. */
+export function readParseText(buffer: Buffer, bodyAt: number, end: number): string {
+  return buffer.toString('utf8', bodyAt, endOfString(buffer, bodyAt, end));
+}
+
+/** The SQL text of a Query that has arrived whole. */
+export function readQuery(buffer: Buffer, start: number, end: number): string {
+  return buffer.toString('utf8', start + HEADER_BYTES, endOfString(buffer, start + HEADER_BYTES, end));
+}
+
+export interface BindNames {
+  readonly portalEnd: number;
+  readonly statementEnd: number;
+}
+
+/** Where the portal name and the statement name of a Bind end. */
+export function readBind(buffer: Buffer, start: number, end: number): BindNames {
+  const portalEnd = endOfString(buffer, start + HEADER_BYTES, end);
+  return { portalEnd, statementEnd: endOfString(buffer, portalEnd + 1, end) };
+}
+
+/** The beginning of a Bind with another statement name; what follows `statementEnd` is to be sent after it unchanged. */
+export function rebindHead(buffer: Buffer, start: number, length: number, names: BindNames, statement: string): Buffer {
+  const name = Buffer.from(statement);
+  const growth = name.length - (names.statementEnd - names.portalEnd - 1);
+  const head = Buffer.allocUnsafe(names.portalEnd + 1 - start + name.length);
+  buffer.copy(head, 0, start, names.portalEnd + 1);
+  name.copy(head, names.portalEnd + 1 - start);
+  head.writeUInt32BE(length - 1 + growth, 1);
+  return head;
+}
+
+export interface Target {
+  /** 0x53 `S` for a statement, 0x50 `P` for a portal */
+  readonly kind: number;
+  readonly name: string;
+}
+
+/** What a Describe or a Close is about. */
+export function readTarget(buffer: Buffer, start: number, end: number): Target {
+  const at = start + HEADER_BYTES;
+  if (at + 1 >= end) throw new FrameError('a Describe or Close without a name');
+  return { kind: buffer[at] ?? 0, name: buffer.toString('utf8', at + 1, endOfString(buffer, at + 1, end)) };
+}
+
+/** The portal name of an Execute. */
+export function readExecute(buffer: Buffer, start: number, end: number): string {
+  return buffer.toString('utf8', start + HEADER_BYTES, endOfString(buffer, start + HEADER_BYTES, end));
+}
