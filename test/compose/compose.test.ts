@@ -11,7 +11,7 @@ const CONFIG = loadConfig({
   users: join(ROOT, 'compose/proxy/users.toml'),
 });
 
-const PINNED = /^[a-z/-]+:\d+\.\d+(\.\d+)?(-[a-z]+)?$/;
+const PINNED = /^[a-z/-]+:\d+\.\d+(\.\d+)?(-[a-z-]+)?$/;
 
 function schemaProblems(file: unknown): readonly string[] {
   const { $schema: _, ...schema } = JSON.parse(
