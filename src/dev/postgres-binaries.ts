@@ -75,10 +75,14 @@ function unprivilegedUser(): RunAs | undefined {
   return { uid: id('-u'), gid: id('-g') };
 }
 
-/** The shared copy of one version, made once by whoever comes first; a damaged one is made again. */
-function readableCopy(packageFolder: string): string {
+/**
+ * The shared copy of one version below `parent`, made once by whoever comes first; a damaged one is made again.
+ * May be called by several processes at once: a copy appears in one step and whole.
+ *
+ * @throws CutoverError `dev_server_unavailable` when something there stays incomplete
+ */
+export function readableCopy(packageFolder: string, parent = ownFolder()): string {
   const version = versionOf(packageFolder);
-  const parent = ownFolder();
   const target = join(parent, version);
   const source = join(packageFolder, 'native');
   if (isComplete(source, target)) return target;
@@ -136,12 +140,10 @@ function publish(complete: string, target: string, draft: string): void {
 /** True when `copy` has every file of `source` with its size, and every symlink it needs. */
 function isComplete(source: string, copy: string): boolean {
   return (
-    existsSync(copy) &&
-    missingSymlinks(copy).length === 0 &&
     filesOf(source).every((file) => {
       const stat = lstatSync(join(copy, file.path), { throwIfNoEntry: false });
       return stat?.size === file.sizeBytes;
-    })
+    }) && missingSymlinks(copy).length === 0
   );
 }
 
