@@ -1,5 +1,6 @@
 /** One task: run a TypeScript file of this repository in a process of its own, so that a test can kill it. */
 import { spawn, type ChildProcess } from 'node:child_process';
+import { release, watch } from '../../src/dev/guardian.js';
 
 export interface Child {
   readonly process: ChildProcess;
@@ -18,6 +19,14 @@ export function spawnScript(file: string, args: readonly string[] = [], env: Nod
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...env },
   });
+  const { pid } = child;
+  if (pid !== undefined) {
+    // The caller ends it; a test that fails or times out before that leaves it to the guardian.
+    watch({ pid, signal: 'SIGKILL' });
+    child.once('exit', () => {
+      release(pid);
+    });
+  }
   let output = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
   const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
