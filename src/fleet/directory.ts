@@ -49,9 +49,15 @@ export class Directory {
     }
   }
 
-  /** The side an endpoint is known to be, without asking it. */
-  knownSide(name: string): Side | null {
-    return this.#sides.get(addressOf(this.endpoint(name))) ?? null;
+  /** The side the server of `name` is known to be in `config`, without asking it. */
+  knownSide(name: string, config: Config = this.#config()): Side | null {
+    if (!config.databases.some((d) => d.name === name && d.shard === 0)) return null;
+    return this.#sides.get(addressOf(engineEndpoint(config, name))) ?? null;
+  }
+
+  /** Takes over what another directory has learnt. */
+  adopt(other: Directory): void {
+    for (const [address, side] of other.#sides) this.#sides.set(address, side);
   }
 
   /** @throws CutoverError `side_unknown` when no configured database is that side */

@@ -70,7 +70,15 @@ export class LocalNode implements FleetNode {
   #state(database: string): DatabaseState {
     let state = this.#states.get(database);
     if (!state) {
-      state = { epochSeen: 0, epochResolved: 0, peer: null, serving: null, hold: null, prepared: null, recovering: null };
+      state = {
+        epochSeen: 0,
+        epochResolved: 0,
+        peer: null,
+        serving: null,
+        hold: null,
+        prepared: null,
+        recovering: null,
+      };
       this.#states.set(database, state);
     }
     return state;
@@ -164,12 +172,20 @@ export class LocalNode implements FleetNode {
     const { epoch } = hold;
     while (state.hold === hold && !this.#closed) {
       try {
-        const resolution = await resolveEpoch(this.directory, this.connections, epoch, `the lease of node ${this.name} ran out`);
+        const resolution = await resolveEpoch(
+          this.directory,
+          this.connections,
+          epoch,
+          `the lease of node ${this.name} ran out`,
+        );
         this.#log.warn({ epoch: epoch.epoch, outcome: resolution.outcome }, 'lease over: the record decided');
         if (state.hold === hold) this.#settle(epoch.database, epoch.epoch, resolution.serving);
         return;
       } catch (error) {
-        this.#log.warn({ epoch: epoch.epoch, problem: messageOf(error) }, 'lease over, record not reachable: staying closed');
+        this.#log.warn(
+          { epoch: epoch.epoch, problem: messageOf(error) },
+          'lease over, record not reachable: staying closed',
+        );
         await delay(RESOLVE_RETRY_MS);
       }
     }
@@ -195,7 +211,10 @@ export class LocalNode implements FleetNode {
       state.prepared = null;
       commitSwap(prepared);
     } catch (error) {
-      this.#log.warn({ problem: messageOf(error) }, 'the swapped configuration could not be saved; it stands in memory');
+      this.#log.warn(
+        { problem: messageOf(error) },
+        'the swapped configuration could not be saved; it stands in memory',
+      );
     }
   }
 
@@ -229,9 +248,8 @@ export class LocalNode implements FleetNode {
 
   #withServing(config: Config, database: string, state: DatabaseState): Config {
     if (!state.serving || state.peer === null) return config;
-    const side = (name: string): Side | null =>
-      config.databases.some((d) => d.name === name) ? new Directory(() => config).adopt(this.directory).knownSide(name) : null;
-    const [here, there] = [side(database), side(state.peer)];
+    const here = this.directory.knownSide(database, config);
+    const there = this.directory.knownSide(state.peer, config);
     if (here && sameSide(here, state.serving)) return config;
     if (there && sameSide(there, state.serving)) return swapNames(config, database, state.peer);
     return config;
@@ -264,7 +282,7 @@ export class LocalNode implements FleetNode {
     try {
       const serving = await this.#readPair(database);
       if (!serving) throw new CutoverError('record_unreachable', { database, problem: 'no decision was found' });
-      await this.#follow(serving);
+      await this.#follow(serving, true);
     } finally {
       gate.open('recovery');
     }
@@ -274,7 +292,7 @@ export class LocalNode implements FleetNode {
    * Asks the record of every database the engine can reach, and serves what was decided. Called at the start before
    * clients are let through, after a reload, and while a migration exists once a lease.
    */
-  async recover(): Promise<void> {
+  async recover(starting = true): Promise<void> {
     await Promise.all(
       this.directory.names.map(async (name) => {
         await this.directory.sideOf(name).catch(() => null);
@@ -290,7 +308,7 @@ export class LocalNode implements FleetNode {
       const key = [sideKey(serving.serving), sideKey(serving.other)].sort().join();
       if (seen.has(key)) continue;
       seen.add(key);
-      await this.#follow(serving);
+      await this.#follow(serving, starting);
     }
     if (seen.size > 0) this.#watchRecord();
   }
@@ -317,12 +335,18 @@ export class LocalNode implements FleetNode {
     return readRecord(await this.connections.get(this.directory.endpoint(name), 'watch'));
   }
 
-  /** Acts on the record: serves the decided side, and treats an epoch found open like a pause of its own. */
-  async #follow(serving: Serving): Promise<void> {
+  /**
+   * Acts on the record: serves the decided side.
+   *
+   * @param holdOpen an epoch found open is held like a pause of one's own: at the start and after a refusal, not
+   *   between an engine's begin and its pause, when clients still run
+   */
+  async #follow(serving: Serving, holdOpen: boolean): Promise<void> {
     const { database, peer, open } = serving;
     const state = this.#state(database);
     state.peer = peer;
-    if (open && open.epoch > state.epochResolved) {
+    if (serving.epoch < state.epochResolved) return;
+    if (holdOpen && open && open.epoch > state.epochResolved) {
       if (state.hold?.epoch.epoch === open.epoch) return;
       state.epochSeen = Math.max(state.epochSeen, open.epoch);
       this.#proxy.gate(database).close('cutover');
@@ -339,7 +363,6 @@ export class LocalNode implements FleetNode {
       });
       return;
     }
-    if (serving.epoch < state.epochSeen && state.hold) return;
     await this.directory.nameOf(serving.serving);
     this.#settle(database, serving.epoch, serving.serving);
   }
@@ -349,7 +372,7 @@ export class LocalNode implements FleetNode {
     if (this.#watch || this.#closed) return;
     this.#watch = setTimeout(() => {
       this.#watch = null;
-      this.recover().catch((error: unknown) => {
+      this.recover(false).catch((error: unknown) => {
         this.#log.warn({ problem: messageOf(error) }, 'reading the record again failed');
         this.#watchRecord();
       });

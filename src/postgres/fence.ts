@@ -40,7 +40,11 @@ export async function applicationTables(connection: Connection): Promise<readonl
  * @param mode `origin` while the initial copy runs (a COPY by a subscription fires ALWAYS triggers), `always` afterwards, which
  *   binds `session_replication_role = replica` too. TRUNCATE stays `origin`: the apply worker fires its triggers.
  */
-export async function armFence(connection: Connection, tables: readonly TableName[], mode: 'origin' | 'always'): Promise<void> {
+export async function armFence(
+  connection: Connection,
+  tables: readonly TableName[],
+  mode: 'origin' | 'always',
+): Promise<void> {
   const enable = mode === 'always' ? 'ENABLE ALWAYS' : 'ENABLE';
   const { rows } = await connection.query<TableName & { mode: string }>(`
     SELECT n.nspname AS schema, c.relname AS table, t.tgenabled AS mode
@@ -51,12 +55,13 @@ export async function armFence(connection: Connection, tables: readonly TableNam
     const present = armed.get(`${table.schema}.${table.table}`);
     if (present === (mode === 'always' ? 'A' : 'O')) continue;
     const name = qualified(table);
-    const create = present === undefined
-      ? `CREATE TRIGGER cutover_fence_write BEFORE INSERT OR UPDATE OR DELETE ON ${name}
+    const create =
+      present === undefined
+        ? `CREATE TRIGGER cutover_fence_write BEFORE INSERT OR UPDATE OR DELETE ON ${name}
            FOR EACH STATEMENT EXECUTE FUNCTION cutover.refuse_write();
          CREATE TRIGGER cutover_fence_truncate BEFORE TRUNCATE ON ${name}
            FOR EACH STATEMENT EXECUTE FUNCTION cutover.refuse_write();`
-      : '';
+        : '';
     // ONLY: on a partitioned parent ALTER TABLE would otherwise look for the trigger on every partition.
     await withShortLock(connection, `${create} ALTER TABLE ONLY ${name} ${enable} TRIGGER cutover_fence_write`, name);
   }

@@ -51,7 +51,12 @@ export async function parityOf(destination: Connection, mark: SealMark): Promise
 }
 
 /** Whether the canary of `ready(epoch)`, written on `cluster`, has arrived on `source`: the way back works. */
-export async function canaryArrived(source: Connection, cluster: string, epoch: number, nonce: string): Promise<boolean> {
+export async function canaryArrived(
+  source: Connection,
+  cluster: string,
+  epoch: number,
+  nonce: string,
+): Promise<boolean> {
   const { rows } = await source.query({
     name: 'cutover_canary',
     text: `SELECT FROM cutover.marker WHERE cluster = $1 AND epoch = $2 AND nonce = $3 AND kind = 'canary'`,

@@ -156,7 +156,11 @@ export interface SealRequest {
 }
 
 /** Step 2: bars writers, waits for those in flight, writes marker and decision, raises the flag. */
-export function seal(source: Connection, side: Side, request: SealRequest): Promise<{ lsn: string; repeated: boolean }> {
+export function seal(
+  source: Connection,
+  side: Side,
+  request: SealRequest,
+): Promise<{ lsn: string; repeated: boolean }> {
   return call(source, side, 'cutover.seal($1, $2, $3, $4, $5, $6, $7)', [
     request.epoch,
     request.nonce,
@@ -169,7 +173,13 @@ export function seal(source: Connection, side: Side, request: SealRequest): Prom
 }
 
 /** Step 5 on the destination: stamps the epoch and writes the canary. */
-export function ready(destination: Connection, side: Side, epoch: number, nonce: string, shard: number): Promise<Fence> {
+export function ready(
+  destination: Connection,
+  side: Side,
+  epoch: number,
+  nonce: string,
+  shard: number,
+): Promise<Fence> {
   return call(destination, side, 'cutover.ready($1, $2, $3)', [epoch, nonce, shard]);
 }
 

@@ -36,14 +36,24 @@ export async function readSequences(source: Connection): Promise<readonly Sequen
 }
 
 /** Moves the destination's sequences on, never back; does nothing when it is open already. */
-export async function advanceSequences(destination: Connection, side: Side, epoch: number, values: readonly SequenceValue[]): Promise<number> {
-  const { rows } = await destination.query<{ answer: { advanced: number; systemIdentifier: string; databaseOid: number } }>({
+export async function advanceSequences(
+  destination: Connection,
+  side: Side,
+  epoch: number,
+  values: readonly SequenceValue[],
+): Promise<number> {
+  const { rows } = await destination.query<{
+    answer: { advanced: number; systemIdentifier: string; databaseOid: number };
+  }>({
     name: 'cutover_advance',
     text: 'SELECT cutover.advance_sequences($1, $2::text[], $3::bigint[]) AS answer',
     values: [epoch, values.map((v) => v.name), values.map((v) => v.value)],
   });
   const answer = rows[0]?.answer;
   if (!answer || !sameSide(answer, side))
-    throw new CutoverError('wrong_server', { expected: side.systemIdentifier, actual: answer?.systemIdentifier ?? 'none' });
+    throw new CutoverError('wrong_server', {
+      expected: side.systemIdentifier,
+      actual: answer?.systemIdentifier ?? 'none',
+    });
   return answer.advanced;
 }

@@ -25,16 +25,19 @@ export function replicationRole(migration: string): string {
 }
 
 export async function serverVersion(connection: Connection): Promise<number> {
-  const { rows } = await connection.query<{ version: number }>(`SELECT current_setting('server_version_num')::int AS version`);
+  const { rows } = await connection.query<{ version: number }>(
+    `SELECT current_setting('server_version_num')::int AS version`,
+  );
   return rows[0]?.version ?? 0;
 }
 
 /** Keeps what the following statements say out of the server's log where the role may: they carry a password. */
 async function quietly(connection: Connection, statement: string): Promise<void> {
   const { rows } = await connection.query<{ super: boolean }>(`SELECT current_setting('is_superuser') = 'on' AS super`);
-  const quiet = rows[0]?.super === true
-    ? `SET LOCAL log_statement = 'none'; SET LOCAL log_min_duration_statement = -1; SET LOCAL log_min_error_statement = 'panic'; `
-    : '';
+  const quiet =
+    rows[0]?.super === true
+      ? `SET LOCAL log_statement = 'none'; SET LOCAL log_min_duration_statement = -1; SET LOCAL log_min_error_statement = 'panic'; `
+      : '';
   await connection.query(quiet + statement);
 }
 
@@ -45,12 +48,20 @@ async function quietly(connection: Connection, statement: string): Promise<void>
  *
  * @returns the endpoint the other side's subscription connects to
  */
-export async function ensureReplicationRole(publisher: Connection, endpoint: Endpoint, migration: string, tables: readonly TableName[]): Promise<Endpoint> {
+export async function ensureReplicationRole(
+  publisher: Connection,
+  endpoint: Endpoint,
+  migration: string,
+  tables: readonly TableName[],
+): Promise<Endpoint> {
   const role = replicationRole(migration);
   const password = randomBytes(24).toString('base64url');
   const { rows } = await publisher.query('SELECT FROM pg_roles WHERE rolname = $1', [role]);
   const verb = rows.length > 0 ? 'ALTER' : 'CREATE';
-  await quietly(publisher, `${verb} ROLE ${quoteIdentifier(role)} LOGIN REPLICATION PASSWORD ${quoteLiteral(scramVerifier(password))}`);
+  await quietly(
+    publisher,
+    `${verb} ROLE ${quoteIdentifier(role)} LOGIN REPLICATION PASSWORD ${quoteLiteral(scramVerifier(password))}`,
+  );
   const schemas = [...new Set(['cutover', ...tables.map((t) => t.schema)])];
   const grants = [
     ...schemas.map((s) => `GRANT USAGE ON SCHEMA ${quoteIdentifier(s)} TO ${quoteIdentifier(role)}`),
@@ -70,7 +81,11 @@ export async function dropReplicationRole(publisher: Connection, migration: stri
 }
 
 /** Publishes `tables` and the marker; brings an existing publication to exactly that set. */
-export async function ensurePublication(publisher: Connection, name: string, tables: readonly TableName[]): Promise<void> {
+export async function ensurePublication(
+  publisher: Connection,
+  name: string,
+  tables: readonly TableName[],
+): Promise<void> {
   const list = ['cutover.marker', ...tables.map(qualified)].join(', ');
   const { rows } = await publisher.query('SELECT FROM pg_publication WHERE pubname = $1', [name]);
   await publisher.query(
@@ -151,21 +166,20 @@ export async function dropSubscription(subscriber: Connection, name: string): Pr
   await subscriber.query(`DROP SUBSCRIPTION ${quoted}`);
 }
 
-/**
- * Removes publication and slot, and the slots that table synchronisation left (`pg_<oid>_sync_…`, PostgreSQL
- * documentation, 29.2.3). A slot still in use has its walsender ended first.
- */
+/** Removes publication and slot. May be called again. */
 export async function dropPublication(publisher: Connection, name: string): Promise<void> {
   await publisher.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(name)}`);
-  await dropSlots(publisher, `= ${quoteLiteral(name)}`);
+  await dropSlot(publisher, name);
 }
 
 const SLOT_DROP_ATTEMPTS = 50;
 
-async function dropSlots(publisher: Connection, condition: string): Promise<void> {
+/** Removes a slot; one that is still in use has its walsender ended first. May be called again. */
+export async function dropSlot(publisher: Connection, name: string): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     const { rows } = await publisher.query<{ slot_name: string; active_pid: number | null }>(
-      `SELECT slot_name, active_pid FROM pg_replication_slots WHERE slot_name ${condition} AND database = current_database()`,
+      `SELECT slot_name, active_pid FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()`,
+      [name],
     );
     if (rows.length === 0) return;
     for (const slot of rows) {

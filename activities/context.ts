@@ -1,0 +1,18 @@
+/** One task: what the activities may reach, handed to them by the process that runs the worker. */
+import type { Config } from '../src/config/config.js';
+import type { EpochPlan } from '../src/cutover/contract.js';
+import type { Step } from '../src/cutover/epoch.js';
+import type { Directory } from '../src/fleet/directory.js';
+import type { FleetNode } from '../src/fleet/node.js';
+import type { Connections } from '../src/postgres/connections.js';
+
+export interface EngineContext {
+  config(): Config;
+  readonly directory: Directory;
+  readonly connections: Connections;
+  readonly nodes: readonly FleetNode[];
+  /** whether a workflow with this id runs now */
+  isRunning(workflowId: string): Promise<boolean>;
+  /** told at the beginning of each step after a part's first; faults are injected here in tests */
+  onStep(plan: EpochPlan, step: Step): void;
+}

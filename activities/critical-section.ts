@@ -1,0 +1,401 @@
+/**
+ * One task: the eight steps of the pause, from top to bottom. Decisions are made in src/cutover and in PostgreSQL; here they
+ * are carried out.
+ *
+ * The steps run in three parts (closeSource 1–2, proveDestination 3–5, openDestination 6–8) as local activities of one
+ * workflow task. Each may run again after any later one, or twice at once; each await has a deadline, and beside each
+ * step stands what happens when the process dies there.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { advanceSequences as writeSequences, readSequences } from '../src/postgres/sequences.js';
+import type { EpochPlan, PartResult } from '../src/cutover/contract.js';
+import {
+  begun,
+  decide,
+  epochStream,
+  evolve,
+  SEQUENCE_OF,
+  type EpochEvent,
+  type EpochState,
+  type Step,
+} from '../src/cutover/epoch.js';
+import { CutoverError, messageOf } from '../src/errors/errors.js';
+import { invariant } from '../src/errors/invariant.js';
+import { resolveEpoch } from '../src/fleet/resolution.js';
+import type { Connection } from '../src/postgres/connection.js';
+import { writersInFlight } from '../src/postgres/fence.js';
+import { canaryArrived, parityOf, type SealMark } from '../src/postgres/parity.js';
+import {
+  commitEpoch,
+  isCommitted,
+  openDestination as openFence,
+  readRecord,
+  ready,
+  seal,
+  type Decision,
+  type RecordedEvent,
+} from '../src/postgres/record.js';
+import { streamName } from '../src/postgres/streams.js';
+import type { Purpose } from '../src/postgres/connections.js';
+import type { Side } from '../src/cutover/side.js';
+import type { EngineContext } from './context.js';
+import { createReverseNow, undoReverse } from './exclusive-streams.js';
+
+const POLL_MS = 0.5;
+const LOCK_NOT_AVAILABLE = '55P03';
+/** The seal may wait for direct writers no longer than this part of the lease. */
+const SEAL_SHARE_OF_LEASE = 0.5;
+
+/** The story of one run through the pause: what was done, in the state machine's own events. */
+class Story {
+  #state: EpochState;
+  readonly events: EpochEvent[] = [];
+
+  constructor(epoch: number, earlier: readonly EpochEvent[] = []) {
+    this.#state = earlier.reduce(evolve, begun(epoch));
+  }
+
+  /** Runs a step and notes its event with its milliseconds. */
+  async step<T>(step: Step, work: () => Promise<T>, tell: (result: T) => Record<string, unknown>): Promise<T> {
+    const start = performance.now();
+    const result = await work();
+    this.done(step, { ms: roundMs(performance.now() - start), ...tell(result) });
+    return result;
+  }
+
+  done(step: Step, data: Record<string, unknown>): void {
+    for (const event of decide(this.#state, step, data)) {
+      this.#state = evolve(this.#state, event);
+      this.events.push(event);
+    }
+  }
+
+  get recorded(): readonly RecordedEvent[] {
+    return this.events.map((e) => ({ sequence: SEQUENCE_OF[e.type], type: e.type, data: e.data }));
+  }
+}
+
+export class CriticalSection {
+  readonly #context: EngineContext;
+
+  constructor(context: EngineContext) {
+    this.#context = context;
+  }
+
+  // ── closeSource: steps 1 and 2 ────────────────────────────────────────────────────────────────────────────────────────
+
+  async closeSource(plan: EpochPlan): Promise<PartResult> {
+    const story = new Story(plan.epoch);
+    return this.#part(plan, story, 'pauseTraffic', async (at) => {
+      const pausedAt = new Date().toISOString();
+      const pause = await this.pauseTraffic(plan, story, pausedAt);
+      if (pause === 'decided') return null;
+      at('sealSource');
+      return this.sealSource(plan, story);
+    });
+  }
+
+  /**
+   * Step 1. Every node closes its gate for this database and answers when its transactions have ended.
+   *
+   * If the process dies here: nothing is written yet; each node's lease ends, it aborts the epoch and opens on the source.
+   */
+  async pauseTraffic(plan: EpochPlan, story: Story, pausedAt: string): Promise<'held' | 'decided'> {
+    const { migration, epoch, source, destination, leaseMs, drainMs, drainAction } = plan;
+    const request = {
+      database: migration.database,
+      peer: migration.peer,
+      epoch,
+      source,
+      destination,
+      leaseMs,
+      drainMs,
+      drainAction,
+    };
+    try {
+      await story.step(
+        'pauseTraffic',
+        async () => {
+          const answers = await Promise.all(this.#context.nodes.map((node) => node.pause(request)));
+          const holders = answers.flatMap((a) => (a.drained ? [] : a.holders));
+          if (answers.some((a) => !a.drained))
+            throw new CutoverError('drain_timeout', { waitedMs: drainMs, holders: holders.join('; ') || 'unknown' });
+          return answers;
+        },
+        (answers) => ({ at: pausedAt, clientsHeld: answers.reduce((sum, a) => sum + a.clientsHeld, 0) }),
+      );
+      return 'held';
+    } catch (error) {
+      // A run after the decision: the nodes know the epoch resolved. A commit is then carried to its end, not refused.
+      if (
+        error instanceof CutoverError &&
+        error.code === 'epoch_closed' &&
+        isCommitted((await this.#decision(plan)).state)
+      )
+        return 'decided';
+      throw error;
+    }
+  }
+
+  /**
+   * Step 2. One transaction on every source shard: writers waited for and barred, marker and decision written, flag up.
+   *
+   * If the process dies here: the backend notices (client_connection_check_interval) or commits a seal nobody waits for;
+   * either way the nodes' leases end and the abort releases it. A seal that comes after the abort fails on the tombstone.
+   */
+  async sealSource(plan: EpochPlan, story: Story): Promise<string> {
+    const connection = await this.#connection(plan.source, 'seal');
+    const lockTimeoutMs = Math.floor(plan.leaseMs * SEAL_SHARE_OF_LEASE);
+    const { lsn } = await story.step(
+      'sealSource',
+      async () => {
+        try {
+          return await seal(connection, plan.source, {
+            epoch: plan.epoch,
+            nonce: plan.nonce,
+            shard: 0,
+            publication: streamName(plan.migration.id, plan.heading),
+            lockTimeoutMs,
+            stream: epochStream(plan.migration.id, plan.epoch),
+            events: story.recorded,
+          });
+        } catch (error) {
+          if ((error as { code?: string }).code !== LOCK_NOT_AVAILABLE) throw error;
+          const holders = await writersInFlight(await this.#connection(plan.source, 'record'));
+          throw new CutoverError('seal_blocked', {
+            waitedMs: lockTimeoutMs,
+            holders: holders.join('; ') || 'gone by now',
+          });
+        }
+      },
+      (sealed) => ({ lsn: sealed.lsn, epoch: plan.epoch }),
+    );
+    return lsn;
+  }
+
+  // ── proveDestination: steps 3 to 5 ────────────────────────────────────────────────────────────────────────────────────
+
+  async proveDestination(plan: EpochPlan, earlier: readonly EpochEvent[], sealLsn: string | null): Promise<PartResult> {
+    const story = new Story(plan.epoch, earlier);
+    if (sealLsn === null) return { ok: true, events: [], sealLsn: null };
+    return this.#part(plan, story, 'awaitParity', async (at) => {
+      const start = performance.now();
+      const elapsed = (): number => roundMs(performance.now() - start);
+      // Sequences do not depend on parity, and where the way back runs already neither does its proof: side by side.
+      const [parity, advanced, early] = await Promise.all([
+        this.awaitParity(plan, sealLsn).then((lag) => ({ ...lag, ms: elapsed() })),
+        this.advanceSequences(plan).then((count) => ({ count, ms: elapsed() })),
+        plan.migration.concurrent ? this.createReverseReplication(plan).then(() => ({ ms: elapsed() })) : null,
+      ]);
+      story.done('awaitParity', { ms: parity.ms, sealLsn, parity: parity.parity });
+      story.done('advanceSequences', { ms: advanced.ms, sequences: advanced.count });
+      at('createReverseReplication');
+      if (!early) await this.createReverseReplication(plan);
+      story.done('createReverseReplication', {
+        ms: early ? early.ms : roundMs(elapsed() - parity.ms),
+        madeAhead: early !== null,
+      });
+      return sealLsn;
+    });
+  }
+
+  /**
+   * Step 3. Every subscription has applied and flushed this seal's marker.
+   *
+   * If the process dies here: sealed and undecided; the leases end, the nodes abort, the source serves.
+   */
+  async awaitParity(plan: EpochPlan, sealLsn: string): Promise<{ parity: 'exact' | 'waived' }> {
+    const connection = await this.#connection(plan.destination, 'parity');
+    const mark: SealMark = {
+      subscription: streamName(plan.migration.id, plan.heading),
+      cluster: plan.source.systemIdentifier,
+      shard: 0,
+      epoch: plan.epoch,
+      nonce: plan.nonce,
+      lsn: sealLsn,
+    };
+    const answer = await this.#poll(plan.timeoutMs, async () => {
+      const parity = await parityOf(connection, mark);
+      return { done: parity.level, missing: parity.missing };
+    });
+    if (answer.done) return { parity: 'exact' };
+    if (plan.timeoutAction === 'cutover' && plan.acceptLoss) return { parity: 'waived' };
+    throw new CutoverError('parity_timeout', { waitedMs: plan.timeoutMs, missing: answer.missing });
+  }
+
+  /**
+   * Step 4. The destination's sequences end past the source's, only upwards. Runs beside step 3.
+   *
+   * If the process dies here: sequences of a side that does not serve are ahead, which harms nothing.
+   */
+  async advanceSequences(plan: EpochPlan): Promise<number> {
+    const source = await this.#connection(plan.source, 'sequences');
+    const values = await readSequences(source);
+    return writeSequences(await this.#connection(plan.destination, 'sequences'), plan.destination, plan.epoch, values);
+  }
+
+  /**
+   * Step 5. The destination is stamped with the epoch, and a canary written there has arrived at the source: the way back
+   * works before anybody depends on it. The streams are made here only where they could not be made ahead.
+   *
+   * If the process dies here: as in step 3; a reverse stream left behind is removed before the next attempt.
+   */
+  async createReverseReplication(plan: EpochPlan): Promise<void> {
+    if (!plan.migration.concurrent) await createReverseNow(this.#context, plan);
+    const destination = await this.#connection(plan.destination, 'record');
+    await ready(destination, plan.destination, plan.epoch, plan.nonce, 0);
+    const source = await this.#connection(plan.source, 'record');
+    const answer = await this.#poll(plan.timeoutMs, async () => ({
+      done: await canaryArrived(source, plan.destination.systemIdentifier, plan.epoch, plan.nonce),
+      missing: 'the canary has not come back',
+    }));
+    if (!answer.done) throw new CutoverError('parity_timeout', { waitedMs: plan.timeoutMs, missing: answer.missing });
+  }
+
+  // ── openDestination: steps 6 to 8 ─────────────────────────────────────────────────────────────────────────────────────
+
+  async openDestination(plan: EpochPlan, earlier: readonly EpochEvent[], decided: boolean): Promise<PartResult> {
+    const story = new Story(plan.epoch, earlier);
+    return this.#part(plan, story, 'commitCutover', async (at) => {
+      const decision = decided ? await this.#decision(plan) : await this.commitCutover(plan, story, earlier);
+      invariant(isCommitted(decision.state), 'only a committed epoch is carried forward');
+      at('swapConfiguration');
+      // Opening the fence and turning the nodes round do not depend on each other; both must stand before step 8.
+      const swap = async (): Promise<void> => {
+        if (decided) await this.swapConfiguration(plan);
+        else
+          await story.step(
+            'swapConfiguration',
+            () => this.swapConfiguration(plan),
+            () => ({ saved: plan.saveConfig }),
+          );
+      };
+      await Promise.all([this.#openFence(decision), swap()]);
+      at('resumeTraffic');
+      if (decided) await this.resumeTraffic(plan);
+      else
+        await story.step(
+          'resumeTraffic',
+          () => this.resumeTraffic(plan),
+          () => ({ at: new Date().toISOString() }),
+        );
+      return decision.seal_lsn;
+    });
+  }
+
+  /**
+   * Step 6. `sealed → committed` by compare-and-set, on the record: THE POINT OF NO RETURN.
+   *
+   * If the process dies before it: abort. After it: whoever looks next (a node whose lease ends, this workflow task run
+   * again) opens the destination and goes forward.
+   */
+  async commitCutover(plan: EpochPlan, story: Story, earlier: readonly EpochEvent[]): Promise<Decision> {
+    const record = await this.#connection(plan.source, 'record');
+    const events = earlier.map((e) => ({ sequence: SEQUENCE_OF[e.type], type: e.type, data: e.data }));
+    const stream = epochStream(plan.migration.id, plan.epoch);
+    const own = { sequence: SEQUENCE_OF.CutoverCommitted, type: 'CutoverCommitted', data: { epoch: plan.epoch } };
+    const commit = (): Promise<Decision> =>
+      commitEpoch(record, plan.source, plan.epoch, plan.nonce, stream, [...events, own]);
+    const decision = await story.step('commitCutover', commit, () => ({ epoch: plan.epoch }));
+    if (!isCommitted(decision.state))
+      throw new CutoverError('epoch_closed', { epoch: plan.epoch, state: decision.state });
+    return decision;
+  }
+
+  async #openFence(decision: Decision): Promise<void> {
+    await openFence(await this.#connection(decision.destination, 'record'), decision);
+  }
+
+  /**
+   * Step 7. Every node sets the side that serves, in memory first, then renames the prepared files into place.
+   *
+   * If the process dies here: committed; a node that starts reads the record and serves the destination, whatever its files say.
+   */
+  async swapConfiguration(plan: EpochPlan): Promise<void> {
+    const { database, peer } = plan.migration;
+    const request = { database, peer, epoch: plan.epoch, serving: plan.destination, saveConfig: plan.saveConfig };
+    await Promise.all(this.#context.nodes.map((node) => node.swap(request)));
+  }
+
+  /**
+   * Step 8. Gates open; held queries go to the destination.
+   *
+   * If the process dies here: nodes not yet told resolve by their own lease, to the same side.
+   */
+  async resumeTraffic(plan: EpochPlan): Promise<void> {
+    const { database } = plan.migration;
+    await Promise.all(this.#context.nodes.map((node) => node.resume(database, plan.epoch, plan.destination)));
+  }
+
+  // ── the way out before step 6 ─────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Aborts the epoch unless it is committed, opens the decided side and lets the clients go. */
+  async returnToSource(plan: EpochPlan, reason: string): Promise<{ outcome: 'committed' | 'aborted'; reason: string }> {
+    const { database, peer } = plan.migration;
+    const epoch = { database, epoch: plan.epoch, source: plan.source, destination: plan.destination };
+    const resolution = await resolveEpoch(this.#context.directory, this.#context.connections, epoch, reason);
+    if (resolution.outcome === 'aborted' && !plan.migration.concurrent) await undoReverse(this.#context, plan);
+    const swap = { database, peer, epoch: plan.epoch, serving: resolution.serving, saveConfig: plan.saveConfig };
+    await Promise.all(
+      this.#context.nodes.map(async (node) => {
+        await node.swap(swap);
+        await node.resume(database, plan.epoch, resolution.serving);
+      }),
+    );
+    return { outcome: resolution.outcome, reason: resolution.reason ?? reason };
+  }
+
+  // ── shared ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Runs a part with the nodes' leases kept alive, and turns a failure into data that names the step. */
+  async #part(
+    plan: EpochPlan,
+    story: Story,
+    first: Step,
+    work: (at: (step: Step) => void) => Promise<string | null>,
+  ): Promise<PartResult> {
+    let step = first;
+    const renewal = setInterval(() => {
+      for (const node of this.#context.nodes)
+        node.renew(plan.migration.database, plan.epoch, plan.leaseMs).catch(() => undefined);
+    }, plan.leaseMs / 3);
+    try {
+      const sealLsn = await work((next) => {
+        step = next;
+        this.#context.onStep(plan, next);
+      });
+      return { ok: true, events: story.events, sealLsn };
+    } catch (error) {
+      return { ok: false, events: story.events, step, reason: messageOf(error) };
+    } finally {
+      clearInterval(renewal);
+    }
+  }
+
+  async #decision(plan: EpochPlan): Promise<Decision> {
+    const state = await readRecord(await this.#connection(plan.source, 'record'));
+    const decision = state?.decisions.find((d) => d.epoch === plan.epoch);
+    if (!decision) throw new CutoverError('epoch_closed', { epoch: plan.epoch, state: 'unknown' });
+    return decision;
+  }
+
+  async #connection(side: Side, purpose: Purpose): Promise<Connection> {
+    return this.#context.connections.get(await this.#context.directory.endpointOf(side), purpose);
+  }
+
+  async #poll(
+    deadlineMs: number,
+    look: () => Promise<{ done: boolean; missing: string }>,
+  ): Promise<{ done: boolean; missing: string }> {
+    const end = performance.now() + deadlineMs;
+    for (;;) {
+      const answer = await look();
+      if (answer.done || performance.now() >= end) return answer;
+      await delay(POLL_MS);
+    }
+  }
+}
+
+function roundMs(ms: number): number {
+  return Math.round(ms * 100) / 100;
+}

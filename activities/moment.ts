@@ -1,0 +1,153 @@
+/**
+ * One task: watch for the right moment, and ready everything that can be done ahead of the pause.
+ *
+ * All of it happens inside one heartbeating activity: a workflow's timers and retries are never shorter than a second.
+ */
+import { randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { MomentRequest } from '../src/cutover/activities.js';
+import type { EpochPlan, Heading, Migration } from '../src/cutover/contract.js';
+import { epochStream } from '../src/cutover/epoch.js';
+import type { Side } from '../src/cutover/side.js';
+import { CutoverError } from '../src/errors/errors.js';
+import { resolveEpoch } from '../src/fleet/resolution.js';
+import type { Connection } from '../src/postgres/connection.js';
+import type { Purpose } from '../src/postgres/connections.js';
+import { fenceGap } from '../src/postgres/fence.js';
+import { canaryArrived, parityOf } from '../src/postgres/parity.js';
+import { beginEpoch, noteEvents, readIdentity, readRecord } from '../src/postgres/record.js';
+import { readSequences } from '../src/postgres/sequences.js';
+import { dropSlot, dropSubscription, streamHealth, streamName } from '../src/postgres/streams.js';
+import type { EngineContext } from './context.js';
+import { connectionTo } from './situation.js';
+
+const POLL_MS = 100;
+const PURPOSES: readonly Purpose[] = ['record', 'seal', 'parity', 'sequences'];
+
+/** The sides of an epoch: exchanged when it goes back. */
+export function sidesOfHeading(migration: Migration, heading: Heading): { source: Side; destination: Side } {
+  return heading === 'forward'
+    ? { source: migration.source, destination: migration.destination }
+    : { source: migration.destination, destination: migration.source };
+}
+
+export async function awaitMoment(
+  context: EngineContext,
+  request: MomentRequest,
+  report: (waitingFor: string) => Promise<void>,
+): Promise<EpochPlan> {
+  const { migration, heading } = request;
+  const { source, destination } = sidesOfHeading(migration, heading);
+  await resolveLeftOver(context, migration, source, destination);
+  await warm(context, migration, heading);
+  const { cutover } = context.config();
+  const { database, peer } = migration;
+  const pinned = {
+    source: await readIdentity(await connectionTo(context, source)),
+    destination: await readIdentity(await connectionTo(context, destination)),
+  };
+  for (const node of context.nodes)
+    await node.prepare({ database, peer, epoch: 0, serving: destination, saveConfig: cutover.saveConfig });
+  for (;;) {
+    const reason = await notYet(context, migration, heading);
+    await report(reason ?? '');
+    if (reason === null) break;
+    await delay(POLL_MS);
+  }
+  const floor = await readRecord(await connectionTo(context, destination));
+  const decision = await beginEpoch(await connectionTo(context, source), {
+    migration: migration.id,
+    attempt: request.attempt,
+    nonce: randomUUID(),
+    floorEpoch: Math.max(floor?.fence.epoch ?? 0, floor?.decisions[0]?.epoch ?? 0),
+    database,
+    peer,
+    ...pinned,
+  });
+  await noteEvents(await connectionTo(context, source), epochStream(migration.id, decision.epoch), [
+    { sequence: 0, type: 'CutoverBegun', data: { epoch: decision.epoch, attempt: request.attempt, heading } },
+  ]);
+  return {
+    migration,
+    heading,
+    epoch: decision.epoch,
+    nonce: decision.nonce,
+    attempt: request.attempt,
+    ...pinned,
+    leaseMs: cutover.leaseMs,
+    drainMs: cutover.drainTimeoutMs,
+    drainAction: cutover.drainAction,
+    timeoutMs: cutover.timeoutMs,
+    timeoutAction: cutover.timeoutAction,
+    acceptLoss: request.acceptLoss,
+    saveConfig: cutover.saveConfig,
+    maxAttempts: cutover.maxAttempts,
+  };
+}
+
+/** An epoch somebody began and nobody decided (its engine died before the nodes heard of it) is aborted first. */
+async function resolveLeftOver(
+  context: EngineContext,
+  migration: Migration,
+  source: Side,
+  destination: Side,
+): Promise<void> {
+  const record = await readRecord(await connectionTo(context, source));
+  for (const decision of record?.decisions ?? []) {
+    if (decision.state !== 'preparing' && decision.state !== 'sealed') continue;
+    const epoch = { database: migration.database, epoch: decision.epoch, source, destination };
+    await resolveEpoch(context.directory, context.connections, epoch, 'left behind by an earlier attempt');
+  }
+}
+
+/** Connections opened, statements planned, functions called once: the first call of each costs milliseconds. */
+async function warm(context: EngineContext, migration: Migration, heading: Heading): Promise<void> {
+  const { source, destination } = sidesOfHeading(migration, heading);
+  for (const side of [source, destination])
+    for (const purpose of PURPOSES) await context.connections.get(await context.directory.endpointOf(side), purpose);
+  const at = async (side: Side, purpose: Purpose): Promise<Connection> =>
+    context.connections.get(await context.directory.endpointOf(side), purpose);
+  await parityOf(await at(destination, 'parity'), {
+    subscription: streamName(migration.id, heading),
+    cluster: source.systemIdentifier,
+    shard: 0,
+    epoch: 0,
+    nonce: '',
+    lsn: '0/0',
+  });
+  await canaryArrived(await at(source, 'record'), destination.systemIdentifier, 0, '');
+  await readSequences(await at(source, 'sequences'));
+  await fenceGap(await at(source, 'seal'), streamName(migration.id, heading));
+  // An autovacuum gives way only after deadlock_timeout; a role without the right to set it keeps the server's.
+  await (await at(source, 'seal')).query(`SET deadlock_timeout = '50ms'`).catch(() => undefined);
+  if (migration.concurrent) return;
+  // A reverse slot left by an aborted attempt would send everything again.
+  const leftOver = streamName(migration.id, heading === 'forward' ? 'reverse' : 'forward');
+  await dropSubscription(await at(source, 'seal'), leftOver);
+  await dropSlot(await at(destination, 'parity'), leftOver);
+}
+
+/** Why this is not the moment, as words; null when it is. Decides nothing about parity. */
+async function notYet(context: EngineContext, migration: Migration, heading: Heading): Promise<string | null> {
+  const { cutover } = context.config();
+  const { source } = sidesOfHeading(migration, heading);
+  const connection = await connectionTo(context, source);
+  const name = streamName(migration.id, heading);
+  const health = await streamHealth(connection, name);
+  if (!health) throw new CutoverError('stream_lost', { stream: name, problem: 'its slot is gone' });
+  if (!health.active) return `stream ${name} is not running`;
+  if (health.lagBytes > cutover.trafficStopThresholdBytes)
+    return `lag ${health.lagBytes.toString()} bytes, threshold ${cutover.trafficStopThresholdBytes.toString()}`;
+  const gap = await fenceGap(connection, name);
+  if (gap !== null) return gap;
+  const { rows } = await connection.query<{ holder: string }>(
+    `SELECT 'pid ' || pid || ' (' || coalesce(usename, '?') || ', "' || application_name || '") has run a transaction for '
+       || round(extract(epoch FROM clock_timestamp() - xact_start)) || ' s' AS holder
+     FROM pg_stat_activity
+     WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+       AND clock_timestamp() - xact_start > make_interval(secs => $1::float8 / 1000)
+     ORDER BY xact_start LIMIT 1`,
+    [cutover.drainTimeoutMs],
+  );
+  return rows[0]?.holder ?? null;
+}

@@ -1,0 +1,142 @@
+/** One task: tell what a request means against the record, and hold a migration or an operation for one workflow. */
+import { createHash } from 'node:crypto';
+import type { Migration, MoveRequest, Situation } from '../src/cutover/contract.js';
+import { sameSide, sideKey, type Side } from '../src/cutover/side.js';
+import { CutoverError } from '../src/errors/errors.js';
+import { servingOf } from '../src/fleet/resolution.js';
+import type { Connection } from '../src/postgres/connection.js';
+import {
+  findMigration,
+  insertMigration,
+  migrationCount,
+  releaseOperation as dropOperation,
+  setActive,
+  takeOperation,
+  type MigrationRow,
+} from '../src/postgres/migrations.js';
+import { installRecord, readRecord, type RecordState } from '../src/postgres/record.js';
+import { ORIGIN_SINCE, serverVersion, streamHealth, streamName } from '../src/postgres/streams.js';
+import type { EngineContext } from './context.js';
+
+interface Sides {
+  readonly source: Side;
+  readonly destination: Side;
+}
+
+/** Both databases of a request, as sides. @throws CutoverError `database_unknown` | `same_database` | `database_unreachable` */
+export async function sidesOf(context: EngineContext, request: MoveRequest): Promise<Sides> {
+  const [source, destination] = await Promise.all([
+    context.directory.sideOf(request.source),
+    context.directory.sideOf(request.destination),
+  ]);
+  if (sameSide(source, destination))
+    throw new CutoverError('same_database', { source: request.source, destination: request.destination });
+  return { source, destination };
+}
+
+export async function connectionTo(context: EngineContext, side: Side): Promise<Connection> {
+  return context.connections.get(await context.directory.endpointOf(side), 'record');
+}
+
+/** Both sides of a pair in the order in which claims are made, so that two claimants never deadlock. */
+function inOrder(sides: Sides): readonly Side[] {
+  return [sides.source, sides.destination].sort((a, b) => (sideKey(a) < sideKey(b) ? -1 : 1));
+}
+
+export async function assessSituation(context: EngineContext, request: MoveRequest): Promise<Situation> {
+  const sides = await sidesOf(context, request);
+  const row = await activeMigration(context, sides);
+  if (!row) return { migration: null, serving: 'source', since: null, streams: false };
+  const migration = await toMigration(context, row);
+  const records: RecordState[] = [];
+  for (const side of [migration.source, migration.destination]) {
+    const record = await readRecord(await connectionTo(context, side));
+    if (record) records.push(record);
+  }
+  const serving = servingOf(records);
+  const moved = serving !== null && sameSide(serving.serving, migration.destination);
+  const since = records.flatMap((r) => r.decisions).find((d) => d.epoch === serving?.epoch)?.decided_at ?? null;
+  const publisher = await connectionTo(context, moved ? migration.destination : migration.source);
+  const health = await streamHealth(publisher, streamName(migration.id, moved ? 'reverse' : 'forward'));
+  return { migration, serving: moved ? 'destination' : 'source', since, streams: health !== null };
+}
+
+async function activeMigration(context: EngineContext, sides: Sides): Promise<MigrationRow | null> {
+  for (const side of inOrder(sides)) {
+    const row = await findMigration(await connectionTo(context, side));
+    if (row && [row.source, row.destination].every((s) => sameSide(s, sides.source) || sameSide(s, sides.destination)))
+      return row;
+  }
+  return null;
+}
+
+async function toMigration(context: EngineContext, row: MigrationRow): Promise<Migration> {
+  const versions = await Promise.all(
+    [row.source, row.destination].map(async (side) => serverVersion(await connectionTo(context, side))),
+  );
+  return {
+    id: row.id,
+    database: row.database,
+    peer: row.peer,
+    source: row.source,
+    destination: row.destination,
+    publication: row.publication === '' ? null : row.publication,
+    owner: row.owner,
+    concurrent: versions.every((v) => v >= ORIGIN_SINCE),
+  };
+}
+
+export async function claimMigration(context: EngineContext, request: MoveRequest, owner: string): Promise<Migration> {
+  const sides = await sidesOf(context, request);
+  const source = await connectionTo(context, sides.source);
+  const destination = await connectionTo(context, sides.destination);
+  await installRecord(source, 'open');
+  await installRecord(destination, 'closed');
+  const digest = createHash('sha256').update(inOrder(sides).map(sideKey).join()).digest('hex').slice(0, 8);
+  const generation = 1 + Math.max(await migrationCount(source), await migrationCount(destination));
+  const wanted: MigrationRow = {
+    id: `${digest}_${generation.toString()}`,
+    owner,
+    operation: null,
+    database: request.source,
+    peer: request.destination,
+    source: sides.source,
+    destination: sides.destination,
+    publication: request.publication ?? '',
+  };
+  const taken: Connection[] = [];
+  let row = wanted;
+  for (const side of inOrder(sides)) {
+    const connection = await connectionTo(context, side);
+    const held = await insertMigration(connection, row);
+    if (held.owner !== owner) {
+      for (const earlier of taken) await setActive(earlier, row.id, false);
+      throw new CutoverError('migration_held', { database: held.database, peer: held.peer, holder: held.owner });
+    }
+    // A claim made by an earlier try of this activity: the second side must carry the same id.
+    row = held;
+    taken.push(connection);
+  }
+  return toMigration(context, row);
+}
+
+export async function claimOperation(context: EngineContext, migration: Migration, operation: string): Promise<void> {
+  const [first] = inOrder(migration);
+  if (!first) return;
+  const connection = await connectionTo(context, first);
+  const holder = await takeOperation(connection, migration.id, operation, null);
+  if (holder === operation) return;
+  const running = holder !== null && (await context.isRunning(holder));
+  // The holder was terminated and could not let go: nobody else will.
+  if (!running && (await takeOperation(connection, migration.id, operation, holder)) === operation) return;
+  throw new CutoverError('migration_held', {
+    database: migration.database,
+    peer: migration.peer,
+    holder: holder ?? 'unknown',
+  });
+}
+
+export async function releaseOperation(context: EngineContext, migration: Migration, operation: string): Promise<void> {
+  const [first] = inOrder(migration);
+  if (first) await dropOperation(await connectionTo(context, first), migration.id, operation);
+}

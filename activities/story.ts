@@ -1,0 +1,38 @@
+/** One task: write the story of pauses and tasks into the record of both sides, where it outlives Temporal's retention. */
+import type { EpochOutcome, EpochPlan, Migration, TaskEvent } from '../src/cutover/contract.js';
+import { epochStream, SEQUENCE_OF } from '../src/cutover/epoch.js';
+import { noteEvents, type RecordedEvent } from '../src/postgres/record.js';
+import type { EngineContext } from './context.js';
+import { retireForward } from './exclusive-streams.js';
+import { connectionTo } from './situation.js';
+
+/** Appends to both sides; one side that cannot be reached is told by a later call, both unreachable fails. */
+async function note(
+  context: EngineContext,
+  migration: Migration,
+  stream: string,
+  events: readonly RecordedEvent[],
+): Promise<void> {
+  const outcomes = await Promise.allSettled(
+    [migration.source, migration.destination].map(async (side) => {
+      await noteEvents(await connectionTo(context, side), stream, events);
+    }),
+  );
+  const failed = outcomes.filter((o) => o.status === 'rejected');
+  if (failed.length === outcomes.length) throw failed[0]?.reason;
+}
+
+export async function writeTimeline(context: EngineContext, plan: EpochPlan, outcome: EpochOutcome): Promise<void> {
+  const events = outcome.events.map((e) => ({ sequence: SEQUENCE_OF[e.type], type: e.type, data: e.data }));
+  await note(context, plan.migration, epochStream(plan.migration.id, plan.epoch), events);
+  if (outcome.outcome === 'committed' && !plan.migration.concurrent) await retireForward(context, plan);
+}
+
+export async function recordEvents(
+  context: EngineContext,
+  migration: Migration,
+  stream: string,
+  events: readonly TaskEvent[],
+): Promise<void> {
+  await note(context, migration, stream, events);
+}

@@ -1,0 +1,70 @@
+/**
+ * One task: the activities as workflows see them. Each may be called again: a retry continues or finds the work done.
+ */
+import type {
+  Check,
+  CopyProgress,
+  EpochOutcome,
+  EpochPlan,
+  Heading,
+  Migration,
+  MoveRequest,
+  PartResult,
+  Situation,
+  TaskEvent,
+} from './contract.js';
+import type { EpochEvent } from './epoch.js';
+
+/** Ordinary activities: scheduled by the server, retried, heartbeating where they are long. */
+export interface Activities {
+  /** What the request means now; changes nothing. */
+  assessSituation(request: MoveRequest): Promise<Situation>;
+  /** Every check with its verdict; changes nothing. Fails with `preflight_failed` when one of them forbids the move. */
+  runPreflight(request: MoveRequest): Promise<readonly Check[]>;
+  /** Takes the pair of databases for `owner`, installing the record on both sides. Fails with `migration_held`. */
+  claimMigration(request: MoveRequest, owner: string): Promise<Migration>;
+  /** Makes tables and primary keys at the destination, and fences them. */
+  loadSchema(migration: Migration): Promise<{ statements: number }>;
+  /** SCHEMA_SYNC: one part of the schema alone; changes nothing that is there. */
+  syncSchema(part: 'pre' | 'post' | 'cutover', request: MoveRequest): Promise<{ statements: number }>;
+  /** Makes the forward streams, with nothing but the marker in them yet. */
+  createStreams(migration: Migration, options: { copyData: boolean; slot?: string }): Promise<void>;
+  /** Adds the tables, largest first, and returns once every one is in step. Heartbeats its progress. */
+  copyTables(migration: Migration): Promise<CopyProgress>;
+  /** Makes indexes and constraints, arms both fences, analyses, refreshes materialised views. */
+  finaliseSchema(migration: Migration): Promise<{ statements: number }>;
+  /** Makes the reverse streams where both servers are 16 or newer, and sees them healthy. */
+  createReverseStreams(migration: Migration): Promise<void>;
+  /** Watches the streams, heartbeating; returns after a while so that the history stays short. Fails when one is lost. */
+  watchStreams(migration: Migration): Promise<void>;
+  /** Takes everything away that the migration made: for an end before any commit. */
+  removeMigration(migration: Migration, reason: string): Promise<void>;
+  /** After a commit: streams, slots, publications and roles gone, the old side fenced for good. */
+  finalizeMigration(migration: Migration): Promise<void>;
+  claimOperation(migration: Migration, operation: string): Promise<void>;
+  releaseOperation(migration: Migration, operation: string): Promise<void>;
+  /** Waits for the right moment, readies everything that can be done ahead, and begins the epoch. Heartbeats the reason it waits for. */
+  awaitMoment(request: MomentRequest): Promise<EpochPlan>;
+  /** Resolves an epoch whose pause did not report, from the record. */
+  resolvePause(plan: EpochPlan, reason: string): Promise<EpochOutcome>;
+  /** Writes the story of the pause to both sides, and ends what the epoch leaves behind. */
+  writeTimeline(plan: EpochPlan, outcome: EpochOutcome): Promise<void>;
+  /** Appends a workflow's own story to the record. */
+  recordEvents(migration: Migration, stream: string, events: readonly TaskEvent[]): Promise<void>;
+}
+
+export interface MomentRequest {
+  readonly migration: Migration;
+  readonly heading: Heading;
+  /** names the attempt for good, so that a repeat gets the same epoch */
+  readonly attempt: string;
+  readonly acceptLoss: boolean;
+}
+
+/** Local activities: the pause. They answer data and never throw for what an operator can cause. */
+export interface PauseActivities {
+  closeSource(plan: EpochPlan): Promise<PartResult>;
+  proveDestination(plan: EpochPlan, earlier: readonly EpochEvent[], sealLsn: string | null): Promise<PartResult>;
+  openDestination(plan: EpochPlan, earlier: readonly EpochEvent[], decided: boolean): Promise<PartResult>;
+  returnToSource(plan: EpochPlan, reason: string): Promise<{ outcome: 'committed' | 'aborted'; reason: string }>;
+}

@@ -1,0 +1,140 @@
+/**
+ * One task: the words that workflows and activities exchange. Plain data: names, sides, LSNs, milliseconds; never a
+ * password or a connection string.
+ */
+import type { EpochEvent, Step } from './epoch.js';
+import type { PinnedSide, Side } from './side.js';
+
+/** What an operator asks for: JSON as `temporal workflow start --input` sends it. */
+export interface MoveRequest {
+  readonly source: string;
+  readonly destination: string;
+  /** names the table set; absent: every table */
+  readonly publication?: string;
+  /** go back to the side that served before */
+  readonly rollback?: boolean;
+  /** needed for cutover_timeout_action = "cutover": swap without parity, writes may be lost */
+  readonly acceptLoss?: boolean;
+}
+
+/** `RESHARD` cuts over by itself; `COPY_DATA` waits for `CUTOVER`. */
+export interface ReshardRequest extends MoveRequest {
+  readonly cutover?: 'automatic' | 'approved';
+}
+
+/** `REPLICATE`: streams between two databases whose schema and rows the operator vouches for. */
+export interface ReplicateRequest extends MoveRequest {
+  /** a slot the operator made before copying by other means */
+  readonly slot?: string;
+}
+
+/** How a migration ends: everything taken away, or the new side kept and the old one fenced for good. */
+export type Ending = 'remove' | 'finalize';
+
+export interface MoveResult {
+  readonly outcome: 'moved' | 'unchanged' | 'not moved';
+  /** one sentence for a person */
+  readonly sentence: string;
+  readonly heading: Heading;
+  readonly epoch: number | null;
+  readonly pausedMs: number | null;
+  readonly attempts: number;
+  readonly steps: readonly EpochEvent[];
+}
+
+export interface Migration {
+  /** stable for this move; part of the names of slots, publications and subscriptions */
+  readonly id: string;
+  /** the name applications connect to */
+  readonly database: string;
+  readonly peer: string;
+  /** where the database served when the migration began */
+  readonly source: Side;
+  readonly destination: Side;
+  readonly publication: string | null;
+  /** workflow that owns the streams */
+  readonly owner: string;
+  /** both servers are 16 or newer: forward and reverse streams run at the same time */
+  readonly concurrent: boolean;
+}
+
+export type Heading = 'forward' | 'reverse';
+
+/** All that the pause needs to know, fixed before it begins. */
+export interface EpochPlan {
+  readonly migration: Migration;
+  /** forward: to the migration's destination; reverse: back to its source */
+  readonly heading: Heading;
+  readonly epoch: number;
+  readonly nonce: string;
+  readonly attempt: string;
+  /** the sides of this epoch: exchanged for a rollback */
+  readonly source: PinnedSide;
+  readonly destination: PinnedSide;
+  readonly leaseMs: number;
+  readonly drainMs: number;
+  readonly drainAction: 'abort' | 'cancel';
+  readonly timeoutMs: number;
+  readonly timeoutAction: 'abort' | 'cutover';
+  readonly acceptLoss: boolean;
+  readonly saveConfig: boolean;
+  readonly maxAttempts: number;
+}
+
+/** The outcome of a part of the pause: data, not an exception, so that Temporal never retries it by itself. */
+export type PartResult =
+  | { readonly ok: true; readonly events: readonly EpochEvent[]; readonly sealLsn: string | null }
+  | { readonly ok: false; readonly events: readonly EpochEvent[]; readonly step: Step; readonly reason: string };
+
+export interface EpochOutcome {
+  readonly epoch: number;
+  readonly outcome: 'committed' | 'aborted';
+  readonly reason: string | null;
+  readonly events: readonly EpochEvent[];
+  /** pause to resume; null when the clients were never held */
+  readonly pausedMs: number | null;
+}
+
+export interface Check {
+  readonly id: string;
+  readonly title: string;
+  readonly verdict: 'ok' | 'warning' | 'failed';
+  readonly detail: string;
+  readonly remedy: string;
+}
+
+export interface CopyProgress {
+  readonly tablesReady: number;
+  readonly tablesTotal: number;
+  readonly bytes: number;
+  readonly rows: number;
+}
+
+/** What a request means against the record, before anything is done. */
+export interface Situation {
+  readonly migration: Migration | null;
+  /** the side that serves the database now */
+  readonly serving: 'source' | 'destination';
+  /** since when, ISO time; null when it always did */
+  readonly since: string | null;
+  readonly streams: boolean;
+}
+
+/** One line of a workflow's own story, kept in `cutover.event` beyond Temporal's retention. */
+export interface TaskEvent {
+  readonly sequence: number;
+  readonly type: TaskEventType;
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+export const TASK_EVENTS = [
+  'TaskStarted',
+  'PhaseEntered',
+  'PreflightChecked',
+  'AttemptAborted',
+  'TrafficMoved',
+  'TaskFinished',
+  'TaskFailed',
+  'TaskCancelled',
+] as const;
+export type TaskEventType = (typeof TASK_EVENTS)[number];

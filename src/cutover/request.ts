@@ -1,0 +1,42 @@
+/** One task: check a request as it arrives from outside: JSON typed by a person, unknown fields and wrong types included. */
+import type { MoveRequest, ReshardRequest } from './contract.js';
+
+export class RequestInvalid extends Error {
+  override readonly name = 'RequestInvalid';
+}
+
+const FIELDS = ['source', 'destination', 'publication', 'rollback', 'acceptLoss', 'cutover', 'slot'] as const;
+
+/** @throws RequestInvalid with one sentence that names the field */
+export function checkRequest(input: unknown): ReshardRequest & { readonly slot?: string } {
+  if (typeof input !== 'object' || input === null || Array.isArray(input))
+    throw new RequestInvalid('the input must be one JSON object, as {"source": "prod", "destination": "prod_new"}');
+  const fields = input as Record<string, unknown>;
+  for (const name of Object.keys(fields))
+    if (!FIELDS.some((f) => f === name))
+      throw new RequestInvalid(`unknown field "${name}"; known are ${FIELDS.join(', ')}`);
+  for (const name of ['source', 'destination'] as const)
+    if (typeof fields[name] !== 'string' || fields[name] === '')
+      throw new RequestInvalid(`"${name}" must name a database`);
+  for (const name of ['publication', 'slot'] as const)
+    if (fields[name] !== undefined && typeof fields[name] !== 'string')
+      throw new RequestInvalid(`"${name}" must be a text`);
+  for (const name of ['rollback', 'acceptLoss'] as const)
+    if (fields[name] !== undefined && typeof fields[name] !== 'boolean')
+      throw new RequestInvalid(`"${name}" must be true or false`);
+  if (fields['cutover'] !== undefined && fields['cutover'] !== 'automatic' && fields['cutover'] !== 'approved')
+    throw new RequestInvalid('"cutover" must be "automatic" or "approved"');
+  return fields as unknown as ReshardRequest;
+}
+
+/** The fields a cutover needs, without those of a reshard. */
+export function moveRequest(request: MoveRequest): MoveRequest {
+  const { source, destination, publication, rollback, acceptLoss } = request;
+  return {
+    source,
+    destination,
+    ...(publication === undefined ? {} : { publication }),
+    ...(rollback === undefined ? {} : { rollback }),
+    ...(acceptLoss === undefined ? {} : { acceptLoss }),
+  };
+}

@@ -1,0 +1,57 @@
+/**
+ * One task: the state of a workflow as a fold of its own events: what SHOW TASKS, the queries and the audit log tell.
+ *
+ * Pure. The same events are in the workflow's history and in `cutover.event`.
+ */
+import type { TaskEvent } from './contract.js';
+
+export const TASK_KINDS = ['reshard', 'copy_data', 'replication', 'cutover', 'schema_sync'] as const;
+export type TaskKind = (typeof TASK_KINDS)[number];
+
+export type TaskStatus = 'started' | 'running' | 'finished' | 'cancelled' | 'failed';
+
+export interface TaskState {
+  readonly kind: TaskKind;
+  readonly source: string;
+  readonly destination: string;
+  /** set once traffic has moved: the streams run the other way */
+  readonly reversed: boolean;
+  readonly status: TaskStatus;
+  /** PgDog's inner status: `syncing data`, `replicating`, … */
+  readonly phase: string;
+  readonly reason: string | null;
+}
+
+export function initialTask(kind: TaskKind, source: string, destination: string): TaskState {
+  return { kind, source, destination, reversed: false, status: 'started', phase: '', reason: null };
+}
+
+export function evolveTask(state: TaskState, event: TaskEvent): TaskState {
+  const text = (key: string): string => {
+    const value = event.data[key];
+    return typeof value === 'string' ? value : '';
+  };
+  switch (event.type) {
+    case 'TaskStarted':
+      return {
+        ...state,
+        kind: TASK_KINDS.find((k) => k === text('kind')) ?? state.kind,
+        source: text('source') || state.source,
+        destination: text('destination') || state.destination,
+      };
+    case 'PhaseEntered':
+      return { ...state, status: 'running', phase: text('phase') };
+    case 'PreflightChecked':
+      return state;
+    case 'AttemptAborted':
+      return { ...state, reason: text('reason') };
+    case 'TrafficMoved':
+      return { ...state, reversed: text('heading') === 'forward', reason: null };
+    case 'TaskFinished':
+      return { ...state, status: 'finished', reason: text('reason') || null };
+    case 'TaskFailed':
+      return { ...state, status: 'failed', reason: text('reason') };
+    case 'TaskCancelled':
+      return { ...state, status: 'cancelled', reason: text('reason') || null };
+  }
+}

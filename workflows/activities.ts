@@ -1,0 +1,74 @@
+/** One task: the activities with their timeouts, their retries and a sentence each for the Temporal UI. */
+import { proxyActivities, proxyLocalActivities, type LocalActivityOptions } from '@temporalio/workflow';
+import type { Activities, PauseActivities } from '../src/cutover/activities.js';
+import type { EpochPlan, Migration } from '../src/cutover/contract.js';
+
+/** Failures that no retry mends: the operator must change something. */
+const FINAL = [
+  'database_unknown',
+  'schema_admin_missing',
+  'same_database',
+  'publication_unknown',
+  'preflight_failed',
+  'migration_held',
+  'streams_missing',
+  'schema_failed',
+  'not_reversible',
+  'stream_lost',
+  'record_newer',
+  'wrong_server',
+];
+
+const RETRY = { initialInterval: '1s', maximumInterval: '30s', nonRetryableErrorTypes: FINAL } as const;
+
+/** A look or a small change: seconds, tried for some minutes. */
+export const short = (summary: string): Activities =>
+  proxyActivities<Activities>({
+    summary,
+    startToCloseTimeout: '1 minute',
+    scheduleToCloseTimeout: '5 minutes',
+    retry: RETRY,
+  });
+
+/** Work on a whole schema: minutes. */
+export const medium = (summary: string): Activities =>
+  proxyActivities<Activities>({
+    summary,
+    startToCloseTimeout: '1 hour',
+    heartbeatTimeout: '15s',
+    retry: { ...RETRY, maximumAttempts: 20 },
+  });
+
+/** Copies and watches: as long as they take, noticed dead by their heartbeat. */
+export const long = (summary: string): Activities =>
+  proxyActivities<Activities>({
+    summary,
+    startToCloseTimeout: '30 days',
+    heartbeatTimeout: '10s',
+    retry: RETRY,
+  });
+
+/** The way back and the way out must succeed in the end: tried until they do. */
+export const untilDone = (summary: string): Activities =>
+  proxyActivities<Activities>({
+    summary,
+    startToCloseTimeout: '2 minutes',
+    retry: { initialInterval: '1s', maximumInterval: '10s' },
+  });
+
+/** A part of the pause. One try: the workflow decides what follows a failure, and a second try is a second epoch. */
+export function pausePart(plan: EpochPlan, summary: string): PauseActivities {
+  const options: LocalActivityOptions = {
+    summary,
+    startToCloseTimeout: plan.timeoutMs + plan.drainMs + 2 * plan.leaseMs,
+    retry: { maximumAttempts: 1 },
+  };
+  return proxyLocalActivities<PauseActivities>(options);
+}
+
+/** `prod → prod_new`, as summaries and details say it. */
+export function route(migration: Migration, heading: 'forward' | 'reverse' = 'forward'): string {
+  return heading === 'forward'
+    ? `${migration.database} → ${migration.peer}`
+    : `${migration.database} ← ${migration.peer}`;
+}

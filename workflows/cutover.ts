@@ -1,0 +1,193 @@
+/** One task: move the traffic of a database to the other side of its migration, in either direction, within a number of tries. */
+import {
+  ApplicationFailure,
+  CancellationScope,
+  condition,
+  executeChild,
+  getExternalWorkflowHandle,
+  isCancellation,
+  ParentClosePolicy,
+  setHandler,
+  workflowInfo,
+} from '@temporalio/workflow';
+import type {
+  EpochOutcome,
+  EpochPlan,
+  Heading,
+  Migration,
+  MoveRequest,
+  MoveResult,
+  Situation,
+} from '../src/cutover/contract.js';
+import { pauseBetweenAttemptsMs, workflowTaskTimeoutMs } from '../src/cutover/policy.js';
+import { long, route, short, untilDone } from './activities.js';
+import { Journal, sentenceOf } from './journal.js';
+import { abortUpdate, checked, movedSignal, stopSignal } from './messages.js';
+import { pause } from './pause.js';
+
+export async function cutover(input: MoveRequest): Promise<MoveResult> {
+  const request = checked(input);
+  const journal = new Journal('cutover', request.source, request.destination);
+  const heading: Heading = request.rollback === true ? 'reverse' : 'forward';
+  try {
+    const situation = await short('See which side serves and whether streams run').assessSituation(request);
+    const done = alreadyThere(request, heading, situation);
+    if (done) {
+      journal.note('TaskFinished', { reason: done.sentence });
+      return done;
+    }
+    return await new Mover(journal, required(request, situation), heading, request.acceptLoss === true).run();
+  } catch (error) {
+    journal.note(isCancellation(error) ? 'TaskCancelled' : 'TaskFailed', { reason: sentenceOf(error) });
+    throw error;
+  }
+}
+
+/** The same request after the move changes nothing and says so. */
+function alreadyThere(request: MoveRequest, heading: Heading, situation: Situation): MoveResult | null {
+  const wanted = heading === 'forward' ? 'destination' : 'source';
+  const never = heading === 'forward' && situation.migration === null;
+  if (never || situation.serving !== wanted) return null;
+  const since = situation.since === null ? '' : ` since ${situation.since}`;
+  const back = heading === 'forward' ? '; going back needs "rollback": true' : '';
+  return {
+    outcome: 'unchanged',
+    sentence: `the ${wanted} of the move ${request.source} → ${request.destination} serves${since}: nothing to do${back}`,
+    heading,
+    epoch: null,
+    pausedMs: null,
+    attempts: 0,
+    steps: [],
+  };
+}
+
+function required(request: MoveRequest, situation: Situation): Migration {
+  if (situation.migration && situation.streams) return situation.migration;
+  throw ApplicationFailure.nonRetryable(
+    `no streams run between "${request.source}" and "${request.destination}": start them with COPY_DATA ${request.source} ${request.destination}`,
+    'streams_missing',
+  );
+}
+
+/** The tries of one cutover. */
+class Mover {
+  readonly #journal: Journal;
+  readonly #migration: Migration;
+  readonly #heading: Heading;
+  readonly #acceptLoss: boolean;
+  readonly #waiting = new CancellationScope();
+  #stopped: string | null = null;
+  #moved = false;
+
+  constructor(journal: Journal, migration: Migration, heading: Heading, acceptLoss: boolean) {
+    this.#journal = journal;
+    this.#migration = migration;
+    this.#heading = heading;
+    this.#acceptLoss = acceptLoss;
+    setHandler(abortUpdate, () => this.#stop('aborted by an operator'), {
+      validator: () => {
+        if (this.#moved) throw new Error('the traffic has moved: go back with a rollback');
+      },
+    });
+    setHandler(stopSignal, () => void this.#stop('stopped by an operator'));
+  }
+
+  #stop(reason: string): string {
+    if (this.#moved) return 'the traffic has moved';
+    this.#stopped ??= reason;
+    this.#waiting.cancel();
+    return reason;
+  }
+
+  async run(): Promise<MoveResult> {
+    const operation = workflowInfo().workflowId;
+    await short(`Hold the migration ${route(this.#migration)} for this cutover`).claimOperation(
+      this.#migration,
+      operation,
+    );
+    try {
+      return await this.#attempts();
+    } finally {
+      await CancellationScope.nonCancellable(async () => {
+        await this.#journal.write(this.#migration).catch(() => undefined);
+        await untilDone('Let go of the migration').releaseOperation(this.#migration, operation);
+      });
+    }
+  }
+
+  async #attempts(): Promise<MoveResult> {
+    for (let attempt = 1; ; attempt++) {
+      const plan = await this.#moment(attempt);
+      const outcome = await CancellationScope.nonCancellable(() => this.#pause(plan));
+      if (outcome.outcome === 'committed') return this.#finish(plan, outcome, attempt);
+      const reason = outcome.reason ?? 'aborted';
+      this.#journal.note('AttemptAborted', { attempt, epoch: plan.epoch, reason });
+      if (this.#stopped !== null || attempt >= plan.maxAttempts)
+        throw ApplicationFailure.nonRetryable(
+          `not moved after ${attempt.toString()} attempts; traffic stays where it was: ${this.#stopped ?? reason}`,
+          'cutover_failed',
+        );
+      await condition(() => this.#stopped !== null, pauseBetweenAttemptsMs(attempt, plan.leaseMs));
+    }
+  }
+
+  async #moment(attempt: number): Promise<EpochPlan> {
+    this.#journal.note('PhaseEntered', { phase: 'waiting for the moment', attempt });
+    const request = {
+      migration: this.#migration,
+      heading: this.#heading,
+      attempt: `${workflowInfo().runId}/${attempt.toString()}`,
+      acceptLoss: this.#acceptLoss,
+    };
+    try {
+      return await this.#waiting.run(() =>
+        long(`Wait for the right moment and make everything ready (attempt ${attempt.toString()})`).awaitMoment(
+          request,
+        ),
+      );
+    } catch (error) {
+      if (this.#stopped !== null && isCancellation(error))
+        throw ApplicationFailure.nonRetryable(`not moved: ${this.#stopped}`, 'cutover_stopped');
+      throw error;
+    }
+  }
+
+  /** The pause runs in a child with a short workflow task timeout; whatever becomes of it, the record says what was decided. */
+  async #pause(plan: EpochPlan): Promise<EpochOutcome> {
+    this.#journal.note('PhaseEntered', { phase: 'cutting over', epoch: plan.epoch });
+    const epoch = plan.epoch.toString();
+    let outcome: EpochOutcome;
+    try {
+      outcome = await executeChild(pause, {
+        workflowId: `${workflowInfo().workflowId}/pause-${epoch}`,
+        args: [plan],
+        workflowTaskTimeout: workflowTaskTimeoutMs(plan.leaseMs),
+        // The parent may be terminated while the pause runs: the pause itself ends in milliseconds, one way or the other.
+        parentClosePolicy: ParentClosePolicy.ABANDON,
+        retry: { maximumAttempts: 1 },
+        staticSummary: `The pause: epoch ${epoch}, ${route(plan.migration, plan.heading)}`,
+      });
+    } catch (error) {
+      outcome = await untilDone('Ask the record what was decided, and act on it').resolvePause(plan, sentenceOf(error));
+    }
+    if (outcome.outcome === 'committed') this.#moved = true;
+    await untilDone(`Write the timeline of epoch ${epoch}: steps, milliseconds, LSNs`).writeTimeline(plan, outcome);
+    return outcome;
+  }
+
+  async #finish(plan: EpochPlan, outcome: EpochOutcome, attempts: number): Promise<MoveResult> {
+    this.#journal.note('TrafficMoved', { heading: this.#heading, epoch: plan.epoch, pausedMs: outcome.pausedMs ?? -1 });
+    const owner = getExternalWorkflowHandle(this.#migration.owner);
+    await owner.signal(movedSignal, this.#heading).catch(() => undefined);
+    this.#journal.note('TaskFinished');
+    return {
+      outcome: 'moved',
+      sentence: `traffic moved (${route(plan.migration, plan.heading)}), epoch ${plan.epoch.toString()}, clients held ${String(outcome.pausedMs ?? 'some')} ms`,
+      heading: this.#heading,
+      epoch: plan.epoch,
+      pausedMs: outcome.pausedMs,
+      attempts,
+      steps: outcome.events,
+    };
+  }
+}

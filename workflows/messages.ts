@@ -1,0 +1,36 @@
+/** One task: name the messages workflows understand, from operators and from each other. */
+import { ApplicationFailure, defineSignal, defineUpdate } from '@temporalio/workflow';
+import type { Ending, Heading } from '../src/cutover/contract.js';
+import { checkRequest, RequestInvalid } from '../src/cutover/request.js';
+
+/** Cut over now: for a move that waits for approval, or again after a rollback. */
+export const approveUpdate = defineUpdate<string>('approve');
+/** Give up what is not committed. */
+export const abortUpdate = defineUpdate<string>('abort');
+/** Go back to the side that served before. */
+export const rollbackUpdate = defineUpdate<string>('rollback');
+/** End the migration on the side that serves. */
+export const finalizeUpdate = defineUpdate<string>('finalize');
+
+/** STOP_TASK: end as the phase demands, before a commit by removal, after it by finalizing. */
+export const stopSignal = defineSignal('stop');
+/** A cutover, whoever started it, has moved the traffic. */
+export const movedSignal = defineSignal<[Heading]>('moved');
+/** The streams have reached a stage. */
+export const stageSignal = defineSignal<[StreamStage]>('stage');
+/** Indexes and constraints are made: the reverse streams may be made. */
+export const schemaFinalisedSignal = defineSignal('schemaFinalised');
+/** End the streams. */
+export const endSignal = defineSignal<[Ending]>('end');
+
+export type StreamStage = 'copied' | 'streaming';
+
+/** Checks an input from outside; a wrong one fails the workflow at once, with a sentence. */
+export function checked(input: unknown): ReturnType<typeof checkRequest> {
+  try {
+    return checkRequest(input);
+  } catch (error) {
+    if (error instanceof RequestInvalid) throw ApplicationFailure.nonRetryable(error.message, 'request_invalid');
+    throw error;
+  }
+}

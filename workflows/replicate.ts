@@ -1,0 +1,173 @@
+/**
+ * One task: own the streams of a migration from birth to removal, so that no slot is ever left without someone in charge.
+ *
+ * It outlives the workflow that started it, and it alone removes the streams.
+ */
+import {
+  CancellationScope,
+  condition,
+  continueAsNew,
+  getExternalWorkflowHandle,
+  isCancellation,
+  setHandler,
+  workflowInfo,
+} from '@temporalio/workflow';
+import type { Ending, Migration, ReplicateRequest } from '../src/cutover/contract.js';
+import { WATCHES_PER_RUN } from '../src/cutover/policy.js';
+import { long, medium, route, short, untilDone } from './activities.js';
+import { Journal, sentenceOf, type JournalMemory } from './journal.js';
+import {
+  abortUpdate,
+  checked,
+  endSignal,
+  finalizeUpdate,
+  movedSignal,
+  schemaFinalisedSignal,
+  stageSignal,
+  stopSignal,
+  type StreamStage,
+} from './messages.js';
+
+/** From an operator a request; from `reshard`, or from the run before, a migration that is claimed already. */
+export type ReplicateInput = ReplicateRequest | ReplicateContinued;
+
+export interface ReplicateContinued {
+  readonly migration: Migration;
+  /** false when the rows are there already */
+  readonly copyData: boolean;
+  readonly stage?: 'streaming';
+  readonly moved?: boolean;
+  readonly memory?: JournalMemory;
+}
+
+export async function replicate(input: ReplicateInput): Promise<string> {
+  if ('migration' in input) return new Streams(input).run();
+  const request = checked(input);
+  await short(`Check ${request.source} and ${request.destination} before anything is touched`).runPreflight(request);
+  const owner = workflowInfo().workflowId;
+  const migration = await short('Take the pair of databases for these streams').claimMigration(request, owner);
+  return new Streams({ migration, copyData: false }).run();
+}
+
+class Streams {
+  readonly #input: ReplicateContinued;
+  readonly #migration: Migration;
+  readonly #journal: Journal;
+  readonly #watching = new CancellationScope();
+  #schemaFinalised: boolean;
+  #moved: boolean;
+  #ending: Ending | null = null;
+
+  constructor(input: ReplicateContinued) {
+    this.#input = input;
+    this.#migration = input.migration;
+    this.#moved = input.moved ?? false;
+    // Without a copy nobody loads a schema in between.
+    this.#schemaFinalised = !input.copyData || input.stage === 'streaming';
+    const { database, peer } = input.migration;
+    this.#journal = new Journal('replication', database, peer, input.memory);
+    setHandler(schemaFinalisedSignal, () => {
+      this.#schemaFinalised = true;
+    });
+    setHandler(movedSignal, (heading) => this.#note(heading));
+    setHandler(endSignal, (ending) => this.#end(ending));
+    setHandler(stopSignal, () => this.#end(this.#moved ? 'finalize' : 'remove'));
+    setHandler(finalizeUpdate, () => this.#answer('finalize'), {
+      validator: () => {
+        if (!this.#moved) throw new Error('the traffic has not moved: stop the task to remove the streams');
+      },
+    });
+    setHandler(abortUpdate, () => this.#answer('remove'), {
+      validator: () => {
+        if (this.#moved) throw new Error('the traffic has moved: finalize, or roll back first');
+      },
+    });
+  }
+
+  async #note(heading: 'forward' | 'reverse'): Promise<void> {
+    this.#moved = heading === 'forward';
+    this.#journal.note('TrafficMoved', { heading });
+    const { parent } = workflowInfo();
+    if (parent)
+      await getExternalWorkflowHandle(parent.workflowId)
+        .signal(movedSignal, heading)
+        .catch(() => undefined);
+  }
+
+  #answer(ending: Ending): string {
+    this.#end(ending);
+    return ending;
+  }
+
+  #end(ending: Ending): void {
+    this.#ending ??= ending;
+    this.#watching.cancel();
+  }
+
+  async run(): Promise<string> {
+    try {
+      if (this.#input.stage !== 'streaming') await this.#watching.run(() => this.#establish());
+      await this.#watch();
+    } catch (error) {
+      if (this.#ending === null) {
+        // A lost stream, a cancel: the streams go, the side that serves stays.
+        this.#ending = this.#moved ? 'finalize' : 'remove';
+        await CancellationScope.nonCancellable(() => this.#takeDown(sentenceOf(error)));
+        this.#journal.note(isCancellation(error) ? 'TaskCancelled' : 'TaskFailed', { reason: sentenceOf(error) });
+        await CancellationScope.nonCancellable(() => this.#journal.write(this.#migration));
+        throw error;
+      }
+    }
+    await CancellationScope.nonCancellable(() => this.#takeDown('stopped by an operator'));
+    this.#journal.note('TaskFinished', { reason: this.#ending === 'finalize' ? 'finalized' : 'removed' });
+    await this.#journal.write(this.#migration);
+    return this.#ending ?? 'remove';
+  }
+
+  async #establish(): Promise<void> {
+    const { copyData } = this.#input;
+    this.#journal.note('PhaseEntered', { phase: copyData ? 'copying' : 'creating streams' });
+    await this.#journal.write(this.#migration);
+    await medium(`Make publication, slot and subscription ${route(this.#migration)}`).createStreams(this.#migration, {
+      copyData,
+    });
+    await long(`Copy the tables ${route(this.#migration)}, largest first`).copyTables(this.#migration);
+    await this.#tellParent('copied');
+    await condition(() => this.#schemaFinalised);
+    if (!copyData) await medium('Arm the fence on both sides').finaliseSchema(this.#migration);
+    await medium(`Make the way back ${route(this.#migration, 'reverse')} and see it healthy`).createReverseStreams(
+      this.#migration,
+    );
+    this.#journal.note('PhaseEntered', { phase: 'replicating' });
+    await this.#journal.write(this.#migration);
+    await this.#tellParent('streaming');
+  }
+
+  async #tellParent(stage: StreamStage): Promise<void> {
+    const { parent } = workflowInfo();
+    if (parent)
+      await getExternalWorkflowHandle(parent.workflowId)
+        .signal(stageSignal, stage)
+        .catch(() => undefined);
+  }
+
+  async #watch(): Promise<void> {
+    for (let watch = 0; this.#ending === null; watch++) {
+      if (watch >= WATCHES_PER_RUN)
+        await continueAsNew<typeof replicate>({
+          migration: this.#migration,
+          copyData: this.#input.copyData,
+          stage: 'streaming',
+          moved: this.#moved,
+          memory: this.#journal.memory,
+        });
+      await this.#watching.run(() => long(`Watch the streams ${route(this.#migration)}`).watchStreams(this.#migration));
+    }
+  }
+
+  async #takeDown(reason: string): Promise<void> {
+    if (this.#ending === 'finalize')
+      await untilDone('Remove streams and roles; keep the old side fenced').finalizeMigration(this.#migration);
+    else await untilDone('Remove everything this migration made').removeMigration(this.#migration, reason);
+  }
+}

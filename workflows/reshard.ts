@@ -1,0 +1,233 @@
+/** One task: the whole move: schema, copy, indexes, streams, cutover, soak, end. */
+import {
+  ApplicationFailure,
+  CancellationScope,
+  condition,
+  executeChild,
+  isCancellation,
+  ParentClosePolicy,
+  setHandler,
+  startChild,
+  workflowInfo,
+  type ChildWorkflowHandle,
+} from '@temporalio/workflow';
+import type { Ending, Heading, Migration, MoveResult, ReshardRequest } from '../src/cutover/contract.js';
+import { moveRequest } from '../src/cutover/request.js';
+import { medium, route, short } from './activities.js';
+import { cutover } from './cutover.js';
+import { Journal, sentenceOf } from './journal.js';
+import {
+  abortUpdate,
+  approveUpdate,
+  checked,
+  endSignal,
+  finalizeUpdate,
+  movedSignal,
+  rollbackUpdate,
+  schemaFinalisedSignal,
+  stageSignal,
+  stopSignal,
+  type StreamStage,
+} from './messages.js';
+import { replicate } from './replicate.js';
+
+type Wish = 'approve' | 'rollback' | 'end';
+
+export async function reshard(input: ReshardRequest): Promise<string> {
+  const request = checked(input);
+  const journal = new Journal(
+    request.cutover === 'approved' ? 'copy_data' : 'reshard',
+    request.source,
+    request.destination,
+  );
+  try {
+    const situation = await short('See which side serves and whether streams run').assessSituation(request);
+    if (situation.migration && situation.serving === 'destination') {
+      const sentence = `the destination of the move ${request.source} → ${request.destination} serves since ${situation.since ?? '?'}: nothing to do; going back needs "rollback": true`;
+      journal.note('TaskFinished', { reason: sentence });
+      return sentence;
+    }
+    journal.note('PhaseEntered', { phase: 'preflight' });
+    const checks = await short(
+      `Check ${request.source} and ${request.destination} before anything is touched`,
+    ).runPreflight(request);
+    journal.note('PreflightChecked', { warnings: checks.filter((c) => c.verdict === 'warning').map((c) => c.title) });
+    const owner = `${workflowInfo().workflowId}/streams`;
+    const migration = await short('Take the pair of databases for this move').claimMigration(request, owner);
+    return await new Move(request, journal, migration).run();
+  } catch (error) {
+    journal.note(isCancellation(error) ? 'TaskCancelled' : 'TaskFailed', { reason: sentenceOf(error) });
+    throw error;
+  }
+}
+
+class Move {
+  readonly #request: ReshardRequest;
+  readonly #journal: Journal;
+  readonly #migration: Migration;
+  readonly #preparing = new CancellationScope();
+  #stage: StreamStage | null = null;
+  #streamsEnded: string | null = null;
+  #moved = false;
+  #wish: Wish | null = null;
+  #busy = false;
+  #cutovers = 0;
+
+  constructor(request: ReshardRequest, journal: Journal, migration: Migration) {
+    this.#request = request;
+    this.#journal = journal;
+    this.#migration = migration;
+    setHandler(stageSignal, (stage) => {
+      this.#stage = stage;
+    });
+    setHandler(movedSignal, (heading) => {
+      this.#note(heading);
+    });
+    setHandler(stopSignal, () => void this.#want('end'));
+    setHandler(approveUpdate, () => this.#want('approve'), { validator: () => this.#allow('approve') });
+    setHandler(rollbackUpdate, () => this.#want('rollback'), { validator: () => this.#allow('rollback') });
+    setHandler(finalizeUpdate, () => this.#want('end'), { validator: () => this.#allow('finalize') });
+    setHandler(abortUpdate, () => this.#want('end'), { validator: () => this.#allow('abort') });
+  }
+
+  /** Says why not. */
+  #allow(wish: 'approve' | 'rollback' | 'finalize' | 'abort'): void {
+    if (wish === 'abort') {
+      if (this.#moved) throw new Error('the traffic has moved: roll back, or finalize');
+      return;
+    }
+    if (this.#stage !== 'streaming') throw new Error(`the streams are not running yet (${this.#journal.state.phase})`);
+    if (this.#busy) throw new Error('a cutover is under way');
+    if (wish === 'approve' && this.#moved) throw new Error('the destination serves already; going back is a rollback');
+    if (wish === 'rollback' && !this.#moved) throw new Error('the source serves: there is nothing to roll back');
+    if (wish === 'finalize' && !this.#moved) throw new Error('the traffic has not moved: abort instead');
+  }
+
+  #want(wish: Wish): string {
+    this.#wish = wish;
+    if (wish === 'end') this.#preparing.cancel();
+    return `${wish}: accepted`;
+  }
+
+  #note(heading: Heading): void {
+    const moved = heading === 'forward';
+    if (moved === this.#moved) return;
+    this.#moved = moved;
+    this.#journal.note('TrafficMoved', { heading });
+  }
+
+  async run(): Promise<string> {
+    const streams = await this.#startStreams();
+    try {
+      await this.#preparing.run(() => this.#prepare(streams));
+      if (this.#request.cutover !== 'approved') await this.#cutOver('forward');
+      await this.#serveWishes();
+    } catch (error) {
+      if (this.#wish !== 'end') {
+        await CancellationScope.nonCancellable(() => this.#end(streams, this.#moved ? null : 'remove'));
+        await CancellationScope.nonCancellable(() => this.#journal.write(this.#migration));
+        throw error;
+      }
+    }
+    const ending: Ending = this.#moved ? 'finalize' : 'remove';
+    await this.#end(streams, ending);
+    this.#journal.note(this.#moved ? 'TaskFinished' : 'TaskCancelled', {
+      reason: ending === 'finalize' ? 'finalized' : 'stopped by an operator',
+    });
+    await this.#journal.write(this.#migration);
+    return `${route(this.#migration)}: ${ending === 'finalize' ? 'finalized, the destination serves' : 'stopped, the source serves'}`;
+  }
+
+  /** The owner of the streams exists before the first of them, and outlives this workflow. */
+  async #startStreams(): Promise<ChildWorkflowHandle<typeof replicate>> {
+    this.#journal.note('PhaseEntered', { phase: 'syncing schema' });
+    await this.#journal.write(this.#migration);
+    await this.#preparing
+      .run(() => medium(`Make tables and primary keys at ${this.#migration.peer}`).loadSchema(this.#migration))
+      .catch(async (error: unknown) => {
+        await CancellationScope.nonCancellable(() =>
+          medium('Remove everything this migration made').removeMigration(this.#migration, sentenceOf(error)),
+        );
+        throw error;
+      });
+    const streams = await startChild(replicate, {
+      workflowId: this.#migration.owner,
+      args: [{ migration: this.#migration, copyData: true }],
+      parentClosePolicy: ParentClosePolicy.ABANDON,
+      staticSummary: `Streams ${route(this.#migration)}`,
+    });
+    streams.result().then(
+      (ending) => {
+        this.#streamsEnded = `the streams have ended (${ending})`;
+      },
+      (error: unknown) => {
+        this.#streamsEnded = sentenceOf(error);
+      },
+    );
+    return streams;
+  }
+
+  async #prepare(streams: ChildWorkflowHandle<typeof replicate>): Promise<void> {
+    await this.#phase('syncing data');
+    await this.#reach('copied');
+    await this.#phase('finalizing schema');
+    await medium(`Make indexes and constraints, arm the fence, analyse ${this.#migration.peer}`).finaliseSchema(
+      this.#migration,
+    );
+    await streams.signal(schemaFinalisedSignal);
+    await this.#reach('streaming');
+    await this.#phase('replicating');
+  }
+
+  async #phase(phase: string): Promise<void> {
+    this.#journal.note('PhaseEntered', { phase });
+    await this.#journal.write(this.#migration);
+  }
+
+  async #reach(stage: StreamStage): Promise<void> {
+    await condition(() => this.#stage === stage || this.#stage === 'streaming' || this.#streamsEnded !== null);
+    if (this.#streamsEnded !== null) throw ApplicationFailure.nonRetryable(this.#streamsEnded, 'stream_lost');
+  }
+
+  /** Soak, and everything an operator may want meanwhile. */
+  async #serveWishes(): Promise<void> {
+    for (;;) {
+      await this.#phase(this.#moved ? 'soaking' : 'replicating');
+      await condition(() => this.#wish !== null || this.#streamsEnded !== null);
+      if (this.#streamsEnded !== null && this.#wish === null)
+        throw ApplicationFailure.nonRetryable(this.#streamsEnded, 'stream_lost');
+      if (this.#wish === 'end') return;
+      const wish = this.#wish;
+      this.#wish = null;
+      if (wish !== null) await this.#cutOver(wish === 'approve' ? 'forward' : 'reverse');
+    }
+  }
+
+  /** A cutover that gives up leaves the streams running: the operator may approve another one. */
+  async #cutOver(heading: Heading): Promise<void> {
+    this.#busy = true;
+    this.#cutovers++;
+    await this.#phase(heading === 'forward' ? 'cutting over' : 'rolling back');
+    try {
+      const result: MoveResult = await executeChild(cutover, {
+        workflowId: `${workflowInfo().workflowId}/cutover-${this.#cutovers.toString()}`,
+        args: [{ ...moveRequest(this.#request), rollback: heading === 'reverse' }],
+        staticSummary: `Cutover ${route(this.#migration, heading)}`,
+      });
+      if (result.outcome !== 'not moved') this.#note(heading);
+    } catch (error) {
+      if (isCancellation(error)) throw error;
+      this.#journal.note('AttemptAborted', { reason: sentenceOf(error) });
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  /** After a commit a failing reshard leaves the streams to their owner: the way back must not be lost with it. */
+  async #end(streams: ChildWorkflowHandle<typeof replicate>, ending: Ending | null): Promise<void> {
+    if (ending === null || this.#streamsEnded !== null) return;
+    await this.#phase('stopping');
+    await streams.signal(endSignal, ending);
+    await condition(() => this.#streamsEnded !== null);
+  }
+}
