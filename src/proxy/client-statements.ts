@@ -1,0 +1,96 @@
+/** One task: know what one client calls its prepared statements. */
+import { readParseText } from '../wire/frontend.js';
+import type { Undo } from './reply-queue.js';
+import type { Statement, StatementCache } from './statement-cache.js';
+
+/** More names than this are refused: each costs memory as long as the client is connected. */
+export const STATEMENTS_MAX = 20_000;
+
+export class ClientStatements {
+  readonly #cache: StatementCache;
+  readonly #named = new Map<string, Statement>();
+  /** text and types of the unnamed statement; null = there is none */
+  unnamed: Buffer | null = null;
+  /** names given or taken in this batch, to go back when it is sent anew */
+  #changes: Undo[] = [];
+
+  constructor(cache: StatementCache) {
+    this.#cache = cache;
+  }
+
+  get count(): number {
+    return this.#named.size;
+  }
+
+  get(name: string): Statement | undefined {
+    return this.#named.get(name);
+  }
+
+  /** Gives a name that is free to a statement. */
+  prepare(name: string, body: Buffer): { statement: Statement; undo: Undo } {
+    const statement = this.#cache.hold(body);
+    this.#named.set(name, statement);
+    const undo = this.#change(() => {
+      this.#forget(name, statement);
+    });
+    return { statement, undo };
+  }
+
+  /** Takes a name away. */
+  close(name: string): Undo {
+    const statement = this.#named.get(name);
+    if (statement === undefined) return { undo: () => undefined };
+    const { body } = statement;
+    this.#forget(name, statement);
+    return this.#change(() => {
+      if (!this.#named.has(name)) this.#named.set(name, this.#cache.hold(body));
+    });
+  }
+
+  /** SQL of a statement; undefined when there is none of this name. */
+  textOf(name: string): string | undefined {
+    const body = name === '' ? this.unnamed : this.#named.get(name)?.body;
+    return body === null || body === undefined ? undefined : readParseText(body, 0, body.length);
+  }
+
+  nameOf(serverName: string): string | undefined {
+    for (const [name, statement] of this.#named) if (statement.name === serverName) return name;
+    return undefined;
+  }
+
+  /** What was prepared and closed so far stays. */
+  keep(): void {
+    if (this.#changes.length > 0) this.#changes = [];
+  }
+
+  /** Goes back to the last keep(). */
+  revert(): void {
+    for (const change of this.#changes.reverse()) change.undo();
+    this.#changes = [];
+  }
+
+  /** DEALLOCATE ALL, or the end of the session. */
+  clear(): void {
+    for (const [name, statement] of this.#named) this.#forget(name, statement);
+    this.keep();
+  }
+
+  #forget(name: string, statement: Statement): void {
+    if (this.#named.get(name) !== statement) return;
+    this.#named.delete(name);
+    this.#cache.release(statement);
+  }
+
+  /** An undo that works once. */
+  #change(goBack: () => void): Undo {
+    let done = false;
+    const change: Undo = {
+      undo: () => {
+        if (!done) goBack();
+        done = true;
+      },
+    };
+    this.#changes.push(change);
+    return change;
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * One task: check what a client says it knows against the users of the configuration.
+ *
+ * An unknown user is asked for a password like any other, with a salt of its own that stays the same, and refused with
+ * the same words after the same work.
+ */
+import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import type { AuthType, Config } from '../config/config.js';
+import { deriveVerifier, ITERATIONS, parseVerifier, passwordMatches, type Verifier } from './scram.js';
+
+/** What may prove that a client is this user of this database. */
+export interface Credentials {
+  readonly known: boolean;
+  readonly passwords: readonly string[];
+  readonly verifiers: readonly Verifier[];
+  /** salt and rounds announced in a SCRAM exchange */
+  readonly shape: Pick<Verifier, 'salt' | 'iterations'>;
+}
+
+const secret = randomBytes(32);
+
+function saltOf(user: string): Buffer {
+  return createHmac('sha256', secret).update(user).digest().subarray(0, 16);
+}
+
+/** Compares without telling by its time where two texts differ. */
+function same(left: string, right: string): boolean {
+  const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
+  return timingSafeEqual(digest(left), digest(right));
+}
+
+function md5(...parts: readonly (string | Buffer)[]): string {
+  const hash = createHash('md5');
+  for (const part of parts) hash.update(part);
+  return hash.digest('hex');
+}
+
+/** Answers of the md5 method (PostgreSQL documentation, 54.2.1): `md5` + md5(md5(password + user) + salt). */
+export function md5Answer(user: string, password: string, salt: Buffer): string {
+  return `md5${md5(md5(password, user), salt)}`;
+}
+
+/** The credentials of a configuration, with the slow part of SCRAM done ahead. Replaced as a whole by apply(). */
+export class CredentialStore {
+  readonly #known = new Map<string, Promise<Credentials>>();
+
+  constructor(config: Config) {
+    for (const user of config.users) {
+      this.#add(user.name, user.database, user.passwords, user.passwordHash);
+    }
+    this.#add(config.admin.user, config.admin.name, [config.admin.password], undefined);
+  }
+
+  /** Never rejects; of an unknown pair it gives credentials that nothing matches. */
+  of(user: string, database: string): Promise<Credentials> {
+    return this.#known.get(key(user, database)) ?? Promise.resolve(unknown(user));
+  }
+
+  #add(user: string, database: string, passwords: readonly string[], hash: string | undefined): void {
+    const stored = hash === undefined ? null : parseVerifier(hash);
+    const shape = stored ?? { salt: saltOf(user), iterations: ITERATIONS };
+    const derived = Promise.all(passwords.map((password) => deriveVerifier(password, shape.salt, shape.iterations)));
+    const credentials = derived.then((verifiers) => ({
+      known: true,
+      passwords,
+      verifiers: stored === null ? verifiers : [stored, ...verifiers],
+      shape,
+    }));
+    this.#known.set(key(user, database), credentials);
+  }
+}
+
+function key(user: string, database: string): string {
+  return JSON.stringify([user, database]);
+}
+
+function unknown(user: string): Credentials {
+  const shape = { salt: saltOf(user), iterations: ITERATIONS };
+  const verifier = { ...shape, storedKey: randomBytes(32), serverKey: randomBytes(32) };
+  return { known: false, passwords: [randomBytes(16).toString('hex')], verifiers: [verifier], shape };
+}
+
+/** Checks a password sent in clear. */
+export async function plainPasswordAccepted(credentials: Credentials, given: string): Promise<boolean> {
+  const matches = await Promise.all(credentials.verifiers.map((verifier) => passwordMatches(given, verifier)));
+  return matches.includes(true) && credentials.known;
+}
+
+/** Checks the answer to an md5 challenge; needs passwords, a SCRAM verifier is of no use here. */
+export function md5AnswerAccepted(credentials: Credentials, user: string, salt: Buffer, given: string): boolean {
+  const matches = credentials.passwords.map((password) => same(md5Answer(user, password, salt), given));
+  return matches.includes(true) && credentials.known;
+}
+
+/** The method a client has to use. The admin database keeps SCRAM where others use weaker ones. */
+export function methodFor(config: Config, database: string): AuthType {
+  const { authType } = config.general;
+  return database === config.admin.name && authType !== 'trust' ? 'scram' : authType;
+}

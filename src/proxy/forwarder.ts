@@ -1,0 +1,254 @@
+/**
+ * One task: turn what a client sends into what its server gets.
+ *
+ * Almost everything passes as it came, in one write. Named prepared statements are renamed to the names servers know
+ * (statement-cache.ts), and prepared on the way when the server at hand lacks them.
+ */
+import { CutoverError } from '../errors/errors.js';
+import { FRONTEND } from '../wire/codes.js';
+import type { FrameScanner } from '../wire/frames.js';
+import { closeStatement, describeStatement, parse, readBind, readParse, readTarget, rebindHead } from '../wire/frontend.js';
+import { STATEMENTS_MAX, type ClientStatements } from './client-statements.js';
+import { REPLY, type Undo } from './reply-queue.js';
+import type { ServerConnection } from './server-connection.js';
+import type { Statement } from './statement-cache.js';
+
+export type Outcome = 'dry' | 'stopped' | 'terminated';
+
+/** Pieces up to this size together are copied into one write; larger ones are written one by one. */
+const JOIN_BYTES_MAX = 32_768;
+const STATEMENT = 0x53;
+const EMPTY = Buffer.alloc(0);
+
+export class Forwarder {
+  /** the server's socket is full */
+  full = false;
+  /** the client waits for answers without a Sync */
+  sawFlush = false;
+  queries = 0;
+  parses = 0;
+  binds = 0;
+  readonly #clientId: number;
+  readonly #statements: ClientStatements;
+  #pieces: Buffer[] = [];
+  /** beginning of what is not in #pieces yet */
+  #from = 0;
+  #buffer: Buffer = EMPTY;
+
+  constructor(clientId: number, statements: ClientStatements) {
+    this.#clientId = clientId;
+    this.#statements = statements;
+  }
+
+  /**
+   * Sends everything the scanner has.
+   *
+   * @param stopAtBoundary stop where all that was sent will be answered without more from the client
+   * @param sent gets the client's own bytes, as they were
+   * @throws FrameError | CutoverError when the client breaks a rule; what came before was sent
+   */
+  forward(scanner: FrameScanner, server: ServerConnection, stopAtBoundary: boolean, sent: (bytes: Buffer) => void): Outcome {
+    const { buffer, position: first } = scanner;
+    this.#buffer = buffer;
+    this.#from = first;
+    let last = first;
+    let outcome: Outcome = 'dry';
+    try {
+      while (scanner.peek()) {
+        if (!scanner.continued) {
+          if (scanner.type === FRONTEND.terminate) outcome = 'terminated';
+          else if (stopAtBoundary && mayStop(scanner.type, server)) outcome = 'stopped';
+          if (outcome !== 'dry') break;
+          this.#message(scanner, server);
+        }
+        last = scanner.end;
+        scanner.consume();
+      }
+    } finally {
+      if (last > first) sent(first === 0 && last === buffer.length ? buffer : buffer.subarray(first, last));
+      this.#send(server, last);
+    }
+    return outcome;
+  }
+
+  #message(scanner: FrameScanner, server: ServerConnection): void {
+    const { replies } = server;
+    switch (scanner.type) {
+      case FRONTEND.query:
+      case FRONTEND.functionCall:
+        this.queries += 1;
+        replies.push(REPLY.query);
+        break;
+      case FRONTEND.parse:
+        this.#parse(scanner, server);
+        break;
+      case FRONTEND.bind:
+        this.#bind(scanner, server);
+        break;
+      case FRONTEND.describe:
+        this.#describe(scanner, server);
+        break;
+      case FRONTEND.close:
+        this.#close(scanner, server);
+        break;
+      case FRONTEND.execute:
+        this.queries += 1;
+        replies.push(REPLY.execute);
+        break;
+      case FRONTEND.sync:
+        replies.push(REPLY.sync);
+        break;
+      case FRONTEND.flush:
+        this.sawFlush = true;
+        break;
+      case FRONTEND.copyDone:
+      case FRONTEND.copyFail:
+        replies.push(REPLY.copyEnd);
+        break;
+      default:
+        break;
+    }
+  }
+
+  #parse(scanner: FrameScanner, server: ServerConnection): void {
+    const { start, end } = scanner;
+    const { name, bodyAt } = readParse(this.#buffer, start, end);
+    const body = this.#buffer.subarray(bodyAt, end);
+    this.parses += 1;
+    if (name === '') {
+      this.#statements.unnamed = body;
+      server.unnamedOwner = this.#clientId;
+      server.replies.push(REPLY.parse);
+      return;
+    }
+    const existing = this.#statements.get(name);
+    if (existing !== undefined) {
+      // The server refuses a name twice (42P05), and fails the transaction if one is open: so it shall.
+      this.#ensure(existing, server, start);
+      server.replies.push(REPLY.parse);
+      this.#replace(start, end, parse(existing.name, body));
+      return;
+    }
+    if (this.#statements.count >= STATEMENTS_MAX) throw new CutoverError('statements_exhausted', { count: STATEMENTS_MAX });
+    const { statement, undo } = this.#statements.prepare(name, body);
+    if (server.statements.has(statement)) {
+      server.replies.push(REPLY.sayParseComplete, undo);
+      this.#replace(start, end);
+      return;
+    }
+    this.#makeRoom(statement, server, start);
+    server.replies.push(REPLY.parse, both(undo, server.statements.added(statement)));
+    this.#replace(start, end, parse(statement.name, body));
+  }
+
+  #bind(scanner: FrameScanner, server: ServerConnection): void {
+    const { start, end } = scanner;
+    const buffer = this.#buffer;
+    const names = readBind(buffer, start, end);
+    this.binds += 1;
+    if (names.statementEnd === names.portalEnd + 1) {
+      this.#ensureUnnamed(server, start);
+      server.replies.push(REPLY.bind);
+      return;
+    }
+    const statement = this.#statements.get(buffer.toString('utf8', names.portalEnd + 1, names.statementEnd));
+    if (statement !== undefined) {
+      this.#ensure(statement, server, start);
+      this.#replace(start, names.statementEnd, rebindHead(buffer, start, scanner.length, names, statement.name));
+    }
+    // Without one the name may be that of an SQL PREPARE, or wrong: the server knows.
+    server.replies.push(REPLY.bind, statement ?? null);
+  }
+
+  #describe(scanner: FrameScanner, server: ServerConnection): void {
+    const { start, end } = scanner;
+    const { kind, name } = readTarget(this.#buffer, start, end);
+    const statement = kind === STATEMENT ? this.#statements.get(name) : undefined;
+    if (statement !== undefined) {
+      this.#ensure(statement, server, start);
+      this.#replace(start, end, describeStatement(statement.name));
+    } else if (kind === STATEMENT && name === '') this.#ensureUnnamed(server, start);
+    server.replies.push(REPLY.describe, statement ?? null);
+  }
+
+  #close(scanner: FrameScanner, server: ServerConnection): void {
+    const { start, end } = scanner;
+    const { kind, name } = readTarget(this.#buffer, start, end);
+    if (kind === STATEMENT && this.#statements.get(name) !== undefined) {
+      // The server keeps it: others may use it, and it goes by itself when it is in the way.
+      server.replies.push(REPLY.sayCloseComplete, this.#statements.close(name));
+      this.#replace(start, end);
+      return;
+    }
+    if (kind === STATEMENT && name === '') this.#statements.unnamed = null;
+    server.replies.push(REPLY.close);
+  }
+
+  /** Puts a Parse before the message at `start` when the server lacks the statement. */
+  #ensure(statement: Statement, server: ServerConnection, start: number): void {
+    statement.uses += 1;
+    if (server.statements.has(statement)) return;
+    this.#makeRoom(statement, server, start);
+    server.replies.push(REPLY.injectedParse, server.statements.added(statement));
+    this.#insert(start, parse(statement.name, statement.body));
+  }
+
+  #ensureUnnamed(server: ServerConnection, start: number): void {
+    const { unnamed } = this.#statements;
+    if (server.unnamedOwner === this.#clientId || unnamed === null) return;
+    server.unnamedOwner = this.#clientId;
+    server.replies.push(REPLY.injectedParse, { undo: () => (server.unnamedOwner = 0) });
+    this.#insert(start, parse('', unnamed));
+  }
+
+  #makeRoom(statement: Statement, server: ServerConnection, start: number): void {
+    const inTheWay = server.statements.inTheWayOf(statement);
+    if (inTheWay === null) return;
+    server.replies.push(REPLY.injectedClose, server.statements.closed(inTheWay));
+    this.#insert(start, closeStatement(inTheWay.name));
+  }
+
+  /** Puts bytes of the proxy's own before the message at `start`. */
+  #insert(start: number, bytes: Buffer): void {
+    this.#replace(start, start, bytes);
+  }
+
+  #replace(start: number, end: number, replacement?: Buffer): void {
+    if (this.#from < start) this.#pieces.push(this.#buffer.subarray(this.#from, start));
+    if (replacement !== undefined) this.#pieces.push(replacement);
+    this.#from = end;
+  }
+
+  #send(server: ServerConnection, end: number): void {
+    const buffer = this.#buffer;
+    const pieces = this.#pieces;
+    if (pieces.length === 0) {
+      if (this.#from < end) {
+        const whole = this.#from === 0 && end === buffer.length;
+        this.full = !server.send(whole ? buffer : buffer.subarray(this.#from, end));
+      }
+    } else {
+      if (this.#from < end) pieces.push(buffer.subarray(this.#from, end));
+      this.#pieces = [];
+      const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
+      for (const piece of bytes <= JOIN_BYTES_MAX ? [Buffer.concat(pieces, bytes)] : pieces) this.full = !server.send(piece);
+    }
+    this.#buffer = EMPTY;
+    if (!server.replies.empty) server.sayDue();
+  }
+}
+
+/** True where everything sent so far will be answered and the next message begins something new. */
+function mayStop(type: number, server: ServerConnection): boolean {
+  if (type === FRONTEND.copyData || type === FRONTEND.copyDone || type === FRONTEND.copyFail) return false;
+  return !server.replies.empty && server.replies.complete;
+}
+
+function both(first: Undo, second: Undo): Undo {
+  return {
+    undo: () => {
+      second.undo();
+      first.undo();
+    },
+  };
+}

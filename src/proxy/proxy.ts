@@ -1,0 +1,291 @@
+/**
+ * One task: be the proxy that contract.ts promises: listen, let clients in, and hold together gates, routes and sessions.
+ */
+import { randomBytes, timingSafeEqual } from 'node:crypto';
+import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import type { Config } from '../config/config.js';
+import { CutoverError, messageOf } from '../errors/errors.js';
+import { invariant } from '../errors/invariant.js';
+import * as backend from '../wire/backend.js';
+import { FrameError } from '../wire/frames.js';
+import { AdminSession } from './admin-session.js';
+import { authenticate, type Authenticated } from './client-login.js';
+import { ClientSession } from './client-session.js';
+import type { AdminHandler, ClientStatus, PoolStats, PoolStatus, Proxy, ProxyHooks, ServerStatus } from './contract.js';
+import { CredentialStore } from './credentials.js';
+import { Gate } from './gate.js';
+import { SILENT, type Logger } from './logger.js';
+import { Routes } from './routes.js';
+import type { SessionContext } from './session-context.js';
+import { parametersFor } from './startup-settings.js';
+import { StatementCache } from './statement-cache.js';
+import { clientStatus, poolStats, poolStatus, serverStatuses } from './status.js';
+import { warmUp } from './warm-up.js';
+
+export interface ProxyOptions {
+  readonly config: Config;
+  readonly hooks?: ProxyHooks;
+  /** absent: the admin database answers with an error */
+  readonly admin?: AdminHandler;
+  readonly logger?: Logger;
+  /** longest time a client waits at a closed gate before it is told; default 60 s */
+  readonly gateWaitMs?: number;
+}
+
+const GATE_WAIT_MS = 60_000;
+const SWEEP_MS = 500;
+const CLIENT_ID_MAX = 0x7fff_ffff;
+
+/** Starts listening and resolves once clients can connect. @throws the error of listen(), as EADDRINUSE */
+export async function startProxy(options: ProxyOptions): Promise<Proxy> {
+  const proxy = new RunningProxy(options);
+  await proxy.listen();
+  return proxy;
+}
+
+class RunningProxy implements Proxy, SessionContext {
+  readonly routes: Routes;
+  readonly statements = new StatementCache();
+  readonly hooks: ProxyHooks | undefined;
+  readonly logger: Logger;
+  readonly gateWaitMs: number;
+  #config: Config;
+  #credentials: CredentialStore;
+  readonly #admin: AdminHandler | undefined;
+  readonly #listener: Server;
+  readonly #sessions = new Map<number, ClientSession>();
+  readonly #gates = new Map<string, Gate>();
+  /** sockets that have no session of a database: logging in, or of the admin database */
+  readonly #others = new Set<Socket>();
+  readonly #sweeper: NodeJS.Timeout;
+  #lastId = 0;
+  #closing = false;
+  #onForgotten: (() => void) | null = null;
+
+  constructor(options: ProxyOptions) {
+    this.#config = options.config;
+    this.hooks = options.hooks;
+    this.#admin = options.admin;
+    this.logger = options.logger ?? SILENT;
+    this.gateWaitMs = options.gateWaitMs ?? GATE_WAIT_MS;
+    this.routes = new Routes(options.config);
+    this.#credentials = new CredentialStore(options.config);
+    this.#listener = createServer({ noDelay: true, keepAlive: true, pauseOnConnect: true }, (socket) => {
+      void this.#accept(socket);
+    });
+    this.#sweeper = setInterval(() => {
+      this.#sweep();
+    }, SWEEP_MS);
+    this.#sweeper.unref();
+  }
+
+  get config(): Config {
+    return this.#config;
+  }
+
+  get address(): { readonly host: string; readonly port: number } {
+    const address = this.#listener.address() as AddressInfo | null;
+    invariant(address !== null, 'the proxy listens');
+    return { host: address.address, port: address.port };
+  }
+
+  async listen(): Promise<void> {
+    const { host, port } = this.#config.general;
+    await new Promise<void>((resolve, reject) => {
+      this.#listener.once('error', reject);
+      this.#listener.listen({ host, port }, () => {
+        this.#listener.off('error', reject);
+        resolve();
+      });
+    });
+    this.#listener.on('error', (error) => {
+      this.logger.error({}, `listener: ${error.message}`);
+    });
+  }
+
+  gate(database: string): Gate {
+    let gate = this.#gates.get(database);
+    if (gate === undefined) {
+      const holders = (): readonly ClientSession[] =>
+        [...this.#sessions.values()].filter((session) => session.database === database && session.holding);
+      gate = new Gate({ holders: () => holders().map((session) => session.holder()) });
+      this.#gates.set(database, gate);
+    }
+    return gate;
+  }
+
+  apply(config: Config): void {
+    this.#config = config;
+    this.#credentials = new CredentialStore(config);
+    this.routes.apply(config);
+  }
+
+  warm(database: string, like: string, deadlineMs: number): Promise<void> {
+    return warmUp(this.routes, database, like, deadlineMs);
+  }
+
+  reconnect(database?: string): void {
+    for (const pool of this.routes.pools) {
+      if (database === undefined || pool.label.database === database) pool.reconnect();
+    }
+  }
+
+  cancelRunning(database: string): void {
+    for (const session of this.#sessions.values()) {
+      if (session.database === database && session.holding) session.cancel();
+    }
+  }
+
+  pools(): readonly PoolStatus[] {
+    return this.routes.pools.map((pool) => poolStatus(pool, this.gate(pool.label.database).closed));
+  }
+
+  clients(): readonly ClientStatus[] {
+    return [...this.#sessions.values()].filter((session) => session.phase !== 'leaving').map(clientStatus);
+  }
+
+  servers(): readonly ServerStatus[] {
+    return this.routes.allPools.flatMap(serverStatuses);
+  }
+
+  stats(): readonly PoolStats[] {
+    return this.routes.pools.map(poolStats);
+  }
+
+  async close(graceMs: number): Promise<void> {
+    this.#closing = true;
+    clearInterval(this.#sweeper);
+    const closed = new Promise<void>((resolve) => this.#listener.close(() => {
+      resolve();
+    }));
+    this.#endIdleSessions();
+    await this.#sessionsEnded(graceMs);
+    for (const session of this.#sessions.values()) session.terminate(new CutoverError('shutting_down'));
+    for (const pool of this.routes.allPools) pool.destroy();
+    for (const session of this.#sessions.values()) session.destroy();
+    for (const socket of this.#others) socket.destroy();
+    await closed;
+  }
+
+  forget(session: ClientSession): void {
+    this.#sessions.delete(session.id);
+    if (this.#sessions.size === 0) this.#onForgotten?.();
+  }
+
+  // ---- letting clients in
+
+  async #accept(socket: Socket): Promise<void> {
+    this.#others.add(socket);
+    socket.on('error', () => undefined);
+    socket.on('close', () => this.#others.delete(socket));
+    const waitedMs = this.#config.general.clientLoginTimeoutMs;
+    const timer = setTimeout(() => {
+      socket.end(backend.errorResponseOf(new CutoverError('login_timeout', { waitedMs }), 'FATAL'));
+      socket.destroySoon();
+    }, waitedMs);
+    try {
+      await this.#logIn(socket);
+    } catch (error) {
+      this.#refuse(socket, error);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async #logIn(socket: Socket): Promise<void> {
+    const client = await authenticate(socket, {
+      config: this.#config,
+      credentials: this.#credentials,
+      cancel: (processId, secret) => {
+        this.#cancel(processId, secret);
+      },
+      checkRoute: (user, database) => void this.routes.of(user, database),
+    });
+    if (client === null) socket.destroySoon();
+    else if (client.database === this.#config.admin.name) this.#beginAdmin(socket, client);
+    else await this.#begin(socket, client);
+  }
+
+  async #begin(socket: Socket, client: Authenticated): Promise<void> {
+    const { user, database, settings, asked } = client;
+    const reported = await this.#reportedFor(user, database);
+    if (socket.destroyed) return;
+    if (this.#closing) throw new CutoverError('shutting_down');
+    const id = this.#nextId();
+    const secret = randomBytes(4);
+    const parameters = parametersFor(reported, asked);
+    socket.write(greeting(id, secret, parameters));
+    this.#others.delete(socket);
+    const unread = client.reader.release();
+    const session = new ClientSession({ id, secret, socket, user, database, settings, parameters, unread }, this);
+    if (session.phase !== 'closed') this.#sessions.set(id, session);
+  }
+
+  /** What a server of this route reports. With the gate closed nobody waits for a server that may be away. */
+  async #reportedFor(user: string, database: string): Promise<ReadonlyMap<string, string> | null> {
+    const { pool } = this.routes.of(user, database);
+    if (pool.parameters !== null) return pool.parameters;
+    if (!this.gate(database).closed) return pool.reported();
+    return this.routes.pools.find((other) => other.parameters !== null)?.parameters ?? null;
+  }
+
+  #beginAdmin(socket: Socket, client: Authenticated): void {
+    const handler = this.#admin ?? { execute: () => Promise.reject(new CutoverError('feature_unsupported', { feature: 'the admin database' })) };
+    socket.write(greeting(this.#nextId(), randomBytes(4), parametersFor(null, client.asked)));
+    new AdminSession(socket, client.reader.release(), handler, this.logger);
+  }
+
+  #refuse(socket: Socket, error: unknown): void {
+    if (socket.destroyed) return;
+    let known: CutoverError;
+    if (error instanceof CutoverError) known = error;
+    else if (error instanceof FrameError) known = new CutoverError('protocol_violation', { problem: error.message }, { cause: error });
+    else known = new CutoverError('internal', { problem: messageOf(error) }, { cause: error });
+    socket.end(backend.errorResponseOf(known, 'FATAL'));
+    socket.destroySoon();
+  }
+
+  #nextId(): number {
+    do this.#lastId = (this.#lastId % CLIENT_ID_MAX) + 1;
+    while (this.#sessions.has(this.#lastId));
+    return this.#lastId;
+  }
+
+  #cancel(processId: number, secret: Buffer): void {
+    const session = this.#sessions.get(processId);
+    if (session?.secret.length === secret.length && timingSafeEqual(session.secret, secret)) session.cancel();
+  }
+
+  // ---- time and the end
+
+  #sweep(): void {
+    this.routes.sweep();
+    const limitMs = this.#config.general.queryTimeoutMs;
+    if (limitMs === null) return;
+    for (const session of this.#sessions.values()) session.cancelAfter(limitMs);
+  }
+
+  #endIdleSessions(): void {
+    for (const session of this.#sessions.values()) {
+      if (!session.holding) session.terminate(new CutoverError('shutting_down'));
+      else session.endAfterTransaction();
+    }
+  }
+
+  #sessionsEnded(graceMs: number): Promise<void> {
+    if (this.#sessions.size === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, graceMs);
+      this.#onForgotten = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}
+
+/** Everything a client is told between AuthenticationOk and its first statement, in one piece. */
+function greeting(id: number, secret: Buffer, parameters: ReadonlyMap<string, string>): Buffer {
+  const reports = [...parameters].map(([name, value]) => backend.parameterStatus(name, value));
+  return Buffer.concat([...reports, backend.backendKeyData(id, secret), backend.READY_IDLE]);
+}

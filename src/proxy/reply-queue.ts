@@ -1,0 +1,150 @@
+/**
+ * One task: know which answers a server still owes, in order.
+ *
+ * Every message sent that will be answered has one entry. An error takes away what the server skips: everything up to the next
+ * Sync (PostgreSQL documentation, 54.2.3). Taken-away entries are undone, last first, so that what was noted when a
+ * message was sent (a statement prepared, a name closed) is as if it never was.
+ */
+
+export const REPLY = {
+  none: 0,
+  /** Query or FunctionCall: ends with ReadyForQuery */
+  query: 1,
+  /** a Query of the proxy's own, not shown to the client */
+  setup: 2,
+  parse: 3,
+  injectedParse: 4,
+  bind: 5,
+  describe: 6,
+  execute: 7,
+  close: 8,
+  injectedClose: 9,
+  sync: 10,
+  /** not sent to the server: ParseComplete is due to the client when everything before is answered */
+  sayParseComplete: 11,
+  /** as above, CloseComplete */
+  sayCloseComplete: 12,
+  /** CopyDone or CopyFail: has no answer, but Syncs before it are ignored by a server in COPY */
+  copyEnd: 13,
+} as const;
+
+export type Reply = (typeof REPLY)[keyof typeof REPLY];
+
+/** Answered entries kept before the queue is shortened. */
+const COMPACT_AT = 1_024;
+
+/** What to take back when a message was skipped or failed. */
+export interface Undo {
+  undo(): void;
+}
+
+export class ReplyQueue {
+  #kinds: Reply[] = [];
+  #undos: (Undo | null)[] = [];
+  #at = 0;
+  /** an error was reported and the Sync that ends the skipping is not sent yet */
+  #skipping = false;
+  /** the server waits for CopyData */
+  copyIn = false;
+
+  get empty(): boolean {
+    return this.#at === this.#kinds.length;
+  }
+
+  get head(): Reply {
+    return this.#kinds[this.#at] ?? REPLY.none;
+  }
+
+  get headUndo(): Undo | null {
+    return this.#undos[this.#at] ?? null;
+  }
+
+  /** answers owed */
+  get size(): number {
+    return this.#kinds.length - this.#at;
+  }
+
+  /** everything sent so far will be answered without the client sending more */
+  get complete(): boolean {
+    if (this.copyIn) return false;
+    let last = this.#kinds.length - 1;
+    while (last >= this.#at && this.#kinds[last] === REPLY.copyEnd) last -= 1;
+    const kind = this.#kinds[last];
+    return last < this.#at || kind === REPLY.sync || kind === REPLY.query || kind === REPLY.setup;
+  }
+
+  push(kind: Reply, undo: Undo | null = null): void {
+    if (this.#skipping) {
+      if (kind !== REPLY.sync) {
+        undo?.undo();
+        return;
+      }
+      this.#skipping = false;
+    }
+    if (kind === REPLY.sync && this.copyIn) return;
+    if (kind === REPLY.copyEnd) {
+      this.copyIn = false;
+      if (this.empty) return;
+    }
+    this.#kinds.push(kind);
+    this.#undos.push(undo);
+  }
+
+  pop(): void {
+    this.#at += 1;
+    if (this.#at < this.#kinds.length) {
+      if (this.#at === COMPACT_AT) this.#compact();
+      return;
+    }
+    this.#kinds.length = 0;
+    this.#undos.length = 0;
+    this.#at = 0;
+  }
+
+  /** CopyInResponse: the server ignores Syncs that come before the end of the copy. */
+  copyInStarted(): void {
+    this.copyIn = true;
+    for (let at = this.#at + 1; at < this.#kinds.length; ) {
+      if (this.#kinds[at] === REPLY.copyEnd) {
+        this.copyIn = false;
+        return;
+      }
+      if (this.#kinds[at] === REPLY.sync) this.#remove(at);
+      else at += 1;
+    }
+  }
+
+  /** ErrorResponse: takes away what the server skips now. A Query goes on to its ReadyForQuery. */
+  failed(): void {
+    this.copyIn = false;
+    if (this.head === REPLY.query || this.head === REPLY.setup || this.empty) return;
+    const rest = this.#kinds.indexOf(REPLY.sync, this.#at);
+    const end = rest < 0 ? this.#kinds.length : rest;
+    for (let at = end - 1; at >= this.#at; at -= 1) this.#undos[at]?.undo();
+    this.#skipping = rest < 0;
+    this.#at = end - 1;
+    this.pop();
+  }
+
+  /** ReadyForQuery: takes away the message it answers. */
+  ready(): void {
+    const { head } = this;
+    if (head === REPLY.query || head === REPLY.setup || head === REPLY.sync) this.pop();
+    else {
+      this.failed();
+      if (this.head === REPLY.sync) this.pop();
+    }
+  }
+
+  /** A client that always has something in flight never lets the queue run empty. */
+  #compact(): void {
+    this.#kinds.splice(0, this.#at);
+    this.#undos.splice(0, this.#at);
+    this.#at = 0;
+  }
+
+  #remove(at: number): void {
+    this.#kinds.splice(at, 1);
+    this.#undos.splice(at, 1);
+  }
+}

@@ -1,0 +1,424 @@
+/**
+ * One task: one connection to a PostgreSQL server: send, scan what comes back, hand it to whoever owns the connection.
+ *
+ * At most one owner at a time. Everything a server sends passes as it came, in as few pieces as possible, except what
+ * the proxy itself caused (setup statements, injected Parse and Close) and a refusal by the fence that the owner can
+ * still route anew. The owner is told `settled` at a ReadyForQuery with nothing left to answer: only then may the
+ * connection go to somebody else.
+ */
+import type { Socket } from 'node:net';
+import { FENCE_SQLSTATE, messageOf } from '../errors/errors.js';
+import type { Endpoint } from '../postgres/endpoint.js';
+import { CLOSE_COMPLETE, errorField, PARSE_COMPLETE, readCommandTag, readParameterStatus, renameInError } from '../wire/backend.js';
+import { BACKEND, SERVER_RULES, STATUS } from '../wire/codes.js';
+import { FrameScanner, HEADER_BYTES } from '../wire/frames.js';
+import { query, TERMINATE } from '../wire/frontend.js';
+import { REPLY, ReplyQueue } from './reply-queue.js';
+import type { LoggedIn } from './server-login.js';
+import { ServerStatements } from './server-statements.js';
+import { SessionSettings } from './settings.js';
+
+/** Who uses a server connection at the moment. */
+export interface ServerOwner {
+  readonly id: number;
+  /** Bytes for the client. */
+  deliver(bytes: Buffer): void;
+  /** A setup statement was answered; `failure` is its ErrorResponse. */
+  setupDone(failure: Buffer | null): void;
+  /** ReadyForQuery with nothing left to answer: transactionStatus holds. */
+  settled(): void;
+  /** The fence refused the first statement of a batch, nothing of which was delivered; the server is idle again. */
+  refused(reply: Buffer): void;
+  /**
+   * ReadyForQuery after commands that may have changed what the session is made of, or after an error.
+   *
+   * @param tags bits of SESSION_TAG seen since the last ReadyForQuery
+   */
+  sessionChanged(tags: number, failed: boolean): void;
+  /** The name the client gave a statement that an error names, if it has one. */
+  clientNameOf(serverName: string): string | undefined;
+  /** The server can take bytes again after send() said no. */
+  writable(): void;
+  /** The connection ended while owned. */
+  lost(): void;
+}
+
+/** Commands after which a session may not be what it was. RESET counts as SET. */
+export const SESSION_TAG = { set: 1, rollback: 2, discardAll: 4, deallocateAll: 8 } as const;
+
+const TAG_BITS: ReadonlyMap<string, number> = new Map([
+  ['SET', SESSION_TAG.set],
+  ['RESET', SESSION_TAG.set],
+  ['ROLLBACK', SESSION_TAG.rollback],
+  ['DISCARD ALL', SESSION_TAG.set | SESSION_TAG.discardAll],
+  ['DEALLOCATE ALL', SESSION_TAG.deallocateAll],
+]);
+
+/** How long a server may take to end a session that says goodbye. */
+const END_TIMEOUT_MS = 5_000;
+
+const VERDICT = { pass: 0, drop: 1, settled: 2, setupDone: 3 } as const;
+type Verdict = (typeof VERDICT)[keyof typeof VERDICT];
+
+export class ServerConnection {
+  readonly endpoint: Endpoint;
+  readonly processId: number;
+  readonly secret: Buffer;
+  readonly connectedAt = new Date();
+  readonly statements: ServerStatements;
+  readonly replies = new ReplyQueue();
+  /** what the server reported about itself */
+  readonly parameters: Map<string, string>;
+  /** equal for servers that reported the same */
+  parametersKey: string;
+  /** what the server reported right after login */
+  readonly initialParameters: ReadonlyMap<string, string>;
+  /** what the session has been made to differ in; null = not known */
+  settings: SessionSettings | null = SessionSettings.NONE;
+  /** something other than settings was left behind, so DISCARD ALL is due before the next client */
+  dirty = false;
+  owner: ServerOwner | null = null;
+  transactionStatus: number = STATUS.idle;
+  /** reported parameters that changed since the owner took the connection */
+  readonly changedParameters = new Map<string, string>();
+  /** id of the client whose unnamed statement the server has; 0 = nobody's */
+  unnamedOwner = 0;
+  /** cancel requests on their way to this server; it must not change hands meanwhile */
+  cancelsInFlight = 0;
+  /** the server's own FATAL was passed on: the client knows why the connection ends */
+  saidWhy = false;
+  /** ms since 1970; 0 = never */
+  lastRequestAtMs = 0;
+  transactions = 0;
+  queries = 0;
+  rollbacks = 0;
+  errors = 0;
+  bytesReceived = 0;
+  bytesSent = 0;
+  #onClosed: (() => void) | null = null;
+  readonly #socket: Socket;
+  readonly #scanner = new FrameScanner(SERVER_RULES);
+  #lastVerdict: Verdict = VERDICT.pass;
+  #setupFailure: Buffer | null = null;
+  /** the batch may still be refused by the fence: its replies are held back */
+  #undecided = false;
+  #refused = false;
+  #held: Buffer[] = [];
+  #tags = 0;
+  #failed = false;
+  #ended = false;
+
+  constructor(login: LoggedIn, endpoint: Endpoint, statementsMax: number) {
+    this.endpoint = endpoint;
+    this.processId = login.processId;
+    this.secret = login.secret;
+    this.parameters = login.parameters;
+    this.initialParameters = new Map(login.parameters);
+    this.parametersKey = keyOf(login.parameters);
+    this.statements = new ServerStatements(statementsMax);
+    this.#socket = login.socket;
+    this.#socket.on('data', (chunk: Buffer) => {
+      this.#guarded(chunk);
+    });
+    this.#socket.on('drain', () => this.owner?.writable());
+    this.#socket.on('close', () => {
+      this.#close();
+    });
+    if (login.unread.length > 0) this.#guarded(login.unread);
+    this.#socket.resume();
+  }
+
+  get usable(): boolean {
+    return !this.#ended && !this.#socket.destroyed;
+  }
+
+  /** nothing in flight and no transaction open */
+  get idle(): boolean {
+    return this.replies.empty && this.transactionStatus === STATUS.idle;
+  }
+
+  /** Called once, when the connection is over. */
+  set onClosed(listener: () => void) {
+    this.#onClosed = listener;
+  }
+
+  /** Sends bytes whose answers are in `replies` already. @returns false when the owner should wait for writable() */
+  send(bytes: Buffer): boolean {
+    this.bytesSent += bytes.length;
+    return this.#socket.write(bytes);
+  }
+
+  /** Sends a statement of the proxy's own; the owner hears setupDone(). */
+  setup(sql: string): void {
+    this.replies.push(REPLY.setup);
+    this.send(query(sql));
+  }
+
+  /** Holds replies back until it is known that the fence did not refuse the batch sent next. */
+  watchForRefusal(): void {
+    this.#undecided = true;
+  }
+
+  /** Ends the holding back: the client waits for what has come. */
+  stopWatching(): void {
+    this.#undecided = false;
+    this.#release();
+  }
+
+  /** ParseComplete or CloseComplete that no server sends, at its place among those one does. */
+  sayDue(): void {
+    for (;;) {
+      const { head } = this.replies;
+      if (head === REPLY.sayParseComplete) this.#emit(PARSE_COMPLETE);
+      else if (head === REPLY.sayCloseComplete) this.#emit(CLOSE_COMPLETE);
+      else if (head !== REPLY.copyEnd) return;
+      this.replies.pop();
+    }
+  }
+
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  /** Ends an idle connection the way a client does. */
+  end(): void {
+    if (!this.#socket.destroyed) {
+      this.#socket.end(TERMINATE);
+      this.#socket.setTimeout(END_TIMEOUT_MS, () => this.#socket.destroy());
+    }
+    this.#close();
+  }
+
+  /** Ends the connection at once, whatever is in flight. */
+  destroy(): void {
+    this.#socket.destroy();
+    this.#close();
+  }
+
+  #close(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#release();
+    const { owner } = this;
+    this.owner = null;
+    this.#onClosed?.();
+    owner?.lost();
+  }
+
+  #guarded(chunk: Buffer): void {
+    try {
+      this.#read(chunk);
+    } catch (error) {
+      // Not PostgreSQL, or a mistake here: either way nothing that follows can be trusted.
+      this.errors += 1;
+      this.#socket.destroy(error instanceof Error ? error : new Error(messageOf(error)));
+      this.#close();
+    }
+  }
+
+  #read(chunk: Buffer): void {
+    this.bytesReceived += chunk.length;
+    const scanner = this.#scanner;
+    scanner.feed(chunk);
+    const { buffer } = scanner;
+    let from = scanner.position;
+    let to = from;
+    while (scanner.peek()) {
+      const { start, end } = scanner;
+      if (!scanner.continued) this.#lastVerdict = this.#frame(scanner.type, buffer, start, end);
+      scanner.consume();
+      if (this.#lastVerdict === VERDICT.drop || this.#lastVerdict === VERDICT.setupDone) {
+        if (from < start) this.#emit(buffer.subarray(from, start));
+        from = end;
+      }
+      to = end;
+      const { head } = this.replies;
+      const settled = this.#lastVerdict === VERDICT.settled || this.#lastVerdict === VERDICT.setupDone;
+      if (settled || head >= REPLY.sayParseComplete) {
+        if (from < to) this.#emit(buffer.subarray(from, to));
+        from = to;
+        if (head >= REPLY.sayParseComplete) this.sayDue();
+        if (settled) this.#settle(this.#lastVerdict === VERDICT.setupDone);
+      }
+    }
+    if (from < to) this.#emit(from === 0 && to === buffer.length ? buffer : buffer.subarray(from, to));
+  }
+
+  /** Notes what one message means; says whether the client gets it. */
+  #frame(type: number, buffer: Buffer, start: number, end: number): Verdict {
+    const { replies } = this;
+    const { head } = replies;
+    if (type === BACKEND.readyForQuery) return this.#ready(buffer[start + HEADER_BYTES] ?? 0);
+    if (type === BACKEND.errorResponse) return this.#error(buffer, start, end);
+    if (type === BACKEND.parameterStatus) return this.#parameter(buffer, start, end);
+    if (head === REPLY.setup) return VERDICT.drop;
+    switch (type) {
+      case BACKEND.commandComplete:
+      case BACKEND.emptyQueryResponse:
+      case BACKEND.portalSuspended:
+        if (type === BACKEND.commandComplete) this.#command(buffer, start, end);
+        if (head === REPLY.execute) replies.pop();
+        this.#undecided = false;
+        break;
+      case BACKEND.parseComplete:
+        if (head !== REPLY.parse && head !== REPLY.injectedParse) break;
+        replies.pop();
+        if (head === REPLY.injectedParse) return VERDICT.drop;
+        break;
+      case BACKEND.closeComplete:
+        if (head !== REPLY.close && head !== REPLY.injectedClose) break;
+        replies.pop();
+        if (head === REPLY.injectedClose) return VERDICT.drop;
+        break;
+      case BACKEND.bindComplete:
+        if (head === REPLY.bind) replies.pop();
+        break;
+      case BACKEND.noData:
+      case BACKEND.rowDescription:
+        if (head === REPLY.describe) replies.pop();
+        break;
+      case BACKEND.copyInResponse:
+        replies.copyInStarted();
+        this.#undecided = false;
+        break;
+      case BACKEND.parameterDescription:
+      case BACKEND.notificationResponse:
+        break;
+      default:
+        this.#undecided = false;
+    }
+    return VERDICT.pass;
+  }
+
+  #ready(status: number): Verdict {
+    const { replies } = this;
+    const setup = replies.head === REPLY.setup;
+    this.transactionStatus = status;
+    replies.ready();
+    if (setup) return VERDICT.setupDone;
+    if (status === STATUS.idle) this.transactions += 1;
+    if (this.#failed || this.#tags !== 0) {
+      this.owner?.sessionChanged(this.#tags, this.#failed);
+      this.#tags = 0;
+      this.#failed = false;
+    }
+    this.#undecided = false;
+    // More was sent behind the refused statement and may run: only the client can tell what to do about that.
+    if (this.#refused && !replies.empty) this.#deliverRefusal();
+    if (replies.empty) return VERDICT.settled;
+    return replies.head === REPLY.sayParseComplete || replies.head === REPLY.sayCloseComplete ? VERDICT.settled : VERDICT.pass;
+  }
+
+  /** After the bytes of a ReadyForQuery have gone where they belong. */
+  #settle(setup: boolean): void {
+    if (setup) {
+      const failure = this.#setupFailure;
+      this.#setupFailure = null;
+      this.owner?.setupDone(failure);
+      return;
+    }
+    if (!this.replies.empty) return;
+    if (this.#refused && this.transactionStatus === STATUS.idle) {
+      const reply = Buffer.concat(this.#held);
+      this.#held = [];
+      this.#refused = false;
+      this.owner?.refused(reply);
+      return;
+    }
+    if (this.#refused) this.#deliverRefusal();
+    this.owner?.settled();
+  }
+
+  #deliverRefusal(): void {
+    this.#refused = false;
+    this.stopWatching();
+  }
+
+  #error(buffer: Buffer, start: number, end: number): Verdict {
+    const { replies } = this;
+    this.errors += 1;
+    const severity = errorField(buffer, start, end, 'V');
+    if (severity === 'FATAL' || severity === 'PANIC') {
+      // An idle client need not hear that its server went away; the close that follows is handled by itself.
+      if (this.idle || replies.head === REPLY.setup) return VERDICT.drop;
+      this.saidWhy = true;
+      return VERDICT.pass;
+    }
+    if (replies.head === REPLY.setup) {
+      this.#setupFailure = Buffer.from(buffer.subarray(start, end));
+      return VERDICT.drop;
+    }
+    this.#failed = true;
+    const sqlstate = errorField(buffer, start, end, 'C');
+    if (this.#undecided && sqlstate === FENCE_SQLSTATE) this.#refused = true;
+    this.#undecided = false;
+    this.#noteStaleStatement(buffer, start, end, sqlstate);
+    replies.failed();
+    return this.#renamed(buffer, start, end);
+  }
+
+  /** A statement whose result type changed, or that somebody deallocated, is prepared anew at its next use. */
+  #noteStaleStatement(buffer: Buffer, start: number, end: number, sqlstate: string | undefined): void {
+    const stale = sqlstate === '0A000' && errorField(buffer, start, end, 'R') === 'RevalidateCachedQuery';
+    if (!stale && sqlstate !== '26000') return;
+    this.statements.failed(this.replies.headUndo, stale);
+  }
+
+  /** An error that names a statement names it as the client does. */
+  #renamed(buffer: Buffer, start: number, end: number): Verdict {
+    if (!buffer.subarray(start, end).includes('__cutover_')) return VERDICT.pass;
+    const message = buffer.subarray(start, end);
+    const serverName = /__cutover_\d+/.exec(message.toString('latin1'))?.[0] ?? '';
+    const clientName = this.owner?.clientNameOf(serverName);
+    if (clientName === undefined) return VERDICT.pass;
+    this.#emit(renameInError(message, serverName, clientName));
+    return VERDICT.drop;
+  }
+
+  #parameter(buffer: Buffer, start: number, end: number): Verdict {
+    const { name, value } = readParameterStatus(buffer, start, end);
+    this.parameters.set(name, value);
+    this.parametersKey = keyOf(this.parameters);
+    if (this.replies.head === REPLY.setup || this.owner === null) return VERDICT.drop;
+    this.changedParameters.set(name, value);
+    return VERDICT.pass;
+  }
+
+  /** Looks at the few tags that change a session; the first letters decide for all others. */
+  #command(buffer: Buffer, start: number, end: number): void {
+    const at = start + HEADER_BYTES;
+    const first = buffer[at];
+    if (first !== 0x53 && first !== 0x52 && first !== 0x44 && first !== 0x4c) return;
+    // INSERT, UPDATE, BEGIN and COMMIT are gone; SELECT, the commonest that is left, goes here.
+    if (first === 0x53 && buffer[at + 2] !== 0x54) return;
+    const tag = readCommandTag(buffer, start, end);
+    if (tag === 'ROLLBACK') this.rollbacks += 1;
+    if (tag === 'LISTEN') this.dirty = true;
+    if (tag === 'DISCARD ALL' || tag === 'DEALLOCATE ALL') this.statements.clear();
+    this.#tags |= TAG_BITS.get(tag) ?? 0;
+  }
+
+  #emit(bytes: Buffer): void {
+    if (this.#undecided || this.#refused) {
+      this.#held.push(bytes);
+      return;
+    }
+    this.#release();
+    this.owner?.deliver(bytes);
+  }
+
+  #release(): void {
+    if (this.#held.length === 0) return;
+    const held = Buffer.concat(this.#held);
+    this.#held = [];
+    this.owner?.deliver(held);
+  }
+}
+
+function keyOf(parameters: ReadonlyMap<string, string>): string {
+  return JSON.stringify([...parameters]);
+}

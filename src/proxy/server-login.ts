@@ -1,0 +1,128 @@
+/** One task: open a connection to a PostgreSQL server and log in, up to its first ReadyForQuery. */
+import { connect, type Socket } from 'node:net';
+import { messageOf } from '../errors/errors.js';
+import type { Endpoint } from '../postgres/endpoint.js';
+import { errorField, readParameterStatus } from '../wire/backend.js';
+import { BACKEND } from '../wire/codes.js';
+import { HEADER_BYTES } from '../wire/frames.js';
+import { passwordMessage, saslInitialResponse, saslResponse, startupMessage } from '../wire/frontend.js';
+import { PacketReader, type Packet } from '../wire/packet-reader.js';
+import { md5Answer } from './credentials.js';
+import { MECHANISM, ScramClient } from './scram.js';
+
+/** A server that said it is ready. */
+export interface LoggedIn {
+  readonly socket: Socket;
+  readonly processId: number;
+  readonly secret: Buffer;
+  readonly parameters: Map<string, string>;
+  /** bytes that came after ReadyForQuery */
+  readonly unread: Buffer;
+}
+
+/** More messages than any login has; a server that sends more is none. */
+const LOGIN_MESSAGES_MAX = 1_000;
+
+/**
+ * Connects and logs in with what the server asks for: SCRAM-SHA-256, md5, cleartext or nothing.
+ *
+ * @param timeoutMs bound of connecting and logging in together
+ * @param statementTimeoutMs the session's statement_timeout; absent: the server's own
+ * @throws Error with the server's own sentence; never with a password
+ */
+export async function logIn(endpoint: Endpoint, timeoutMs: number, statementTimeoutMs?: number): Promise<LoggedIn> {
+  const socket = connect({ host: endpoint.host, port: endpoint.port, noDelay: true, keepAlive: true });
+  const problems: Error[] = [];
+  socket.on('error', (error) => problems.push(error));
+  const timer = setTimeout(() => {
+    socket.destroy(new Error(`no answer within ${timeoutMs.toString()} ms`));
+  }, timeoutMs);
+  const reader = new PacketReader(socket);
+  try {
+    const timeout = statementTimeoutMs === undefined ? {} : { statement_timeout: statementTimeoutMs.toString() };
+    socket.write(startupMessage({ user: endpoint.user, database: endpoint.database, ...timeout }));
+    await authenticate(socket, reader, endpoint);
+    return await untilReady(socket, reader);
+  } catch (error) {
+    socket.destroy();
+    throw new Error(messageOf(problems[0] ?? error), { cause: error });
+  } finally {
+    clearTimeout(timer);
+    socket.removeAllListeners('error');
+    // Until the connection has its owner, an error must not end the process.
+    socket.on('error', () => undefined);
+  }
+}
+
+async function authenticate(socket: Socket, reader: PacketReader, endpoint: Endpoint): Promise<void> {
+  const scram = new ScramClient();
+  for (let messages = 0; messages < LOGIN_MESSAGES_MAX; messages += 1) {
+    const { bytes } = await expect(reader, BACKEND.authentication);
+    const data = bytes.subarray(HEADER_BYTES + 4);
+    const method = bytes.readInt32BE(HEADER_BYTES);
+    // Numbers: PostgreSQL documentation, 54.7, Authentication*.
+    switch (method) {
+      case 0:
+        return;
+      case 3:
+        socket.write(passwordMessage(passwordOf(endpoint)));
+        break;
+      case 5:
+        socket.write(passwordMessage(md5Answer(endpoint.user, passwordOf(endpoint), data.subarray(0, 4))));
+        break;
+      case 10:
+        if (!data.toString('latin1').split('\0').includes(MECHANISM)) throw new Error('the server does not offer SCRAM-SHA-256');
+        socket.write(saslInitialResponse(MECHANISM, scram.first));
+        break;
+      case 11:
+        socket.write(saslResponse(await scram.answer(data.toString(), passwordOf(endpoint))));
+        break;
+      case 12:
+        scram.verify(data.toString());
+        break;
+      default:
+        throw new Error(`the server asks for authentication method ${method.toString()}, which is not supported`);
+    }
+  }
+  throw new Error('the server does not finish its authentication');
+}
+
+function passwordOf(endpoint: Endpoint): string {
+  if (endpoint.password === undefined) throw new Error(`the server asks for a password of "${endpoint.user}" and none is configured`);
+  return endpoint.password;
+}
+
+async function untilReady(socket: Socket, reader: PacketReader): Promise<LoggedIn> {
+  const parameters = new Map<string, string>();
+  let processId = 0;
+  let secret: Buffer = Buffer.alloc(4);
+  for (let messages = 0; messages < LOGIN_MESSAGES_MAX; messages += 1) {
+    const { type, bytes } = await expect(reader);
+    switch (type) {
+      case BACKEND.parameterStatus: {
+        const { name, value } = readParameterStatus(bytes, 0, bytes.length);
+        parameters.set(name, value);
+        break;
+      }
+      case BACKEND.backendKeyData:
+        processId = bytes.readInt32BE(HEADER_BYTES);
+        secret = Buffer.from(bytes.subarray(HEADER_BYTES + 4));
+        break;
+      case BACKEND.readyForQuery:
+        return { socket, processId, secret, parameters, unread: reader.release() };
+      default:
+        break;
+    }
+  }
+  throw new Error('the server does not become ready');
+}
+
+/** The next message; an ErrorResponse is thrown, anything else than `type` as well. */
+async function expect(reader: PacketReader, type?: number): Promise<Packet> {
+  const packet = await reader.message();
+  if (packet.type === BACKEND.errorResponse) {
+    throw new Error(errorField(packet.bytes, 0, packet.bytes.length, 'M') ?? 'the server refused without a reason');
+  }
+  if (type !== undefined && packet.type !== type) throw new Error('the server answers with an unexpected message');
+  return packet;
+}

@@ -1,0 +1,79 @@
+/** One task: know which statements one server has prepared, and keep them below the limit. */
+import { invariant } from '../errors/invariant.js';
+import type { Undo } from './reply-queue.js';
+import { Statement } from './statement-cache.js';
+
+interface Prepared {
+  readonly generation: number;
+  used: boolean;
+}
+
+export class ServerStatements {
+  readonly #prepared = new Map<Statement, Prepared>();
+  readonly #limit: number;
+
+  /** @param limit statements one server may hold; at least 1 */
+  constructor(limit: number) {
+    this.#limit = Math.max(1, limit);
+  }
+
+  get count(): number {
+    return this.#prepared.size;
+  }
+
+  get all(): Iterable<Statement> {
+    return this.#prepared.keys();
+  }
+
+  /** True when the server has this statement as it is now. */
+  has(statement: Statement): boolean {
+    const prepared = this.#prepared.get(statement);
+    if (prepared?.generation !== statement.generation) return false;
+    prepared.used = true;
+    return true;
+  }
+
+  /** What must be closed before `statement` can be prepared: its outdated self, or the one not used for longest. */
+  inTheWayOf(statement: Statement): Statement | null {
+    if (this.#prepared.has(statement)) return statement;
+    if (this.#prepared.size < this.#limit) return null;
+    // Second chance: those used since the last look go to the end. Ends, since each is looked at twice at most.
+    for (const [candidate, prepared] of this.#prepared) {
+      if (!prepared.used) return candidate;
+      prepared.used = false;
+      this.#prepared.delete(candidate);
+      this.#prepared.set(candidate, prepared);
+    }
+    invariant(false, 'a full set of statements has one to give up');
+  }
+
+  /** Notes that a Parse is on its way. */
+  added(statement: Statement): Undo {
+    invariant(this.#prepared.size < this.#limit, 'the limit of prepared statements is kept');
+    this.#prepared.set(statement, { generation: statement.generation, used: true });
+    return { undo: () => this.#prepared.delete(statement) };
+  }
+
+  /** Notes that a Close is on its way. */
+  closed(statement: Statement): Undo {
+    const prepared = this.#prepared.get(statement);
+    this.#prepared.delete(statement);
+    return { undo: () => prepared && this.#prepared.set(statement, prepared) };
+  }
+
+  /**
+   * A statement in use failed: the server lost it, or its result type is no longer what it was.
+   *
+   * @param use entry of the message that failed
+   * @param everywhere other servers are concerned as well
+   */
+  failed(use: Undo | null, everywhere: boolean): void {
+    if (!(use instanceof Statement)) return;
+    if (everywhere) use.generation += 1;
+    else this.#prepared.delete(use);
+  }
+
+  clear(): void {
+    this.#prepared.clear();
+  }
+}

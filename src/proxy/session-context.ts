@@ -1,0 +1,35 @@
+/** One task: name what a client session needs of the proxy around it. */
+import type { Socket } from 'node:net';
+import type { ClientSession } from './client-session.js';
+import type { ProxyHooks } from './contract.js';
+import type { Gate } from './gate.js';
+import type { Logger } from './logger.js';
+import type { Routes } from './routes.js';
+import type { SessionSettings } from './settings.js';
+import type { StatementCache } from './statement-cache.js';
+
+/** What a login ends with. */
+export interface LoggedInClient {
+  readonly id: number;
+  readonly secret: Buffer;
+  readonly socket: Socket;
+  readonly user: string;
+  readonly database: string;
+  /** settings of the startup packet */
+  readonly settings: SessionSettings;
+  /** what the client was told by ParameterStatus */
+  readonly parameters: ReadonlyMap<string, string>;
+  /** bytes that came after the login */
+  readonly unread: Buffer;
+}
+
+export interface SessionContext {
+  readonly routes: Routes;
+  readonly statements: StatementCache;
+  readonly hooks: ProxyHooks | undefined;
+  readonly logger: Logger;
+  /** longest wait at a closed gate */
+  readonly gateWaitMs: number;
+  gate(database: string): Gate;
+  forget(session: ClientSession): void;
+}

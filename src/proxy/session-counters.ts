@@ -1,0 +1,97 @@
+/** One task: count what one client did, for SHOW CLIENTS and SHOW STATS. */
+import type { Socket } from 'node:net';
+import type { Forwarder } from './forwarder.js';
+import type { Pool } from './pool.js';
+
+export class SessionCounters {
+  readonly host: string;
+  readonly port: number;
+  readonly connectedAt = new Date();
+  queries = 0;
+  transactions = 0;
+  waitMs = 0;
+  queryMs = 0;
+  transactionMs = 0;
+  bytesReceived = 0;
+  bytesSent = 0;
+  errors = 0;
+  #waitingSince = 0;
+  #transactionSince = 0;
+  /** 0 = no statement in flight */
+  #requestSince = 0;
+  #requestAtMs = 0;
+  #parses = 0;
+  #binds = 0;
+  #counted = 0;
+  #reported = 0;
+
+  constructor(socket: Socket) {
+    this.host = socket.remoteAddress ?? '';
+    this.port = socket.remotePort ?? 0;
+  }
+
+  get lastRequestAt(): Date | null {
+    return this.#requestAtMs === 0 ? null : new Date(this.#requestAtMs);
+  }
+
+  get transactionMsSoFar(): number {
+    return this.#transactionSince === 0 ? 0 : performance.now() - this.#transactionSince;
+  }
+
+  /** How long the statement in flight has been running; 0 when there is none. */
+  get requestMsSoFar(): number {
+    return this.#requestSince === 0 ? 0 : performance.now() - this.#requestSince;
+  }
+
+  /** A message waits for the gate or for a server. */
+  waiting(): void {
+    if (this.#waitingSince === 0) this.#waitingSince = performance.now();
+  }
+
+  /** The wait is over without a server. */
+  waited(): void {
+    if (this.#waitingSince !== 0) this.waitMs += performance.now() - this.#waitingSince;
+    this.#waitingSince = 0;
+  }
+
+  /** A server was given; a transaction begins. */
+  started(): void {
+    const now = performance.now();
+    if (this.#waitingSince !== 0) this.waitMs += now - this.#waitingSince;
+    this.#waitingSince = 0;
+    this.#transactionSince = now;
+  }
+
+  /** Messages were sent to the server. @returns the time, in ms since 1970 */
+  requested(forwarder: Forwarder): number {
+    if (this.#requestSince === 0) this.#requestSince = performance.now();
+    this.queries += forwarder.queries - this.#counted;
+    this.#counted = forwarder.queries;
+    this.#requestAtMs = Date.now();
+    return this.#requestAtMs;
+  }
+
+  /** Everything sent was answered. */
+  answered(transactionEnded: boolean, forwarder: Forwarder, pool: Pool | null): void {
+    const now = performance.now();
+    const queryMs = this.#requestSince === 0 ? 0 : now - this.#requestSince;
+    this.queryMs += queryMs;
+    this.#requestSince = 0;
+    if (pool === null) return;
+    const total = pool.counters;
+    total.queryMs += queryMs;
+    total.queries += forwarder.queries - this.#reported;
+    this.#reported = forwarder.queries;
+    total.parses += forwarder.parses - this.#parses;
+    total.binds += forwarder.binds - this.#binds;
+    this.#parses = forwarder.parses;
+    this.#binds = forwarder.binds;
+    if (!transactionEnded) return;
+    this.transactions += 1;
+    total.transactions += 1;
+    const transactionMs = now - this.#transactionSince;
+    this.transactionMs += transactionMs;
+    total.transactionMs += transactionMs;
+    this.#transactionSince = 0;
+  }
+}

@@ -1,0 +1,100 @@
+/** One task: tell what pools, clients and servers are doing, for SHOW POOLS, CLIENTS, SERVERS and STATS. */
+import type { ClientSession } from './client-session.js';
+import type { ClientStatus, PoolStats, PoolStatus, ServerStatus } from './contract.js';
+import type { Pool } from './pool.js';
+import type { ServerConnection } from './server-connection.js';
+
+type ServerState = ServerStatus['state'];
+
+function stateOf(server: ServerConnection): ServerState {
+  if (!server.replies.empty) return 'active';
+  return server.idle ? 'idle' : 'idle in transaction';
+}
+
+/** @param paused the gate of the pool's database is closed */
+export function poolStatus(pool: Pool, paused: boolean): PoolStatus {
+  const servers = [...pool.servers];
+  const lent = servers.filter((server) => server.owner !== null);
+  const idleInTransaction = lent.filter((server) => stateOf(server) === 'idle in transaction').length;
+  const { endpoint, mode } = pool.options;
+  return {
+    id: pool.id,
+    ...pool.label,
+    host: endpoint.host,
+    port: endpoint.port,
+    clientsWaiting: pool.waitingCount,
+    serversIdle: servers.length - lent.length,
+    serversActive: lent.length - idleInTransaction,
+    serversIdleInTransaction: idleInTransaction,
+    longestWaitMs: pool.longestWaitMs,
+    poolerMode: mode,
+    paused,
+    errors: pool.counters.errors,
+  };
+}
+
+export function serverStatuses(pool: Pool): readonly ServerStatus[] {
+  const { endpoint } = pool.options;
+  return [...pool.servers].map((server) => ({
+    poolId: pool.id,
+    database: pool.label.database,
+    user: pool.label.user,
+    host: endpoint.host,
+    port: endpoint.port,
+    state: stateOf(server),
+    connectedAt: server.connectedAt,
+    lastRequestAt: server.lastRequestAtMs === 0 ? null : new Date(server.lastRequestAtMs),
+    remotePid: server.processId,
+    clientId: server.owner === null || server.owner.id === 0 ? null : server.owner.id,
+    transactions: server.transactions,
+    queries: server.queries,
+    rollbacks: server.rollbacks,
+    preparedStatements: server.statements.count,
+    errors: server.errors,
+    bytesReceived: server.bytesReceived,
+    bytesSent: server.bytesSent,
+  }));
+}
+
+export function poolStats(pool: Pool): PoolStats {
+  const { endpoint } = pool.options;
+  const total = { ...pool.counters };
+  for (const server of pool.servers) {
+    total.bytesReceived += server.bytesReceived;
+    total.bytesSent += server.bytesSent;
+    total.errors += server.errors;
+    total.rollbacks += server.rollbacks;
+  }
+  return { ...pool.label, host: endpoint.host, port: endpoint.port, ...total };
+}
+
+export function clientStatus(session: ClientSession): ClientStatus {
+  const { counters } = session;
+  return {
+    id: session.id,
+    user: session.user,
+    database: session.database,
+    host: counters.host,
+    port: counters.port,
+    state: clientState(session),
+    connectedAt: counters.connectedAt,
+    lastRequestAt: counters.lastRequestAt,
+    queries: counters.queries,
+    transactions: counters.transactions,
+    waitMs: counters.waitMs,
+    queryMs: counters.queryMs,
+    transactionMs: counters.transactionMs,
+    bytesReceived: counters.bytesReceived,
+    bytesSent: counters.bytesSent,
+    errors: counters.errors,
+    applicationName: session.applicationName,
+    preparedStatements: session.statements.count,
+  };
+}
+
+function clientState(session: ClientSession): ClientStatus['state'] {
+  const { phase, server } = session;
+  if (phase === 'gate' || phase === 'pool' || phase === 'rerouting') return 'waiting';
+  if (server === null || phase === 'idle') return 'idle';
+  return server.replies.empty && session.inTransaction ? 'idle in transaction' : 'active';
+}

@@ -1,0 +1,187 @@
+/** One task: start proxies for tests, and connect to them as drivers and as raw sockets do. */
+import { connect, type Socket } from 'node:net';
+import pg from 'pg';
+import { afterEach } from 'vitest';
+import type { Config, DatabaseEntry, GeneralConfig, UserEntry } from '../../src/config/config.js';
+import type { Cluster } from '../../src/dev/embedded-postgres.js';
+import type { Proxy } from '../../src/proxy/contract.js';
+import { startProxy, type ProxyOptions } from '../../src/proxy/proxy.js';
+import { FrameScanner, frameRules } from '../../src/wire/frames.js';
+import { startupMessage } from '../../src/wire/frontend.js';
+
+export const USER = 'postgres';
+
+const GENERAL: GeneralConfig = {
+  host: '127.0.0.1',
+  port: 0,
+  defaultPoolSize: 4,
+  minPoolSize: 0,
+  poolerMode: 'transaction',
+  authType: 'trust',
+  connectTimeoutMs: 5_000,
+  checkoutTimeoutMs: 10_000,
+  idleTimeoutMs: 60_000,
+  clientLoginTimeoutMs: 10_000,
+  serverLifetimeMs: 3_600_000,
+  shutdownTimeoutMs: 5_000,
+  queryTimeoutMs: null,
+  preparedStatementsLimit: 100,
+};
+
+export interface Target {
+  /** the name clients connect to */
+  readonly name: string;
+  readonly cluster: Cluster;
+  readonly databaseName: string;
+}
+
+export interface Overrides {
+  readonly general?: Partial<GeneralConfig>;
+  readonly user?: Partial<UserEntry>;
+}
+
+/** A configuration in which the superuser of each cluster may use each of the databases. */
+export function configFor(targets: readonly Target[], overrides: Overrides = {}): Config {
+  const databases = targets.map(({ name, cluster, databaseName }): DatabaseEntry => ({
+    name,
+    host: cluster.host,
+    port: cluster.port,
+    role: 'primary',
+    shard: 0,
+    databaseName,
+    password: cluster.password,
+  }));
+  const users = targets.map(({ name }): UserEntry => ({
+    name: USER,
+    database: name,
+    passwords: ['client secret'],
+    schemaAdmin: true,
+    ...overrides.user,
+  }));
+  return {
+    general: { ...GENERAL, ...overrides.general },
+    databases,
+    users,
+    admin: { name: 'admin', user: 'admin', password: 'admin secret', passwordConfigured: true },
+    temporal: { taskQueue: 'cutover' },
+    replication: {},
+    cutover: {
+      trafficStopThresholdBytes: 1,
+      replicationLagThresholdBytes: 0,
+      lastTransactionDelayMs: 1,
+      timeoutMs: 1,
+      timeoutAction: 'abort',
+      saveConfig: false,
+      leaseMs: 1,
+      drainAction: 'abort',
+      drainTimeoutMs: 1,
+      maxAttempts: 1,
+      soakMs: null,
+      parallelCopies: 1,
+      copyBytesPerSecond: null,
+      copyFormat: 'binary',
+    },
+    files: null,
+    warnings: [],
+  };
+}
+
+const open = new Set<() => Promise<unknown>>();
+
+afterEach(async () => {
+  const ends = [...open].reverse();
+  open.clear();
+  for (const end of ends) await end();
+});
+
+/** A proxy that is closed when the test ends. */
+export async function proxyFor(options: ProxyOptions): Promise<Proxy> {
+  const proxy = await startProxy(options);
+  open.add(() => proxy.close(0));
+  return proxy;
+}
+
+/** A connected driver that is ended when the test ends. */
+export async function clientOf(proxy: Proxy, database: string, options: pg.ClientConfig = {}): Promise<pg.Client> {
+  const { host, port } = proxy.address;
+  const client = new pg.Client({ host, port, database, user: USER, password: 'client secret', ...options });
+  client.on('error', () => undefined);
+  open.add(() => client.end().catch(() => undefined));
+  await client.connect();
+  return client;
+}
+
+export interface Message {
+  readonly type: string;
+  readonly bytes: Buffer;
+}
+
+/** Everything printable, without limits: tests read what they are given. */
+const ANY = frameRules([
+  { types: String.fromCharCode(...Array.from({ length: 94 }, (_, at) => at + 33)), lengthMax: 0x3fff_ffff },
+]);
+
+/** A socket that speaks the protocol by hand. */
+export class RawClient {
+  readonly socket: Socket;
+  readonly messages: Message[] = [];
+  closed = false;
+  readonly #scanner = new FrameScanner(ANY);
+  #wake: () => void = () => undefined;
+
+  constructor(proxy: Proxy) {
+    const { host, port } = proxy.address;
+    this.socket = connect({ host, port });
+    this.socket.on('error', () => undefined);
+    this.socket.on('data', (chunk: Buffer) => {
+      this.#scanner.feed(chunk);
+      const { buffer } = this.#scanner;
+      while (this.#scanner.peek()) {
+        const { type, start, end } = this.#scanner;
+        this.messages.push({ type: String.fromCharCode(type), bytes: Buffer.from(buffer.subarray(start, end)) });
+        this.#scanner.consume();
+      }
+      this.#wake();
+    });
+    this.socket.on('close', () => {
+      this.closed = true;
+      this.#wake();
+    });
+    open.add(() => {
+      this.socket.destroy();
+      return Promise.resolve();
+    });
+  }
+
+  /** Logs in with `trust` and forgets what was said. */
+  static async loggedIn(proxy: Proxy, database: string, parameters: Record<string, string> = {}): Promise<RawClient> {
+    const client = new RawClient(proxy);
+    client.send(startupMessage({ user: USER, database, ...parameters }));
+    await client.until('Z');
+    return client;
+  }
+
+  send(...parts: readonly Buffer[]): void {
+    this.socket.write(Buffer.concat(parts));
+  }
+
+  /** Waits until `count` messages of `type` have come, and takes all messages. @throws Error after 10 s, or on a close */
+  async until(type: string, count = 1): Promise<Message[]> {
+    const end = performance.now() + 10_000;
+    while (this.messages.filter((message) => message.type === type).length < count) {
+      if (this.closed || performance.now() > end) throw new Error(`no ${type}; came: ${this.types(this.messages)}`);
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, 100);
+        this.#wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    }
+    return this.messages.splice(0);
+  }
+
+  types(messages: readonly Message[]): string {
+    return messages.map((message) => message.type).join('');
+  }
+}
