@@ -75,6 +75,48 @@ export const ERRORS = {
     message: 'no configured database is the side {side} of this migration ({problem})',
     remedy: 'Put both databases of the migration into pgdog.toml, each with a schema_admin.',
   },
+  stream_lost: {
+    sqlstate: '55000',
+    level: 'error',
+    message: 'replication stream {stream} is lost: {problem}',
+    remedy: 'Stop the task and start the move again; raise max_slot_wal_keep_size if WAL was removed.',
+  },
+  copy_stalled: {
+    sqlstate: '55000',
+    level: 'error',
+    message: 'the copy into "{database}" makes no progress; tables not ready: {tables}',
+    remedy: 'Read the log of the destination server: its synchronisation workers say why.',
+  },
+  temporal_unreachable: {
+    sqlstate: '08001',
+    level: 'error',
+    message: 'Temporal at {address} cannot be reached: {problem}',
+    remedy: 'Start Temporal, set TEMPORAL_ADDRESS or [temporal] address, or use serve --dev. Traffic is served without it.',
+  },
+  bundle_missing: {
+    sqlstate: 'XX000',
+    level: 'error',
+    message: 'the workflow bundle is missing',
+    remedy: 'Run npm run build.',
+  },
+  destination_serves: {
+    sqlstate: '55000',
+    level: 'warn',
+    message: 'database "{database}" is served by the destination: its migration cannot be removed',
+    remedy: 'Finalize it, or roll back first.',
+  },
+  source_serves: {
+    sqlstate: '55000',
+    level: 'warn',
+    message: 'database "{database}" is served by the source: there is nothing to finalize',
+    remedy: 'Cut over first, or stop the task to remove what it made.',
+  },
+  files_name_old_side: {
+    sqlstate: '55000',
+    level: 'warn',
+    message: 'the configuration files of node {node} still name the old side of "{database}"',
+    remedy: 'Save the swapped configuration (STOP_TASK <id> SAVE), then finalize.',
+  },
   wrong_server: {
     sqlstate: '08004',
     level: 'error',
@@ -230,6 +272,18 @@ export const ERRORS = {
     level: 'info',
     message: 'terminating connection: the proxy is shutting down',
     remedy: 'Connect again.',
+  },
+  schema_dump_failed: {
+    sqlstate: '58000',
+    level: 'error',
+    message: 'the schema of {address} could not be read: {problem}',
+    remedy: 'Correct what pg_dump names, or name another pg_dump in [replication] pg_dump_path; nothing was changed.',
+  },
+  schema_failed: {
+    sqlstate: '55000',
+    level: 'error',
+    message: 'the schema could not be made: {problem} (statement: {statement})',
+    remedy: 'Correct what PostgreSQL names on the destination, or take the object out on the source, and start again.',
   },
   internal: {
     sqlstate: 'XX000',
