@@ -34,6 +34,11 @@ type Place = KeyValue['loc']['start'];
 
 export const BYTE_ORDER_MARK = '\uFEFF';
 
+/** @throws TypeError when the bytes are not UTF-8, which TOML requires */
+export function decodeUtf8(bytes: Uint8Array): string {
+  return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+}
+
 export function withoutByteOrderMark(text: string): string {
   return text.startsWith(BYTE_ORDER_MARK) ? text.slice(1) : text;
 }
@@ -73,7 +78,8 @@ class Walk {
   }
 
   #table(table: Table): void {
-    const isArray = String(table.type) === 'TableArray';
+    const type: string = table.type;
+    const isArray = type === 'TableArray';
     const path = this.#resolve(table.key.item.value, isArray);
     this.#lines.set(JSON.stringify(path), table.loc.start.line);
     for (const item of table.items) if ('equals' in item) this.#keyValue(path, item, false);
@@ -108,7 +114,7 @@ class Walk {
         if ('equals' in item) this.#keyValue(path, item as KeyValue, true);
         else this.#element([...path, index], item as KeyValue['value']);
       }
-    } else if (String(value.type) === 'String' && typeof value.value === 'string') {
+    } else if (typeof value.value === 'string') {
       const [start, end] = [this.#offset(value.loc.start), this.#offset(value.loc.end)];
       this.strings.push({ path, value: value.value, start, end, lineEnd: inline ? null : this.#lineEnd(end) });
     }

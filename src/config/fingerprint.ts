@@ -3,7 +3,15 @@ import { createHash } from 'node:crypto';
 import type { Config } from './config.js';
 
 /** Left out: secrets, and what differs between nodes that serve the same databases. */
-const OMITTED = new Set(['password', 'passwords', 'passwordHash', 'serverPassword', 'passwordConfigured', 'files', 'warnings']);
+const OMITTED = new Set([
+  'password',
+  'passwords',
+  'passwordHash',
+  'serverPassword',
+  'passwordConfigured',
+  'files',
+  'warnings',
+]);
 
 /**
  * A hash of the configuration without passwords and without the listening address. It does not depend on the order of keys

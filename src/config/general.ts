@@ -26,7 +26,9 @@ export function generalConfig(keys: GeneralKeys): GeneralConfig {
 
 export function cutoverConfig(keys: GeneralKeys, warn: (sentence: string) => void): CutoverConfig {
   if (keys.cutover_last_transaction_delay !== undefined) {
-    warn('"cutover_last_transaction_delay" is no longer needed and has no effect: parity is exact, also on an idle source');
+    warn(
+      '"cutover_last_transaction_delay" is no longer needed and has no effect: parity is exact, also on an idle source',
+    );
   }
   if (keys.cutover_timeout_action === 'cutover') {
     warn('"cutover_timeout_action = cutover" swaps without parity, and only where the request says acceptLoss');

@@ -1,7 +1,8 @@
 /** One task: load pgdog.toml and users.toml into a `Config`. */
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { CutoverError } from '../errors/errors.js';
+import { CutoverError, messageOf } from '../errors/errors.js';
+import { decodeUtf8 } from './document.js';
 import { checkDatabases, databaseEntries } from './databases.js';
 import { generalFromEnvironment, type Environment } from './environment.js';
 import { cutoverConfig, generalConfig } from './general.js';
@@ -67,9 +68,9 @@ export function parseConfig(configSource: Source, usersSource: Source, options: 
 
 function readText(file: string): string {
   try {
-    return readFileSync(file, 'utf8');
+    return decodeUtf8(readFileSync(file));
   } catch (error) {
-    const reason = (error as NodeJS.ErrnoException).code ?? 'unreadable';
+    const reason = (error as NodeJS.ErrnoException).code ?? messageOf(error);
     throw new CutoverError('configuration_invalid', { file, line: 1, problem: `cannot be read (${reason})` });
   }
 }
@@ -78,7 +79,8 @@ function readText(file: string): string {
 function withoutAlias(general: GeneralKeys, invalid: (problem: string) => CutoverError): GeneralKeys {
   const { max_pool_size: alias, ...rest } = general;
   if (alias === undefined) return rest;
-  if (rest.default_pool_size !== undefined) throw invalid('"max_pool_size" is another name of "default_pool_size": keep one');
+  if (rest.default_pool_size !== undefined)
+    throw invalid('"max_pool_size" is another name of "default_pool_size": keep one');
   return { ...rest, default_pool_size: alias };
 }
 
@@ -92,7 +94,11 @@ function adminConfig(keys: AdminKeys, passwordInForce: string | undefined): Admi
   };
 }
 
-function temporalConfig(keys: { address?: string | undefined; namespace?: string | undefined; task_queue?: string | undefined }): TemporalConfig {
+function temporalConfig(keys: {
+  address?: string | undefined;
+  namespace?: string | undefined;
+  task_queue?: string | undefined;
+}): TemporalConfig {
   return {
     ...(keys.address === undefined ? {} : { address: keys.address }),
     ...(keys.namespace === undefined ? {} : { namespace: keys.namespace }),

@@ -34,7 +34,10 @@ function ignored<const Key extends string>(keys: readonly Key[]): Record<Key, z.
 }
 
 /** A key that must keep a harmless value, because the proxy cannot do what the others ask for. */
-function only<const Value extends string | boolean>(values: readonly Value[], problem: string): z.ZodOptional<z.ZodLiteral<Value>> {
+function only<const Value extends string | boolean>(
+  values: readonly Value[],
+  problem: string,
+): z.ZodOptional<z.ZodLiteral<Value>> {
   return z.literal(values, { error: problem }).optional();
 }
 

@@ -64,11 +64,14 @@ function problemsOf(issue: z.core.$ZodIssue, schema: z.ZodType, tree: unknown): 
     const known = knownKeys(schema, path);
     return issue.keys.map((key) => ({ path: [...path, key], text: unknownKey(path, key, known) }));
   }
-  const key = `"${String(path.findLast((step) => typeof step === 'string') ?? '')}"`;
+  const key = `"${path.findLast((step) => typeof step === 'string') ?? ''}"`;
   const value = valueAt(tree, path);
   if (value === undefined) return [{ path, text: `${key} is missing in ${tableOf(path.slice(0, -1))}` }];
-  const reason = issue.message.replace(/^Invalid (input|option): /, '').replace('received bigint', 'received one too large');
-  const meant = issue.code === 'invalid_value' && typeof value === 'string' ? suggest(value, issue.values.map(String)) : null;
+  const reason = issue.message
+    .replace(/^Invalid (input|option): /, '')
+    .replace('received bigint', 'received one too large');
+  const meant =
+    issue.code === 'invalid_value' && typeof value === 'string' ? suggest(value, issue.values.map(String)) : null;
   return [{ path, text: `${key}: ${reason}${didYouMean(meant)}` }];
 }
 
@@ -97,7 +100,8 @@ function keyOf(path: Path): string {
 
 function valueAt(tree: unknown, path: Path): unknown {
   return path.reduce<unknown>(
-    (value, step) => (typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[step] : undefined),
+    (value, step) =>
+      typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[step] : undefined,
     tree,
   );
 }

@@ -29,7 +29,7 @@ const NAMING_KEYS: Readonly<Record<FileKind, readonly string[]>> = {
   users: ['users.database', 'users.databases'],
 };
 
-type Table = Record<string, unknown>;
+type Table = Record<string, unknown> & { database_name?: unknown };
 
 interface Edit {
   readonly start: number;
@@ -48,7 +48,9 @@ export function swapText(text: string, kind: FileKind, a: string, b: string): st
   swapTree(intended, kind, a, b);
   const swapped = edited(text, kind, a, b);
   if (!isDeepStrictEqual(tree(swapped), intended)) {
-    throw new CutoverError('configuration_not_saved', { problem: `the ${kind} file is written in a way that cannot be edited` });
+    throw new CutoverError('configuration_not_saved', {
+      problem: `the ${kind} file is written in a way that cannot be edited`,
+    });
   }
   return swapped;
 }
@@ -59,7 +61,9 @@ function tree(text: string): Table {
 
 function edited(text: string, kind: FileKind, a: string, b: string): string {
   const { body, strings } = places(text);
-  const named = new Set(strings.filter((token) => token.path[2] === 'database_name').map((token) => entryOf(token.path)));
+  const named = new Set(
+    strings.filter((token) => token.path[2] === 'database_name').map((token) => entryOf(token.path)),
+  );
   const edits = strings
     .filter((token) => namesDatabase(token.path, kind) && exchanged(token.value, a, b) !== token.value)
     .flatMap((token) => {
@@ -82,7 +86,8 @@ function places(text: string): TomlPositions {
 /** `[[databases]]`, second element, key `name` has the path `['databases', 1, 'name']`. */
 function namesDatabase(path: Path, kind: FileKind): boolean {
   const [table, index, key, element] = path;
-  if (typeof index !== 'number' || path.length > 4 || (element !== undefined && typeof element !== 'number')) return false;
+  if (typeof index !== 'number' || path.length > 4 || (element !== undefined && typeof element !== 'number'))
+    return false;
   return NAMING_KEYS[kind].includes(`${String(table)}.${String(key)}`);
 }
 
@@ -134,6 +139,6 @@ function swapValue(row: Table, key: string, a: string, b: string, isDatabase: bo
     row[key] = value.map((name: unknown) => (typeof name === 'string' ? exchanged(name, a, b) : name));
   } else if (typeof value === 'string' && exchanged(value, a, b) !== value) {
     row[key] = exchanged(value, a, b);
-    if (isDatabase) row['database_name'] ??= value;
+    if (isDatabase) row.database_name ??= value;
   }
 }

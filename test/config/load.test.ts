@@ -1,0 +1,210 @@
+/** One task: a configuration that would serve wrongly never loads, and one of PgDog's does. */
+import { describe, expect, test } from 'vitest';
+import { loadConfig, parseConfig, type LoadOptions } from '../../src/config/load.js';
+import type { Config } from '../../src/config/config.js';
+import { CutoverError } from '../../src/errors/errors.js';
+import { fileURLToPath } from 'node:url';
+
+const fixture = (name: string): { config: string; users: string } => ({
+  config: fileURLToPath(new URL(`fixtures/${name}/pgdog.toml`, import.meta.url)),
+  users: fileURLToPath(new URL(`fixtures/${name}/users.toml`, import.meta.url)),
+});
+
+const DATABASES = '[[databases]]\nname = "prod"\nhost = "10.0.0.1"\n';
+const USERS = '[[users]]\nname = "app"\ndatabase = "prod"\npassword = "secret-of-app"\n';
+
+function load(config: string, users = USERS, options: LoadOptions = { environment: {} }): Config {
+  return parseConfig({ file: 'pgdog.toml', text: config }, { file: 'users.toml', text: users }, options);
+}
+
+function failure(config: string, users = USERS, options?: LoadOptions): CutoverError {
+  try {
+    load(config, users, options);
+  } catch (error) {
+    if (error instanceof CutoverError) return error;
+    throw error;
+  }
+  throw new Error('it loaded');
+}
+
+describe('a file of PgDog', () => {
+  const config = loadConfig(fixture('pgdog-user'), { environment: {} });
+
+  test('loads unchanged, and every key without an effect is named once', () => {
+    const ignored = config.warnings.filter((warning) => warning.includes('has no effect')).join('\n');
+    for (const key of ['workers', 'lb_weight', 'passthrough_auth', 'openmetrics_port', '[tcp]', '[[mirroring]]']) {
+      expect(ignored.split(key)).toHaveLength(2);
+    }
+    expect(ignored).not.toContain('cutover_timeout"');
+  });
+
+  test('gives its values and defaults', () => {
+    expect(config.general).toMatchObject({
+      port: 6432,
+      defaultPoolSize: 20,
+      checkoutTimeoutMs: 5_000,
+      queryTimeoutMs: null,
+    });
+    expect(config.cutover).toMatchObject({ timeoutMs: 45_000, saveConfig: true, leaseMs: 2_000, soakMs: null });
+    expect(config.databases.find((entry) => entry.name === 'prod_new')).toMatchObject({
+      port: 5433,
+      databaseName: 'prod',
+    });
+    expect(config.databases.find((entry) => entry.name === 'reports')).toMatchObject({ databaseName: 'reports' });
+    expect(config.temporal.taskQueue).toBe('cutover');
+  });
+
+  test('expands users to every database they name, and all_databases to all', () => {
+    const pairs = config.users.map((user) => `${user.name}@${user.database}`);
+    expect(pairs).toEqual([
+      ...['app@prod', 'app@prod_new', 'batch@prod', 'batch@reports', 'batch@prod_new'],
+      ...['prod@prod', 'prod@prod_new', 'prod@reports'],
+    ]);
+    expect(config.users[2]?.passwords).toEqual(['secret-of-batch-1', 'secret-of-batch-2']);
+  });
+});
+
+describe('a wrong file says file, line, key and what was meant', () => {
+  test.each([
+    ['a misspelt key', `${DATABASES}prot = 5433`, 4, 'unknown key "prot" in [[databases]], did you mean "port"?'],
+    [
+      'a misspelt table',
+      `[genral]\nport = 1\n${DATABASES}`,
+      1,
+      'unknown table or key "genral", did you mean "general"?',
+    ],
+    ['a key no one knows', `[general]\nxyzzy = 1\n${DATABASES}`, 2, 'unknown key "xyzzy" in [general]'],
+    [
+      'a misspelt value',
+      `[general]\n# note\npooler_mode = "sesion"`,
+      3,
+      '"pooler_mode": expected one of "transaction"|"session"|"statement", did you mean "session"?',
+    ],
+    ['a time in words', '[general]\ncutover_timeout = "5s"', 2, '"cutover_timeout": expected number, received string'],
+    ['a time Node would cut to nothing', '[general]\ncutover_timeout = 9000000000', 2, '"cutover_timeout": Too big'],
+    ['an integer beyond doubles', '[general]\nport = 18446744073709551615', 2, 'received one too large'],
+    ['a missing host', '\n[[databases]]\nname = "prod"', 2, '"host" is missing in [[databases]]'],
+    ['a gap in the shards', `${DATABASES}[[databases]]\nname = "prod"\nhost = "b"\nshard = 2`, 7, '1 is missing'],
+    ['shards without a router', `${DATABASES}[[databases]]\nname = "prod"\nhost = "b"\nshard = 1`, 7, 'has 2 shards'],
+    [
+      'two primaries',
+      `${DATABASES}[[databases]]\nname = "prod"\nhost = "b"`,
+      4,
+      'a second primary of database "prod" shard 0',
+    ],
+    ['no primary', `${DATABASES}role = "replica"`, 1, 'has no primary'],
+    ['the admin name taken', DATABASES.replace('prod', 'admin'), 2, 'name of the admin database'],
+    ['both names of one key', `[general]\ndefault_pool_size = 1\nmax_pool_size = 2`, 3, 'keep one'],
+    ['read_only would be ignored', `${DATABASES}read_only = true`, 4, 'writes would be let through'],
+    ['TLS would be ignored', '[general]\ntls_client_required = true', 2, 'TLS is not implemented'],
+    [
+      'the tenant check would be ignored',
+      `${DATABASES}[multi_tenant]\ncolumn = "t"`,
+      4,
+      'queries would be let through',
+    ],
+    ['broken TOML', `${DATABASES}port =`, 4, 'not valid TOML'],
+    ['a table written twice', '[general]\n[general]', 2, 'not valid TOML'],
+  ])('%s', (_, text, line, problem) => {
+    const error = failure(text);
+    expect(error.code).toBe('configuration_invalid');
+    expect(error.message).toContain(`pgdog.toml:${line.toString()}: `);
+    expect(error.message).toContain(problem);
+  });
+
+  test('a user without a database', () => {
+    expect(failure(DATABASES, '\n[[users]]\nname = "app"').message).toBe(
+      'users.toml:2: user "app" has no database: set "database", "databases" or "all_databases"',
+    );
+  });
+
+  test('two wrong lines are reported as the first one and a count', () => {
+    expect(failure('[general]\nprot = 1\nhots = "x"').message).toContain(
+      'pgdog.toml:2: unknown key "prot" in [general], did you mean "port"? (and 1 more)',
+    );
+  });
+
+  test('line and key are right with CRLF, a byte order mark, dotted keys and inline tables', () => {
+    const text =
+      '\uFEFF# x\r\ngeneral.port = 1\r\ndatabases = [\r\n  { name = "prod", host = "h", hots = "h" },\r\n]\r\n';
+    const error = failure(text);
+    expect(error.details).toMatchObject({ line: 4, key: 'databases[0].hots' });
+  });
+
+  test('a file that is not there', () => {
+    expect(() => loadConfig({ config: 'nowhere/pgdog.toml', users: 'nowhere/users.toml' })).toThrow(
+      'nowhere/pgdog.toml:1: cannot be read (ENOENT)',
+    );
+  });
+});
+
+test('a password never gets into an error, whatever is wrong around it', () => {
+  const secret = 'hunter2hunter2';
+  const broken = [
+    `[[users]]\nname = "app"\npassword = "${secret}`,
+    `[[users]]\nname = "app"\npassword = "${secret}" x`,
+    `[[users]]\nname = "app"\npassword = ["${secret}"]`,
+    `[[users]]\nname = "app"\npasword = "${secret}"`,
+    `[[users]]\nname = "app"\nserver_auth = "${secret}"`,
+    `[[users]]\nname = "app"\nidentity = "${secret}"`,
+  ];
+  for (const users of broken) {
+    const error = failure(DATABASES, users);
+    expect(JSON.stringify([error.message, error.remedy, error.details, error.stack])).not.toContain(secret);
+  }
+  const environment = { PGDOG_PORT: secret };
+  expect(failure(DATABASES, USERS, { environment }).message).toBe(
+    'environment variable PGDOG_PORT: expected number, received string',
+  );
+});
+
+describe('what merely surprises is a warning', () => {
+  test.each([
+    [
+      'a user of an absent database',
+      `${USERS}[[users]]\nname = "x"\ndatabase = "gone"`,
+      'user "x" is ignored for database "gone"',
+    ],
+    ['a user defined twice', USERS + USERS, 'defined twice'],
+  ])('%s', (_, users, warning) => {
+    const config = load(DATABASES, users);
+    expect(config.warnings.join('\n')).toContain(warning);
+    expect(config.users).toHaveLength(1);
+  });
+
+  test('a second schema_admin does not count', () => {
+    const admin = (name: string): string => `[[users]]\nname = "${name}"\ndatabase = "prod"\nschema_admin = true\n`;
+    const config = load(DATABASES, admin('one') + admin('two'));
+    expect(config.users.map((user) => user.schemaAdmin)).toEqual([true, false]);
+    expect(config.warnings.join('\n')).toContain(
+      'database "prod" has two schema_admin users: "one" counts, "two" does not',
+    );
+  });
+
+  test('an empty password lets no one in', () => {
+    expect(load(DATABASES, USERS.replace('secret-of-app', '')).users[0]?.passwords).toEqual([]);
+  });
+});
+
+describe('environment', () => {
+  test('gives a default, and the file has priority', () => {
+    const environment = { PGDOG_PORT: '7000', PGDOG_CUTOVER_SAVE_CONFIG: 'true', PGDOG_DEFAULT_POOL_SIZE: '3' };
+    const config = load(`[general]\nmax_pool_size = 4\n${DATABASES}`, USERS, { environment });
+    expect(config.general).toMatchObject({ port: 7000, defaultPoolSize: 4 });
+    expect(config.cutover.saveConfig).toBe(true);
+  });
+});
+
+describe('admin', () => {
+  test('has a random password each start, kept by a reload', () => {
+    const first = load(DATABASES).admin;
+    expect(first).toMatchObject({ name: 'admin', user: 'admin', passwordConfigured: false });
+    expect(first.password).not.toBe(load(DATABASES).admin.password);
+    expect(load(DATABASES, USERS, { adminPassword: first.password }).admin.password).toBe(first.password);
+  });
+
+  test('in users.toml has priority', () => {
+    const admin = load(`${DATABASES}[admin]\npassword = "a"`, `${USERS}[admin]\nuser = "root"\npassword = "b"`).admin;
+    expect(admin).toMatchObject({ user: 'root', password: 'b', passwordConfigured: true });
+  });
+});
