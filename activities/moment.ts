@@ -86,7 +86,7 @@ export async function awaitMoment(
 }
 
 /** An epoch somebody began and nobody decided (its engine died before the nodes heard of it) is aborted first. */
-async function resolveLeftOver(
+export async function resolveLeftOver(
   context: EngineContext,
   migration: Migration,
   source: Side,

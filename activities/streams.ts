@@ -3,8 +3,6 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Heading, Migration } from '../src/cutover/contract.js';
 import type { Side } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
-import { disarmFence } from '../src/postgres/fence.js';
-import { setActive } from '../src/postgres/migrations.js';
 import { publishedTables } from '../src/postgres/publications.js';
 import {
   dropPublication,
@@ -136,11 +134,4 @@ export async function removeStreams(context: EngineContext, migration: Migration
     );
   for (const side of [migration.source, migration.destination])
     await dropReplicationRole(await connectionTo(context, side), migration.id);
-}
-
-/** For an end before any commit: the serving side is freed of its triggers; the record stays with the story. */
-export async function releaseDatabases(context: EngineContext, migration: Migration): Promise<void> {
-  await disarmFence(await connectionTo(context, migration.source));
-  for (const side of [migration.destination, migration.source])
-    await setActive(await connectionTo(context, side), migration.id, false);
 }

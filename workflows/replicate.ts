@@ -134,7 +134,7 @@ class Streams {
     await long(`Copy the tables ${route(this.#migration)}, largest first`).copyTables(this.#migration);
     await this.#tellParent('copied');
     await condition(() => this.#schemaFinalised);
-    if (!copyData) await medium('Arm the fence on both sides').finaliseSchema(this.#migration);
+    if (!copyData) await medium('Arm the fence on both sides').armFences(this.#migration);
     await medium(`Make the way back ${route(this.#migration, 'reverse')} and see it healthy`).createReverseStreams(
       this.#migration,
     );

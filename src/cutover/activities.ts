@@ -33,6 +33,8 @@ export interface Activities {
   copyTables(migration: Migration): Promise<CopyProgress>;
   /** Makes indexes and constraints, arms both fences, analyses, refreshes materialised views. */
   finaliseSchema(migration: Migration): Promise<{ statements: number }>;
+  /** Arms the fence on both sides: for streams whose schema was there before. */
+  armFences(migration: Migration): Promise<void>;
   /** Makes the reverse streams where both servers are 16 or newer, and sees them healthy. */
   createReverseStreams(migration: Migration): Promise<void>;
   /** Watches the streams, heartbeating; returns after a while so that the history stays short. Fails when one is lost. */

@@ -9,7 +9,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
 import { fingerprint } from '../config/fingerprint.js';
 import { commitSwap, discardPrepared, prepareSwap, type PreparedFiles } from '../config/save.js';
-import { swapNames } from '../config/swap.js';
+import { loadConfig } from '../config/load.js';
+import { addressServing, sameAddress, swapNames, type ServerAddress } from '../config/swap.js';
 import { sameSide, sideKey, type Side } from '../cutover/side.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
@@ -93,17 +94,40 @@ export class LocalNode implements FleetNode {
       serving: state.serving,
       gateReasons: this.#proxy.gate(database).reasons,
       configFingerprint: fingerprint(this.#proxy.config),
+      filesServe: this.#filesServe(database),
     });
+  }
+
+  /** Whether the files on disk name the side that serves; true where there are none. */
+  #filesServe(database: string): boolean {
+    const { files, databases } = this.#proxy.config;
+    if (!files) return true;
+    const inForce = addressServing(databases, database);
+    try {
+      const onDisk: ServerAddress | null = addressServing(loadConfig(files).databases, database);
+      return inForce !== null && onDisk !== null && sameAddress(inForce, onDisk);
+    } catch {
+      // Files that cannot be loaded do not name any side.
+      return false;
+    }
   }
 
   async prepare(request: SwapRequest): Promise<void> {
     const name = await this.directory.nameOf(request.serving);
     await this.#proxy.warm(name, request.database, WARM_DEADLINE_MS);
     const state = this.#state(request.database);
-    const { files } = this.#proxy.config;
-    if (!request.saveConfig || !files || name === request.database) return;
-    if (state.prepared) discardPrepared(state.prepared);
-    state.prepared = prepareSwap(files, request.database, request.peer, request.epoch.toString());
+    if (!request.saveConfig || name === request.database) return;
+    if (state.prepared) await discardPrepared(state.prepared);
+    state.prepared = await this.#prepareFiles(request);
+  }
+
+  /** The swapped files beside the live ones; null where this process was configured in memory. */
+  async #prepareFiles(request: SwapRequest): Promise<PreparedFiles | null> {
+    const { files, databases } = this.#proxy.config;
+    if (!files) return null;
+    const address = addressServing(databases, await this.directory.nameOf(request.serving));
+    invariant(address, 'a side that was found by name has an address');
+    return prepareSwap(files, request.database, request.peer, request.epoch.toString(), address);
   }
 
   async pause(request: PauseRequest): Promise<PauseAnswer> {
@@ -199,17 +223,15 @@ export class LocalNode implements FleetNode {
     await this.directory.sideOf(request.database);
     await this.directory.sideOf(request.peer);
     this.#serve(request.database, request.peer, request.serving);
-    if (request.saveConfig) this.#save(state, request);
+    if (request.saveConfig) await this.#save(state, request);
   }
 
   /** Memory first, files second: a disk that is full must not keep traffic from the side that was decided. */
-  #save(state: DatabaseState, request: SwapRequest): void {
-    const { files } = this.#proxy.config;
-    if (!files) return;
+  async #save(state: DatabaseState, request: SwapRequest): Promise<void> {
     try {
-      const prepared = state.prepared ?? prepareSwap(files, request.database, request.peer, request.epoch.toString());
+      const prepared = state.prepared ?? (await this.#prepareFiles(request));
       state.prepared = null;
-      commitSwap(prepared);
+      if (prepared) await commitSwap(prepared);
     } catch (error) {
       this.#log.warn(
         { problem: messageOf(error) },

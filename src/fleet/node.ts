@@ -42,6 +42,8 @@ export interface NodeState {
   readonly gateReasons: readonly string[];
   /** fingerprint of the configuration in force, without secrets */
   readonly configFingerprint: string;
+  /** the configuration files on disk name the side that serves, so that a restart without the record would too */
+  readonly filesServe: boolean;
 }
 
 export interface SwapRequest {

@@ -242,3 +242,22 @@ async function call<T>(connection: Connection, side: Side, expression: string, v
   expectSide(answer, side);
   return answer;
 }
+
+/**
+ * Compare-and-set of a committed epoch on the way to its end; a rollback's begin needs the same row, so one of them wins.
+ *
+ * @throws CutoverError `epoch_closed` when the epoch stands elsewhere
+ */
+export async function setFinal(
+  connection: Connection,
+  epoch: number,
+  from: DecisionState,
+  to: 'finalizing' | 'finalized',
+): Promise<void> {
+  const { rows } = await connection.query<{ state: string }>(
+    `UPDATE cutover.decision SET state = CASE WHEN state = $2 THEN $3 ELSE state END WHERE epoch = $1 RETURNING state`,
+    [epoch, from, to],
+  );
+  const state = rows[0]?.state ?? 'unknown';
+  if (state !== to && state !== 'finalized') throw new CutoverError('epoch_closed', { epoch, state });
+}

@@ -1,0 +1,113 @@
+/** One task: make the activities of a worker from its context, and turn every failure into one Temporal can read. */
+import { ApplicationFailure, Context } from '@temporalio/activity';
+import type { Activities, PauseActivities } from '../src/cutover/activities.js';
+import { WATCH_MS } from '../src/cutover/policy.js';
+import type { CopyProgress, EpochOutcome, EpochPlan } from '../src/cutover/contract.js';
+import { CutoverError, messageOf } from '../src/errors/errors.js';
+import { copyTables } from './copy.js';
+import type { EngineContext } from './context.js';
+import { CriticalSection } from './critical-section.js';
+import { finalizeMigration, removeMigration } from './ending.js';
+import { awaitMoment } from './moment.js';
+import { armFences, finaliseSchema, loadSchema, runPreflight, syncSchema } from './preparation.js';
+import { assessSituation, claimMigration, claimOperation, releaseOperation } from './situation.js';
+import { recordEvents, writeTimeline } from './story.js';
+import { createForward, createReverse, watchStreams } from './streams.js';
+
+const HEARTBEAT_MS = 2_000;
+
+export function createActivities(context: EngineContext): Activities & PauseActivities {
+  const section = new CriticalSection(context);
+  const activities: Activities & PauseActivities = {
+    assessSituation: (request) => assessSituation(context, request),
+    runPreflight: (request) => runPreflight(context, request),
+    claimMigration: (request, owner) => claimMigration(context, request, owner),
+    syncSchema: (part, request) => heartbeating(() => syncSchema(context, part, request)),
+    loadSchema: (migration) => heartbeating(() => loadSchema(context, migration)),
+    finaliseSchema: (migration) => heartbeating(() => finaliseSchema(context, migration)),
+    armFences: (migration) => heartbeating(() => armFences(context, migration)),
+    createStreams: (migration, options) => heartbeating(() => createForward(context, migration, options)),
+    copyTables: (migration) =>
+      copyTables(context, migration, (progress: CopyProgress) => {
+        beat(progress);
+      }),
+    createReverseStreams: (migration) => heartbeating(() => createReverse(context, migration)),
+    watchStreams: (migration) => watchStreams(context, migration, performance.now() + WATCH_MS, beatSoon),
+    removeMigration: (migration) => removeMigration(context, migration),
+    finalizeMigration: (migration) => finalizeMigration(context, migration),
+    claimOperation: (migration, operation) => claimOperation(context, migration, operation),
+    releaseOperation: (migration, operation) => releaseOperation(context, migration, operation),
+    awaitMoment: (request) => awaitMoment(context, request, beatSoon),
+    resolvePause: (plan, reason) => resolvePause(section, plan, reason),
+    writeTimeline: (plan, outcome) => writeTimeline(context, plan, outcome),
+    recordEvents: (migration, stream, events) => recordEvents(context, migration, stream, events),
+    closeSource: (plan) => section.closeSource(plan),
+    proveDestination: (plan, earlier, sealLsn) => section.proveDestination(plan, earlier, sealLsn),
+    openDestination: (plan, earlier, decided) => section.openDestination(plan, earlier, decided),
+    returnToSource: (plan, reason) => section.returnToSource(plan, reason),
+  };
+  return withReadableFailures(activities);
+}
+
+async function resolvePause(section: CriticalSection, plan: EpochPlan, reason: string): Promise<EpochOutcome> {
+  const decided = await section.returnToSource(plan, reason);
+  return { epoch: plan.epoch, outcome: decided.outcome, reason: decided.reason, events: [], pausedMs: null };
+}
+
+/** Heartbeats carry the details, and deliver a cancel: the next one after it throws. */
+function beat(details: unknown): void {
+  const context = Context.current();
+  context.heartbeat(details);
+  context.cancellationSignal.throwIfAborted();
+}
+
+function beatSoon(details: unknown): Promise<void> {
+  beat(details);
+  return Promise.resolve();
+}
+
+/** For work that is one long statement: the process is alive, so Temporal need not start it elsewhere. */
+async function heartbeating<T>(work: () => Promise<T>): Promise<T> {
+  const context = Context.current();
+  const timer = setInterval(() => {
+    context.heartbeat();
+  }, HEARTBEAT_MS);
+  try {
+    return await work();
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+/**
+ * The code of the error table becomes the failure's type, by which workflows tell what no retry mends. Causes are left out:
+ * a driver's error may quote what it was sent.
+ */
+function withReadableFailures<T extends object>(activities: T): T {
+  const wrapped = Object.entries(activities).map(([name, activity]) => {
+    const run = activity as (...args: unknown[]) => Promise<unknown>;
+    return [
+      name,
+      async (...args: unknown[]): Promise<unknown> => {
+        try {
+          return await run(...args);
+        } catch (error) {
+          if (error instanceof CutoverError)
+            throw ApplicationFailure.create({
+              type: error.code,
+              message: `${error.message}. ${error.remedy}`,
+            });
+          if (
+            error instanceof Error &&
+            error.name !== 'CancelledFailure' &&
+            error.name !== 'AbortError' &&
+            'code' in error
+          )
+            throw ApplicationFailure.create({ type: `postgres_${String(error.code)}`, message: messageOf(error) });
+          throw error;
+        }
+      },
+    ];
+  });
+  return Object.fromEntries(wrapped) as T;
+}

@@ -1,0 +1,132 @@
+/** One task: preflight, and the schema of the destination: tables before the copy, the rest after it. */
+import type { Check, Migration, MoveRequest } from '../src/cutover/contract.js';
+import { CutoverError } from '../src/errors/errors.js';
+import { withConnection, type Connection } from '../src/postgres/connection.js';
+import { armFence } from '../src/postgres/fence.js';
+import { dumpSchema } from '../src/postgres/dump/dump.js';
+import { preflight } from '../src/postgres/preflight/preflight.js';
+import { publishedTables, withParents } from '../src/postgres/publications.js';
+import { applySchema, dropAppliedSchema, splitSchema, type Statement } from '../src/postgres/schema.js';
+import { serverVersion } from '../src/postgres/streams.js';
+import type { EngineContext } from './context.js';
+import { connectionTo, sidesOf } from './situation.js';
+
+const SCHEMA_QUERY_TIMEOUT_MS = 60 * 60_000;
+
+export async function runPreflight(context: EngineContext, request: MoveRequest): Promise<readonly Check[]> {
+  const checks = await checkMove(context, request);
+  const failed = checks.filter((c) => c.verdict === 'failed');
+  if (failed.length > 0)
+    throw new CutoverError('preflight_failed', { problems: failed.map((c) => `${c.title}: ${c.detail}`).join('; ') });
+  return checks;
+}
+
+/** Every check with its verdict; changes nothing and fails for nothing but an unreachable server. */
+export async function checkMove(context: EngineContext, request: MoveRequest): Promise<readonly Check[]> {
+  await sidesOf(context, request);
+  const config = context.config();
+  const sourceEndpoint = context.directory.endpoint(request.source);
+  const destinationEndpoint = context.directory.endpoint(request.destination);
+  return withConnection(sourceEndpoint, (source) =>
+    withConnection(destinationEndpoint, (destination) =>
+      preflight({
+        source: { name: request.source, endpoint: sourceEndpoint, connection: source },
+        destination: { name: request.destination, endpoint: destinationEndpoint, connection: destination },
+        publication: request.publication ?? null,
+        config,
+      }),
+    ),
+  );
+}
+
+type Part = 'pre' | 'post' | 'cutover';
+
+/** Runs one part of the source's schema at the destination; statements whose object is there already are passed over. */
+export async function syncSchema(
+  context: EngineContext,
+  part: Part,
+  request: MoveRequest,
+): Promise<{ statements: number }> {
+  if (part === 'cutover') return { statements: 0 };
+  const endpoint = context.directory.endpoint(request.source);
+  const { pgDumpPath } = context.config().replication;
+  const dump = await dumpSchema(endpoint, pgDumpPath === undefined ? {} : { pgDumpPath });
+  return withConnection(
+    context.directory.endpoint(request.destination),
+    async (destination) => {
+      const parts = splitSchema(dump, { destinationVersion: await serverVersion(destination) });
+      const statements = (part === 'pre' ? [...parts.pre, ...parts.primaryKeys] : parts.post).filter(isNotOurs);
+      await applySchema(destination, statements, { ignoreExisting: true });
+      return { statements: statements.length };
+    },
+    { queryTimeoutMs: SCHEMA_QUERY_TIMEOUT_MS },
+  );
+}
+
+/** The fence's triggers are made on each side by the fence itself, never by a dump of the other side. */
+function isNotOurs(statement: Statement): boolean {
+  return !/\bcutover_fence_(write|truncate)\b/.test(statement.text);
+}
+
+const requestOf = (migration: Migration): MoveRequest => ({
+  source: migration.database,
+  destination: migration.peer,
+});
+
+export async function loadSchema(context: EngineContext, migration: Migration): Promise<{ statements: number }> {
+  const done = await syncSchema(context, 'pre', requestOf(migration));
+  // Before the first row arrives: a forgotten job that writes to the destination is refused from here on.
+  await arm(context, migration, await connectionTo(context, migration.destination), 'origin');
+  return done;
+}
+
+export async function finaliseSchema(context: EngineContext, migration: Migration): Promise<{ statements: number }> {
+  const done = await syncSchema(context, 'post', requestOf(migration));
+  await withConnection(context.directory.endpoint(migration.peer), readyForLoad, {
+    queryTimeoutMs: SCHEMA_QUERY_TIMEOUT_MS,
+  });
+  await armFences(context, migration);
+  return done;
+}
+
+export async function armFences(context: EngineContext, migration: Migration): Promise<void> {
+  for (const side of [migration.destination, migration.source])
+    await arm(context, migration, await connectionTo(context, side), 'always');
+}
+
+async function arm(
+  context: EngineContext,
+  migration: Migration,
+  connection: Connection,
+  mode: 'origin' | 'always',
+): Promise<void> {
+  const source = await connectionTo(context, migration.source);
+  const tables = await withParents(source, await publishedTables(source, migration.publication));
+  await armFence(connection, tables, mode);
+}
+
+/** Statistics and materialised views are not replicated: without them the first minute is spent on bad plans. */
+async function readyForLoad(destination: Connection): Promise<void> {
+  const { rows } = await destination.query<{ view: string }>(
+    `SELECT format('%I.%I', schemaname, matviewname) AS view FROM pg_matviews WHERE schemaname <> 'cutover'`,
+  );
+  for (const row of rows) await destination.query(`REFRESH MATERIALIZED VIEW ${row.view}`);
+  await destination.query('ANALYZE');
+}
+
+/** Takes the schema away that this migration made at the destination. */
+export async function removeSchema(context: EngineContext, migration: Migration): Promise<void> {
+  const { pgDumpPath } = context.config().replication;
+  const dump = await dumpSchema(
+    context.directory.endpoint(migration.database),
+    pgDumpPath === undefined ? {} : { pgDumpPath },
+  );
+  await withConnection(
+    context.directory.endpoint(migration.peer),
+    async (destination) => {
+      const parts = splitSchema(dump, { destinationVersion: await serverVersion(destination) });
+      await dropAppliedSchema(destination, parts);
+    },
+    { queryTimeoutMs: SCHEMA_QUERY_TIMEOUT_MS },
+  );
+}

@@ -1,0 +1,49 @@
+/** One task: connect to Temporal as its environment says (`@temporalio/envconfig`), or as `[temporal]` in pgdog.toml says. */
+import { Client, Connection } from '@temporalio/client';
+import { loadClientConnectConfig } from '@temporalio/envconfig';
+import { NativeConnection } from '@temporalio/worker';
+import type { TemporalConfig } from '../config/config.js';
+import { CutoverError, messageOf } from '../errors/errors.js';
+
+const CONNECT_TIMEOUT_MS = 5_000;
+const DEFAULT_ADDRESS = 'localhost:7233';
+
+interface Target {
+  readonly options: ReturnType<typeof loadClientConnectConfig>['connectionOptions'];
+  readonly address: string;
+  readonly namespace: string;
+}
+
+/** The configuration file wins over the environment: it is what the operator wrote for this program. */
+function targetOf(config: TemporalConfig): Target {
+  const { connectionOptions, namespace } = loadClientConnectConfig();
+  const address = config.address ?? connectionOptions.address ?? DEFAULT_ADDRESS;
+  return {
+    options: { ...connectionOptions, address },
+    address,
+    namespace: config.namespace ?? namespace ?? 'default',
+  };
+}
+
+/** @throws CutoverError `temporal_unreachable` */
+export async function temporalClient(config: TemporalConfig): Promise<Client> {
+  const target = targetOf(config);
+  try {
+    const connection = await Connection.connect({ ...target.options, connectTimeout: CONNECT_TIMEOUT_MS });
+    return new Client({ connection, namespace: target.namespace });
+  } catch (error) {
+    throw new CutoverError('temporal_unreachable', { address: target.address, problem: messageOf(error) });
+  }
+}
+
+/** @throws CutoverError `temporal_unreachable` */
+export async function temporalWorkerConnection(
+  config: TemporalConfig,
+): Promise<{ connection: NativeConnection; namespace: string }> {
+  const target = targetOf(config);
+  try {
+    return { connection: await NativeConnection.connect(target.options), namespace: target.namespace };
+  } catch (error) {
+    throw new CutoverError('temporal_unreachable', { address: target.address, problem: messageOf(error) });
+  }
+}

@@ -1,0 +1,70 @@
+/** One task: run the worker that serves the workflows and their activities, with the prebuilt workflow bundle. */
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { Worker } from '@temporalio/worker';
+import type { Client } from '@temporalio/client';
+import { createActivities } from '../../activities/index.js';
+import type { EngineContext } from '../../activities/context.js';
+import type { TemporalConfig } from '../config/config.js';
+import { CutoverError, messageOf } from '../errors/errors.js';
+import { temporalWorkerConnection } from './connection.js';
+
+export interface RunningWorker {
+  /** resolves when the worker has ended by itself or by stop(); rejects when it failed */
+  readonly ended: Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** How long a stopping worker waits for its activities; the pause ends in less, copies resume elsewhere. */
+const SHUTDOWN_GRACE = '10s';
+
+/**
+ * Starts a worker on the task queue of the configuration.
+ *
+ * The bundle is built ahead (`npm run build`): making one from source would stall the event loop, and with it the relay.
+ *
+ * @throws CutoverError `temporal_unreachable` | `bundle_missing`
+ */
+export async function startWorker(config: TemporalConfig, context: EngineContext): Promise<RunningWorker> {
+  const codePath = bundlePath();
+  const { connection, namespace } = await temporalWorkerConnection(config);
+  const worker = await Worker.create({
+    connection,
+    namespace,
+    taskQueue: config.taskQueue,
+    workflowBundle: { codePath },
+    activities: createActivities(context),
+    shutdownGraceTime: SHUTDOWN_GRACE,
+    maxHeartbeatThrottleInterval: '1s',
+    maxConcurrentWorkflowTaskPolls: 4,
+  });
+  const ended = worker.run().finally(() => connection.close());
+  // A failure is for whoever awaits `ended`; it must not end the process before they do.
+  ended.catch(() => undefined);
+  return {
+    ended,
+    stop: async () => {
+      if (worker.getState() === 'RUNNING') worker.shutdown();
+      await ended.catch(() => undefined);
+    },
+  };
+}
+
+function bundlePath(): string {
+  const candidates = ['../../workflow-bundle.js', '../../dist/workflow-bundle.js'];
+  for (const candidate of candidates) {
+    const path = fileURLToPath(new URL(candidate, import.meta.url));
+    if (existsSync(path)) return path;
+  }
+  throw new CutoverError('bundle_missing', {});
+}
+
+/** Whether a workflow with this id runs now; an id that Temporal does not know does not run. */
+export async function isRunning(client: Client, workflowId: string): Promise<boolean> {
+  try {
+    return (await client.workflow.getHandle(workflowId).describe()).status.name === 'RUNNING';
+  } catch (error) {
+    if (messageOf(error).toLowerCase().includes('not found')) return false;
+    throw error;
+  }
+}
