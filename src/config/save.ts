@@ -74,12 +74,11 @@ export function prepareSwap(
 export function commitSwap(prepared: PreparedFiles): Promise<void> {
   return inTurn(async () => {
     await finish(prepared.files);
-    if (prepared.digests === null || (await alreadyServes(prepared))) {
+    const current = (await stillFits(prepared)) ? prepared : await prepare(prepared);
+    if (current.digests === null) {
       await discard(prepared);
       return;
     }
-    const { digests } = (await stillFits(prepared, prepared.digests)) ? prepared : await prepare(prepared);
-    if (digests === null) return;
     const places = await placesOf(prepared.files, prepared.tag);
     await saving(() => renameIfPresent(places.journalPrepared, places.journal));
     await finish(prepared.files);
@@ -168,8 +167,10 @@ async function discard(prepared: PreparedFiles): Promise<void> {
   for (const path of written) await rm(path, { force: true });
 }
 
-async function stillFits(prepared: PreparedFiles, digests: Digests): Promise<boolean> {
-  const places = await placesOf(prepared.files, prepared.tag);
+/** False as well when it was committed meanwhile: preparing again then finds nothing to do. */
+async function stillFits({ files, tag, digests }: PreparedFiles): Promise<boolean> {
+  if (digests === null) return true;
+  const places = await placesOf(files, tag);
   if ((await readIfPresent(places.journalPrepared)) === null) return false;
   for (const kind of KINDS) {
     if (digestOf(await readFileAt(places[kind].live)) !== digests[kind].before) return false;

@@ -136,7 +136,7 @@ const files = fc
     mark: fc.constantFrom('', '\uFEFF'),
   })
   .map(({ names: [a = '', b = '', c = ''], lineBreak, mark, ...choices }) => {
-    const next = <T>(stream: Stream<T>): T => stream.next().value;
+    const next = <T>(stream: fc.Stream<T>): T => (stream.next() as IteratorYieldResult<T>).value;
     const line = (key: string, value: string): string =>
       `${next(choices.gap)}${next(choices.pad)}${key} =${next(choices.pad)} ${value}${next(choices.trail)}\n`;
     const q = (name: string): string => quote(name, next(choices.literal));
@@ -162,10 +162,6 @@ const files = fc
       },
     };
   });
-
-interface Stream<T> {
-  next(): { value: T };
-}
 
 const comments = (text: string): string[] => text.match(/#[^\r\n]*/g) ?? [];
 
