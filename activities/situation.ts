@@ -86,16 +86,23 @@ async function toMigration(context: EngineContext, row: MigrationRow): Promise<M
   };
 }
 
+/** The id the next migration of this pair gets: a digest of the two sides and how often they moved before. */
+export async function nextMigrationId(context: EngineContext, sides: Sides): Promise<string> {
+  const digest = createHash('sha256').update(inOrder(sides).map(sideKey).join()).digest('hex').slice(0, 8);
+  const counts = await Promise.all(
+    inOrder(sides).map(async (side) => migrationCount(await connectionTo(context, side))),
+  );
+  return `${digest}_${(1 + Math.max(...counts)).toString()}`;
+}
+
 export async function claimMigration(context: EngineContext, request: MoveRequest, owner: string): Promise<Migration> {
   const sides = await sidesOf(context, request);
   const source = await connectionTo(context, sides.source);
   const destination = await connectionTo(context, sides.destination);
   await installRecord(source, 'open');
   await installRecord(destination, 'closed');
-  const digest = createHash('sha256').update(inOrder(sides).map(sideKey).join()).digest('hex').slice(0, 8);
-  const generation = 1 + Math.max(await migrationCount(source), await migrationCount(destination));
   const wanted: MigrationRow = {
-    id: `${digest}_${generation.toString()}`,
+    id: await nextMigrationId(context, sides),
     owner,
     operation: null,
     database: request.source,

@@ -117,6 +117,24 @@ export const ERRORS = {
     message: 'the configuration files of node {node} still name the old side of "{database}"',
     remedy: 'Save the swapped configuration (STOP_TASK <id> SAVE), then finalize.',
   },
+  no_replication_task: {
+    sqlstate: '55000',
+    level: 'warn',
+    message: 'task {task} is not a running replication task',
+    remedy: 'See SHOW TASKS; start one with COPY_DATA or RESHARD.',
+  },
+  already_moved: {
+    sqlstate: '55000',
+    level: 'warn',
+    message: 'the traffic of "{database}" has moved already: nothing was changed',
+    remedy: 'To go back, name the reverse task: CUTOVER {task}.',
+  },
+  refused_now: {
+    sqlstate: '55000',
+    level: 'warn',
+    message: 'not now: {problem}',
+    remedy: 'See SHOW TASKS for what it is doing.',
+  },
   wrong_server: {
     sqlstate: '08004',
     level: 'error',

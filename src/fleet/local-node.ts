@@ -226,6 +226,16 @@ export class LocalNode implements FleetNode {
     if (request.saveConfig) await this.#save(state, request);
   }
 
+  /** Writes the names in force into the files, for a migration that was run without cutover_save_config. */
+  async save(database: string): Promise<void> {
+    const state = this.#state(database);
+    const { serving, peer } = state;
+    if (serving === null || peer === null) return;
+    const request = { database, peer, epoch: state.epochResolved, serving, saveConfig: true };
+    const prepared = await this.#prepareFiles(request);
+    if (prepared) await commitSwap(prepared);
+  }
+
   /** Memory first, files second: a disk that is full must not keep traffic from the side that was decided. */
   async #save(state: DatabaseState, request: SwapRequest): Promise<void> {
     try {

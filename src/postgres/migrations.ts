@@ -21,15 +21,14 @@ const COLUMNS = 'id, owner, operation, database, peer, source, destination, publ
 
 /** The migration this database belongs to, while it is not over. */
 export async function findMigration(connection: Connection): Promise<MigrationRow | null> {
-  const present = await connection.query<{ present: boolean }>(
-    `SELECT to_regclass('cutover.migration') IS NOT NULL AS present`,
-  );
-  if (present.rows[0]?.present !== true) return null;
+  if (!(await hasMigrations(connection))) return null;
   const { rows } = await connection.query<MigrationRow>(`SELECT ${COLUMNS} FROM cutover.migration WHERE active`);
   return rows[0] ?? null;
 }
 
+/** How many migrations of this database are over; 0 where there is no record. */
 export async function migrationCount(connection: Connection): Promise<number> {
+  if (!(await hasMigrations(connection))) return 0;
   const { rows } = await connection.query<{ n: number }>(
     'SELECT count(*)::int AS n FROM cutover.migration WHERE NOT active',
   );
@@ -88,4 +87,11 @@ export async function releaseOperation(connection: Connection, id: string, opera
     id,
     operation,
   ]);
+}
+
+async function hasMigrations(connection: Connection): Promise<boolean> {
+  const { rows } = await connection.query<{ present: boolean }>(
+    `SELECT to_regclass('cutover.migration') IS NOT NULL AS present`,
+  );
+  return rows[0]?.present === true;
 }

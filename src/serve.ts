@@ -1,0 +1,191 @@
+/** One task: put a process together: proxy, node, admin database and, unless it runs apart, the worker. */
+import type { Client } from '@temporalio/client';
+import type { EngineContext } from '../activities/context.js';
+import { createAdmin } from './admin/admin.js';
+import type { Config } from './config/config.js';
+import { loadConfig, type ConfigFiles } from './config/load.js';
+import { finishSwap } from './config/save.js';
+import { messageOf } from './errors/errors.js';
+import { LocalNode } from './fleet/local-node.js';
+import { Connections } from './postgres/connections.js';
+import type { Proxy } from './proxy/contract.js';
+import type { Logger } from './proxy/logger.js';
+import { startProxy } from './proxy/proxy.js';
+import { temporalClient } from './temporal/connection.js';
+import { Tasks } from './temporal/tasks.js';
+import { isRunning, startWorker, type RunningWorker } from './temporal/worker.js';
+
+export interface ServeOptions {
+  readonly files: ConfigFiles;
+  /** the worker runs in this process; false: `cutover worker` runs apart */
+  readonly worker: boolean;
+  /** where an embedded Temporal listens; wins over file and environment */
+  readonly temporalAddress?: string;
+  readonly logger: Logger;
+  /** called by SHUTDOWN on the admin database */
+  readonly onShutdown?: () => void;
+  readonly onStep?: EngineContext['onStep'];
+}
+
+export interface Served {
+  readonly proxy: Proxy;
+  readonly node: LocalNode;
+  readonly address: { readonly host: string; readonly port: number };
+  /** resolves once the worker runs; stays pending while Temporal cannot be reached */
+  readonly workerReady: Promise<void>;
+  reload(): Promise<void>;
+  close(graceMs?: number): Promise<void>;
+}
+
+const RETRY_MS = 2_000;
+
+/** Starts serving. Traffic needs neither Temporal nor a record: both may come later. */
+export async function serve(options: ServeOptions): Promise<Served> {
+  const { files, logger } = options;
+  await finishSwap(files);
+  const load = (): Config => withTemporal(loadConfig(files), options.temporalAddress);
+  const config = load();
+  for (const warning of config.warnings) logger.warn({}, warning);
+  const temporal = new TemporalLink(config, options);
+  // The admin database and the node are reached through the proxy, and reach it: the two references close the circle.
+  const late: { node?: LocalNode; admin?: ReturnType<typeof createAdmin> } = {};
+  const proxy = await startProxy({
+    config,
+    logger,
+    hooks: {
+      onFenceRefusal: async (database) => {
+        await late.node?.onFenceRefusal(database);
+      },
+    },
+    admin: { execute: (statement) => must(late.admin).execute(statement) },
+  });
+  const node = new LocalNode('local', proxy, logger);
+  late.node = node;
+  const reload = async (): Promise<void> => {
+    await node.reload(load());
+  };
+  const tasks = new Tasks({ proxy, node, client: () => temporal.client() });
+  late.admin = createAdmin({
+    proxy,
+    node,
+    tasks,
+    reload,
+    shutdown: () => {
+      options.onShutdown?.();
+      return Promise.resolve();
+    },
+  });
+  await recoverFirst(node, proxy, logger);
+  if (options.worker) temporal.runWorker(engineContext(proxy, node, temporal, options.onStep));
+  return {
+    proxy,
+    node,
+    address: proxy.address,
+    workerReady: temporal.workerReady,
+    reload,
+    close: async (graceMs = config.general.shutdownTimeoutMs) => {
+      await temporal.close();
+      await proxy.close(graceMs);
+      await node.close();
+      await tasks.close();
+    },
+  };
+}
+
+/** Nobody is served before the record was asked: a file that was never saved may name the wrong side. */
+async function recoverFirst(node: LocalNode, proxy: Proxy, logger: Logger): Promise<void> {
+  const names = node.directory.names;
+  for (const name of names) proxy.gate(name).close('recovery');
+  try {
+    await node.recover();
+  } catch (error) {
+    logger.warn({ problem: messageOf(error) }, 'the record could not be read at the start');
+  } finally {
+    for (const name of names) proxy.gate(name).open('recovery');
+  }
+}
+
+function engineContext(
+  proxy: Proxy,
+  node: LocalNode,
+  temporal: TemporalLink,
+  onStep: EngineContext['onStep'] | undefined,
+): EngineContext {
+  return {
+    config: () => proxy.config,
+    directory: node.directory,
+    connections: new Connections({ applicationName: 'cutover engine' }),
+    nodes: [node],
+    isRunning: async (workflowId) => isRunning(await temporal.client(), workflowId),
+    onStep: onStep ?? (() => undefined),
+  };
+}
+
+/** The process's two connections to Temporal, made when they are first needed and again after a failure. */
+class TemporalLink {
+  readonly #config: Config;
+  readonly #logger: Logger;
+  readonly #ready: { resolve: () => void; promise: Promise<void> };
+  #client: Promise<Client> | null = null;
+  #worker: RunningWorker | null = null;
+  #context: EngineContext | null = null;
+  #closed = false;
+
+  constructor(config: Config, options: ServeOptions) {
+    this.#config = config;
+    this.#logger = options.logger;
+    let resolve: () => void = () => undefined;
+    const promise = new Promise<void>((done) => {
+      resolve = done;
+    });
+    this.#ready = { resolve, promise };
+  }
+
+  get workerReady(): Promise<void> {
+    return this.#ready.promise;
+  }
+
+  client(): Promise<Client> {
+    this.#client ??= temporalClient(this.#config.temporal).catch((error: unknown) => {
+      this.#client = null;
+      throw error;
+    });
+    return this.#client;
+  }
+
+  /** Tries until Temporal answers, and starts again when the worker fails: traffic goes on meanwhile. */
+  runWorker(context: EngineContext): void {
+    this.#context = context;
+    void this.#keepWorker(context);
+  }
+
+  async #keepWorker(context: EngineContext): Promise<void> {
+    while (!this.#closed) {
+      try {
+        this.#worker = await startWorker(this.#config.temporal, context);
+        this.#logger.info({}, 'the worker runs');
+        this.#ready.resolve();
+        await this.#worker.ended;
+      } catch (error) {
+        this.#logger.warn({ problem: messageOf(error) }, 'no worker: moves wait, traffic goes on');
+      }
+      if (!this.#closed) await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#worker?.stop();
+    await this.#context?.connections.close();
+    await (await this.#client?.catch(() => null))?.connection.close();
+  }
+}
+
+function withTemporal(config: Config, address: string | undefined): Config {
+  return address === undefined ? config : { ...config, temporal: { ...config.temporal, address } };
+}
+
+function must<T>(value: T | undefined): T {
+  if (value === undefined) throw new Error('the admin database is not ready yet');
+  return value;
+}

@@ -1,0 +1,180 @@
+/**
+ * One task: list the tasks of an installation, from Temporal while it remembers and from the record after that.
+ *
+ * A task is a workflow. Its number is the second it started in, counted from 2026: stable on every node, with no register
+ * to keep, whoever started it. Two in one second: the later one takes the next free number.
+ */
+import type { Client } from '@temporalio/client';
+import type { TaskEvent, TaskEventType } from '../cutover/contract.js';
+import { evolveTask, initialTask, TASK_KINDS, type TaskKind, type TaskState } from '../cutover/task.js';
+import type { Connection } from '../postgres/connection.js';
+
+const EPOCH_MS = Date.UTC(2026, 0, 1);
+const LIST_MAX = 500;
+
+/** One workflow as an operator sees it. */
+export interface Task {
+  readonly id: number;
+  readonly workflowId: string;
+  readonly parentWorkflowId: string | null;
+  readonly state: TaskState;
+  readonly startedAt: Date;
+  readonly updatedAt: Date;
+  readonly running: boolean;
+  /** Temporal still knows it: it can be told to do something */
+  readonly reachable: boolean;
+}
+
+interface Found {
+  readonly workflowId: string;
+  readonly parentWorkflowId: string | null;
+  readonly kind: TaskKind;
+  readonly startedAt: Date;
+  readonly closedAt: Date | null;
+  readonly status: string;
+}
+
+const KIND_OF_TYPE: Readonly<Record<string, TaskKind>> = {
+  reshard: 'reshard',
+  replicate: 'replication',
+  cutover: 'cutover',
+  schemaSync: 'schema_sync',
+};
+
+/** Everything known, oldest first. `records` are connections to the sides whose record holds events. */
+export async function listTasks(
+  client: Client | null,
+  taskQueue: string,
+  records: readonly Connection[],
+): Promise<readonly Task[]> {
+  const found = client ? await fromTemporal(client, taskQueue) : new Map<string, Found>();
+  const stories = await fromRecord(records);
+  const ids = new Set([...found.keys(), ...stories.keys()]);
+  const tasks: Omit<Task, 'id'>[] = [];
+  for (const workflowId of ids) {
+    const entry = found.get(workflowId);
+    const events = entry && client ? await eventsOf(client, entry, stories.get(workflowId)) : stories.get(workflowId);
+    tasks.push(toTask(workflowId, entry ?? null, events ?? []));
+  }
+  return numbered(tasks);
+}
+
+function numbered(tasks: readonly Omit<Task, 'id'>[]): readonly Task[] {
+  const sorted = [...tasks].sort(
+    (a, b) => a.startedAt.getTime() - b.startedAt.getTime() || (a.workflowId < b.workflowId ? -1 : 1),
+  );
+  let last = 0;
+  return sorted.map((task) => {
+    last = Math.max(last + 1, taskNumber(task.startedAt));
+    return { ...task, id: last };
+  });
+}
+
+export function taskNumber(startedAt: Date): number {
+  return Math.max(1, Math.floor((startedAt.getTime() - EPOCH_MS) / 1000));
+}
+
+async function fromTemporal(client: Client, taskQueue: string): Promise<Map<string, Found>> {
+  const found = new Map<string, Found>();
+  const types = Object.keys(KIND_OF_TYPE)
+    .map((t) => `'${t}'`)
+    .join(', ');
+  const query = `TaskQueue = '${taskQueue}' AND WorkflowType IN (${types})`;
+  let seen = 0;
+  for await (const info of client.workflow.list({ query })) {
+    if (++seen > LIST_MAX) break;
+    const kind = KIND_OF_TYPE[info.type];
+    const earlier = found.get(info.workflowId);
+    if (kind === undefined) continue;
+    // A workflow that continued as new is listed once for each run: the first start, the last end.
+    const startedAt = earlier && earlier.startedAt < info.startTime ? earlier.startedAt : info.startTime;
+    const newest =
+      !earlier || (earlier.closedAt !== null && earlier.startedAt < info.startTime) || info.closeTime === undefined;
+    found.set(info.workflowId, {
+      workflowId: info.workflowId,
+      parentWorkflowId: info.parentExecution?.workflowId ?? null,
+      kind,
+      startedAt,
+      closedAt: newest ? (info.closeTime ?? null) : earlier.closedAt,
+      status: newest ? info.status.name : earlier.status,
+    });
+  }
+  return found;
+}
+
+/** A running workflow answers from memory; an ended one is read from the record, else asked too. */
+async function eventsOf(
+  client: Client,
+  entry: Found,
+  recorded: readonly TaskEvent[] | undefined,
+): Promise<readonly TaskEvent[]> {
+  const whole = recorded?.some((e) => ['TaskFinished', 'TaskFailed', 'TaskCancelled'].includes(e.type)) === true;
+  if (whole) return recorded ?? [];
+  try {
+    return await client.workflow.getHandle(entry.workflowId).query<readonly TaskEvent[]>('events');
+  } catch {
+    // No worker runs, or the history is gone: what the record has is the best there is.
+    return recorded ?? [];
+  }
+}
+
+async function fromRecord(records: readonly Connection[]): Promise<Map<string, TaskEvent[]>> {
+  const stories = new Map<string, TaskEvent[]>();
+  for (const connection of records) {
+    const { rows } = await connection.query<{
+      stream: string;
+      sequence: number;
+      type: TaskEventType;
+      data: TaskEvent['data'];
+    }>(
+      `SELECT stream, sequence, type, data FROM cutover.event WHERE strpos(stream, '@') = 0 ORDER BY stream, sequence LIMIT 10000`,
+    );
+    for (const { stream, ...event } of rows) {
+      const story = stories.get(stream) ?? [];
+      if (!story.some((e) => e.sequence === event.sequence)) story.push(event);
+      stories.set(stream, story);
+    }
+  }
+  for (const story of stories.values()) story.sort((a, b) => a.sequence - b.sequence);
+  return stories;
+}
+
+function toTask(workflowId: string, found: Found | null, events: readonly TaskEvent[]): Omit<Task, 'id'> {
+  const folded = events.reduce(evolveTask, initialTask(found?.kind ?? kindOf(events), '', ''));
+  const at = (event: TaskEvent | undefined): Date | null => {
+    const value = event?.data['at'];
+    return typeof value === 'string' ? new Date(value) : null;
+  };
+  const startedAt = found?.startedAt ?? at(events[0]) ?? new Date(0);
+  return {
+    workflowId,
+    parentWorkflowId: found?.parentWorkflowId ?? null,
+    state: { ...folded, ...outcomeOf(found, folded) },
+    startedAt,
+    updatedAt: found?.closedAt ?? at(events.at(-1)) ?? startedAt,
+    running: found?.status === 'RUNNING',
+    reachable: found !== null,
+  };
+}
+
+/** What Temporal knows better than the story: a terminated workflow could not write its own end. */
+function outcomeOf(found: Found | null, folded: TaskState): Partial<TaskState> {
+  switch (found?.status) {
+    case undefined:
+    case 'RUNNING':
+    case 'COMPLETED':
+    case 'CONTINUED_AS_NEW':
+      return {};
+    case 'CANCELLED':
+      return { status: 'cancelled' };
+    case 'TERMINATED':
+      return { status: 'cancelled', reason: folded.reason ?? 'terminated' };
+    default:
+      return { status: 'failed' };
+  }
+}
+
+function kindOf(events: readonly TaskEvent[]): TaskKind {
+  const kind = events.find((e) => e.type === 'TaskStarted')?.data['kind'];
+  return TASK_KINDS.find((k) => k === kind) ?? 'reshard';
+}
