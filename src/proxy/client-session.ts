@@ -1,73 +1,63 @@
 /**
- * One task: serve one logged-in client: wait at the gate, borrow a server, pass messages both ways, give the server back.
+ * One task: serve one logged-in client: pass its messages to a borrowed server and the answers back, one transaction
+ * after the other.
  *
- * Phases (`#phase`), in the order they are gone through:
+ * Phases (`#phase`):
  *   idle      nothing in flight; in session mode a server may be kept
- *   gate      a message waits until the gate is open
- *   pool      the gate was passed, a server connection is waited for
- *   setup     the server gets the settings of this session
+ *   waiting   a message waits for a server (borrowing.ts: gate, pool, setup)
  *   attached  messages pass; back to idle at ReadyForQuery outside of a transaction with nothing left to answer
  *   rerouting the fence refused the batch; the hook is asked whether it may be sent anew
  *   leaving   the client is gone, what it started is brought to an end
  *   closed    nothing is left of it
- * From gate, pool, setup and rerouting the messages wait in the scanner; beyond UNREAD_BYTES_MAX they wait in the socket.
+ * While waiting and rerouting, messages are kept in the scanner; beyond UNREAD_BYTES_MAX they stay in the socket.
  */
-import type { Socket } from 'node:net';
 import { CutoverError, messageOf } from '../errors/errors.js';
-import { errorField, errorResponseOf, READY_IDLE } from '../wire/backend.js';
+import { errorResponseOf, READY_IDLE } from '../wire/backend.js';
 import { CLIENT_RULES, FRONTEND, STATUS } from '../wire/codes.js';
 import { FrameError, FrameScanner } from '../wire/frames.js';
 import { BatchRecord } from './batch-record.js';
+import { Borrowing, type BorrowingListener } from './borrowing.js';
+import { ClientChannel } from './client-channel.js';
 import { ClientStatements } from './client-statements.js';
 import { Forwarder } from './forwarder.js';
 import type { Gate, Holder } from './gate.js';
-import type { Borrower, Pool } from './pool.js';
-import type { Route } from './routes.js';
-import { SESSION_TAG, type ServerConnection, type ServerOwner } from './server-connection.js';
-import { sendCancel } from './server-cancel.js';
+import { SESSION_TAG, type ServerConnection } from './server-connection.js';
 import { SessionCounters } from './session-counters.js';
 import type { LoggedInClient, SessionContext } from './session-context.js';
-import { cannotFail, differenceSql } from './settings.js';
 import { TrackedSettings } from './tracked-settings.js';
 
 const UNREAD_BYTES_MAX = 65_536;
 const REROUTES_MAX = 3;
-const SETUPS_MAX = 3;
 /** A client that said goodbye has its last statement run to the end, as with PostgreSQL; one that vanished has less. */
 const GOODBYE_TIMEOUT_MS = 60_000;
 const VANISHED_TIMEOUT_MS = 5_000;
 
-type Phase = 'idle' | 'gate' | 'pool' | 'setup' | 'attached' | 'rerouting' | 'leaving' | 'closed';
+type Phase = 'idle' | 'waiting' | 'attached' | 'rerouting' | 'leaving' | 'closed';
 
-export class ClientSession implements ServerOwner, Borrower {
+export class ClientSession implements BorrowingListener {
   readonly id: number;
   readonly secret: Buffer;
   readonly user: string;
   readonly database: string;
   readonly counters: SessionCounters;
   readonly statements: ClientStatements;
+  readonly channel: ClientChannel;
   readonly #context: SessionContext;
   readonly #gate: Gate;
-  readonly #socket: Socket;
+  readonly #borrowing: Borrowing;
   readonly #scanner = new FrameScanner(CLIENT_RULES);
   readonly #forwarder: Forwarder;
   readonly #record = new BatchRecord();
   readonly #settings: TrackedSettings;
   #phase: Phase = 'idle';
-  #server: ServerConnection | null = null;
-  #pool: Pool | null = null;
-  #route: Route | null = null;
-  #routeVersion = -1;
-  #leaveGate: (() => void) | null = null;
+  /** bounds the leaving */
   #timer: NodeJS.Timeout | null = null;
   /** the gate closed while statements were in flight: the next ones wait for these */
   #stopped = false;
-  #clientFull = false;
-  #reading = true;
   /** messages up to the next Sync are thrown away, as PostgreSQL does after an error */
   #discarding = false;
   #reroutes = 0;
-  #setups = 0;
+  /** the proxy shuts down: no transaction after this one */
   #ending = false;
   #timedOut = false;
 
@@ -76,14 +66,29 @@ export class ClientSession implements ServerOwner, Borrower {
     this.secret = client.secret;
     this.user = client.user;
     this.database = client.database;
-    this.#socket = client.socket;
     this.#context = context;
     this.#gate = context.gate(client.database);
     this.counters = new SessionCounters(client.socket);
     this.statements = new ClientStatements(context.statements);
     this.#forwarder = new Forwarder(client.id, this.statements);
     this.#settings = new TrackedSettings(client.settings, client.parameters);
-    this.#listen(client.unread);
+    this.#borrowing = new Borrowing(client, context, this.#settings, this);
+    this.channel = new ClientChannel(client.socket, {
+      received: (chunk) => {
+        this.#scanner.feed(chunk);
+        this.#advance();
+      },
+      drained: () => {
+        this.server?.resume();
+        this.#advance();
+      },
+      gone: () => {
+        this.#leave(VANISHED_TIMEOUT_MS);
+      },
+    });
+    this.#scanner.feed(client.unread);
+    this.channel.open();
+    this.#advance();
   }
 
   get phase(): Phase {
@@ -91,7 +96,7 @@ export class ClientSession implements ServerOwner, Borrower {
   }
 
   get server(): ServerConnection | null {
-    return this.#server;
+    return this.#borrowing.server;
   }
 
   get applicationName(): string {
@@ -100,11 +105,8 @@ export class ClientSession implements ServerOwner, Borrower {
 
   /** A transaction is open, or answers are owed. An idle session that keeps its server holds nothing. */
   get holding(): boolean {
-    return this.#server !== null && !(this.#phase === 'idle' && this.#server.idle);
-  }
-
-  get inTransaction(): boolean {
-    return this.#server !== null && this.#server.transactionStatus !== STATUS.idle;
+    const { server } = this;
+    return server !== null && (this.#phase === 'attached' || this.#phase === 'leaving' || !server.idle);
   }
 
   holder(): Holder {
@@ -112,20 +114,21 @@ export class ClientSession implements ServerOwner, Borrower {
       clientId: this.id,
       user: this.user,
       application: this.applicationName,
-      serverPid: this.#server?.processId ?? 0,
+      serverPid: this.server?.processId ?? 0,
       transactionMs: this.counters.transactionMsSoFar,
     };
   }
 
   /** Asks the server to stop the statement it runs for this client; nothing happens when there is none. */
   cancel(): void {
-    const server = this.#server;
-    const pool = this.#pool;
-    if (server === null || pool === null || server.replies.empty) return;
-    server.cancelsInFlight += 1;
-    void sendCancel(server).then(() => {
-      pool.cancelArrived(server);
-    });
+    this.#borrowing.cancel();
+  }
+
+  /** Cancels the statement in flight when it has been running for longer; once for each statement. */
+  cancelAfter(limitMs: number): void {
+    if (this.#timedOut || this.counters.requestMsSoFar <= limitMs) return;
+    this.#timedOut = true;
+    this.cancel();
   }
 
   /** Ends the session with a reason; what it left unfinished is rolled back. */
@@ -140,41 +143,18 @@ export class ClientSession implements ServerOwner, Borrower {
     this.#ending = true;
   }
 
-  /** Cancels the statement in flight when it has been running for longer; once for each statement. */
-  cancelAfter(limitMs: number): void {
-    if (this.#timedOut || this.counters.requestMsSoFar <= limitMs) return;
-    this.#timedOut = true;
-    this.cancel();
-  }
-
-  /** Closes the socket at once. */
-  destroy(): void {
-    this.#socket.destroy();
-  }
-
   // ---- the client's side
 
-  #listen(unread: Buffer): void {
-    this.#socket.on('data', (chunk: Buffer) => {
-      this.counters.bytesReceived += chunk.length;
-      this.#scanner.feed(chunk);
-      this.#guarded(this.#advance);
-    });
-    this.#socket.on('drain', () => {
-      this.#clientFull = false;
-      this.#server?.resume();
-      this.#guarded(this.#advance);
-    });
-    this.#socket.on('end', () => {
-      this.#leave(VANISHED_TIMEOUT_MS);
-    });
-    this.#socket.on('close', () => {
-      this.#leave(VANISHED_TIMEOUT_MS);
-    });
-    this.#scanner.feed(unread);
-    this.#socket.resume();
-    this.#guarded(this.#advance);
+  /** Goes on with what the client has sent, as far as the phase lets it. */
+  #advance(): void {
+    this.#guarded(this.#step);
+    this.#updateReading();
   }
+
+  readonly #step = (): void => {
+    if (this.#phase === 'attached' && !this.#stopped && !this.#forwarder.full) this.#forward();
+    else if (this.#phase === 'idle' && !this.channel.full) this.#next();
+  };
 
   /** Runs a step; a client that breaks the protocol is told and closed, and nobody else notices. */
   #guarded(step: () => void): void {
@@ -190,15 +170,6 @@ export class ClientSession implements ServerOwner, Borrower {
     }
   }
 
-  /** Goes on with what the client has sent, as far as the phase lets it. */
-  readonly #advance = (): void => {
-    if (this.#phase === 'leaving' || this.#phase === 'closed') return;
-    if (this.#phase === 'attached') {
-      if (!this.#stopped && !this.#forwarder.full) this.#forward();
-    } else if (this.#phase === 'idle' && !this.#clientFull) this.#next();
-    this.#updateReading();
-  };
-
   /** Begins with the next message that needs a server. */
   #next(): void {
     const scanner = this.#scanner;
@@ -212,12 +183,16 @@ export class ClientSession implements ServerOwner, Borrower {
       } else if (this.#discarding) {
         scanner.consume();
         if (type === FRONTEND.sync) this.#discarded();
-      } else this.#begin();
+      } else {
+        this.#phase = 'waiting';
+        this.counters.waiting();
+        this.#borrowing.begin();
+      }
     }
   }
 
   #forward(): void {
-    const server = this.#server;
+    const { server } = this;
     if (server === null) return;
     const forwarder = this.#forwarder;
     const outcome = forwarder.forward(this.#scanner, server, this.#gate.closed, this.#keep);
@@ -238,25 +213,35 @@ export class ClientSession implements ServerOwner, Borrower {
 
   /** The socket is read as long as messages can pass, or are few enough to be kept. */
   #updateReading(): void {
+    if (this.#phase === 'leaving' || this.#phase === 'closed') return;
     const passing = this.#phase === 'attached' && !this.#stopped;
     const room = passing ? !this.#forwarder.full : this.#scanner.unreadBytes <= UNREAD_BYTES_MAX;
-    const reading = room && !this.#clientFull;
-    if (reading === this.#reading) return;
-    this.#reading = reading;
-    if (reading) this.#socket.resume();
-    else this.#socket.pause();
+    this.channel.read(room && !this.channel.full);
   }
 
   #say(bytes: Buffer): void {
-    this.counters.bytesSent += bytes.length;
-    if (this.#socket.write(bytes) || this.#clientFull) return;
-    this.#clientFull = true;
-    this.#server?.pause();
+    this.channel.write(bytes);
+    if (!this.channel.full) return;
+    this.server?.pause();
     this.#updateReading();
   }
 
+  #discarded(): void {
+    this.#discarding = false;
+    this.#say(READY_IDLE);
+  }
+
+  // ---- borrowing a server
+
+  obtained(server: ServerConnection): void {
+    this.#phase = 'attached';
+    this.counters.started();
+    if (this.#context.hooks !== undefined) server.watchForRefusal();
+    this.#advance();
+  }
+
   /** Answers the message at hand, or all up to the next Sync, with an error of the proxy's own. */
-  #refuse(error: CutoverError): void {
+  notObtained(error: CutoverError): void {
     const scanner = this.#scanner;
     this.counters.errors += 1;
     this.counters.waited();
@@ -267,129 +252,17 @@ export class ClientSession implements ServerOwner, Borrower {
       scanner.consume();
       this.#discarded();
     }
-    this.#guarded(this.#advance);
+    this.#advance();
   }
 
-  #discarded(): void {
-    this.#discarding = false;
-    this.#say(READY_IDLE);
+  failed(error: CutoverError): void {
+    if (this.#phase === 'leaving') this.server?.destroy();
+    else this.terminate(error);
   }
 
-  // ---- gate and pool
-
-  #begin(): void {
-    this.#phase = 'gate';
-    this.counters.waiting();
-    this.#leaveGate = this.#gate.pass(this.#passed);
-    if (this.#waitsAtGate()) this.#timer = setTimeout(this.#gateTimedOut, this.#context.gateWaitMs);
-  }
-
-  #waitsAtGate(): boolean {
-    return this.#phase === 'gate';
-  }
-
-  readonly #gateTimedOut = (): void => {
-    this.#stopWaiting();
-    const reasons = this.#gate.reasons.join(', ');
-    this.#refuse(new CutoverError('gate_timeout', { database: this.database, waitedMs: this.#context.gateWaitMs, reasons }));
-  };
-
-  #stopWaiting(): void {
-    this.#leaveGate?.();
-    this.#leaveGate = null;
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = null;
-  }
-
-  readonly #passed = (): void => {
-    if (this.#phase !== 'gate') return;
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = null;
-    this.#guarded(this.#takeServer);
-  };
-
-  readonly #takeServer = (): void => {
-    const { routes } = this.#context;
-    if (this.#routeVersion !== routes.version) {
-      this.#route = routes.of(this.user, this.database);
-      this.#routeVersion = routes.version;
-    }
-    const pool = this.#route?.pool ?? null;
-    if (pool === null) return;
-    const kept = this.#server;
-    if (kept !== null) {
-      if (this.#pool === pool && !pool.isOutdated(kept)) {
-        this.#use(kept);
-        return;
-      }
-      this.#giveBack(kept, false);
-    }
-    this.#pool = pool;
-    this.#phase = 'pool';
-    const server = pool.take(this);
-    if (server !== null) this.#attach(server);
-  };
-
-  granted(server: ServerConnection): void {
-    if (this.#gate.closed || this.#phase !== 'pool') {
-      // Back in a turn of its own: the next in line may find the gate closed just the same.
-      const pool = this.#pool;
-      queueMicrotask(() => pool?.giveBack(server, true));
-      if (this.#phase === 'pool') this.#begin();
-      return;
-    }
-    this.#guarded(() => {
-      this.#attach(server);
-    });
-    this.#updateReading();
-  }
-
-  denied(error: CutoverError): void {
-    if (this.#phase === 'pool') this.#refuse(error);
-  }
-
-  sentAway(): void {
-    if (this.#phase === 'pool') this.#begin();
-  }
-
-  #attach(server: ServerConnection): void {
-    server.owner = this;
-    server.changedParameters.clear();
-    this.#server = server;
-    this.#use(server);
-  }
-
-  /** Brings the server's settings to those of this session, then passes what waits. */
-  #use(server: ServerConnection): void {
-    const wanted = this.#settings.current;
-    if (server.settings?.key === wanted.key) {
-      this.#tellNews(server);
-      this.#start(server);
-      return;
-    }
-    const waits = !cannotFail(server.settings, wanted);
-    server.setup(differenceSql(server.settings, wanted));
-    server.settings = wanted;
-    if (waits) this.#phase = 'setup';
-    else this.#start(server);
-  }
-
-  #start(server: ServerConnection): void {
-    this.#phase = 'attached';
-    this.#setups = 0;
-    this.counters.started();
-    if (this.#context.hooks !== undefined) server.watchForRefusal();
-    this.#forward();
-  }
-
-  #tellNews(server: ServerConnection): void {
-    for (const news of this.#settings.newsFrom(server)) this.#say(news);
-  }
-
-  #giveBack(server: ServerConnection, clean: boolean): void {
-    this.#server = null;
-    this.#pool?.giveBack(server, clean);
-    this.#gate.released();
+  setupDone(failure: Buffer | null): void {
+    this.#borrowing.setupDone(failure);
+    if (this.#phase === 'leaving' && this.server !== null) this.#finishLeaving(this.server);
   }
 
   // ---- the server's side
@@ -400,39 +273,15 @@ export class ClientSession implements ServerOwner, Borrower {
 
   writable(): void {
     this.#forwarder.full = false;
-    this.#guarded(this.#advance);
+    this.#advance();
   }
 
   clientNameOf(serverName: string): string | undefined {
     return this.statements.nameOf(serverName);
   }
 
-  setupDone(failure: Buffer | null): void {
-    const server = this.#server;
-    if (server === null) return;
-    if (failure !== null) {
-      server.settings = null;
-      if (this.#phase === 'leaving') server.destroy();
-      else {
-        const problem = errorField(failure, 0, failure.length, 'M') ?? 'unknown';
-        this.terminate(new CutoverError('settings_refused', { problem }));
-      }
-      return;
-    }
-    if (this.#phase === 'leaving') {
-      this.#finishLeaving(server);
-      return;
-    }
-    this.#tellNews(server);
-    if (this.#phase !== 'setup') return;
-    this.#guarded(() => {
-      this.#start(server);
-    });
-    this.#updateReading();
-  }
-
   sessionChanged(tags: number, failed: boolean): void {
-    const server = this.#server;
+    const { server } = this;
     if (server === null) return;
     if (failed) this.counters.errors += 1;
     this.#settings.noteCommands(tags, failed, server, this.#record, (name) => this.statements.textOf(name));
@@ -440,38 +289,36 @@ export class ClientSession implements ServerOwner, Borrower {
   }
 
   settled(): void {
-    const server = this.#server;
+    const { server } = this;
     if (server === null) return;
     this.statements.keep();
     this.#record.clear();
     this.#stopped = false;
     this.#timedOut = false;
     const idle = server.transactionStatus === STATUS.idle;
-    this.counters.answered(idle, this.#forwarder, this.#pool);
+    this.counters.answered(idle, this.#forwarder, this.#borrowing.pool);
     if (idle) this.#settings.commit(server);
     if (this.#phase === 'leaving') {
       this.#finishLeaving(server);
       return;
     }
-    if (idle) this.#boundary(server);
-    if (idle && this.#ending) this.terminate(new CutoverError('shutting_down'));
-    this.#guarded(this.#advance);
+    if (idle) this.#boundary();
+    this.#advance();
   }
 
   /** Between two transactions: the server goes back, unless the session keeps it. */
-  #boundary(server: ServerConnection): void {
+  #boundary(): void {
     this.#phase = 'idle';
     this.#reroutes = 0;
     this.#forwarder.full = false;
-    if (this.#route?.mode === 'session' && this.#pool?.retired === false) this.#gate.released();
-    else this.#giveBack(server, true);
+    if (this.#borrowing.keeps) this.#gate.released();
+    else this.#borrowing.giveBack();
+    if (this.#ending) this.terminate(new CutoverError('shutting_down'));
   }
 
   refused(reply: Buffer): void {
-    const server = this.#server;
     const { hooks } = this.#context;
-    if (server === null || hooks === undefined) return;
-    if (this.#phase === 'leaving' || this.#reroutes >= REROUTES_MAX || !this.#record.complete) {
+    if (hooks === undefined || this.#phase === 'leaving' || this.#reroutes >= REROUTES_MAX || !this.#record.complete) {
       this.deliver(reply);
       this.settled();
       return;
@@ -483,43 +330,32 @@ export class ClientSession implements ServerOwner, Borrower {
     this.#phase = 'rerouting';
     this.#stopped = false;
     this.#forwarder.full = false;
-    this.#giveBack(server, this.#route?.mode !== 'session');
+    this.#borrowing.giveBack();
     hooks.onFenceRefusal(this.database).then(
       () => {
-        this.#sendAnew(batch);
+        if (this.#phase === 'rerouting') this.#scanner.unshift(batch);
+        this.#afterRefusal();
       },
       (error: unknown) => {
         this.#context.logger.warn({ client: this.id, database: this.database }, `not routed anew: ${messageOf(error)}`);
-        this.#answerRefusal(reply);
+        if (this.#phase === 'rerouting') this.#say(reply);
+        this.#afterRefusal();
       },
     );
   }
 
-  #sendAnew(batch: Buffer): void {
+  #afterRefusal(): void {
     if (this.#phase !== 'rerouting') return;
     this.#phase = 'idle';
-    this.#scanner.unshift(batch);
-    this.#guarded(this.#advance);
-  }
-
-  #answerRefusal(reply: Buffer): void {
-    if (this.#phase !== 'rerouting') return;
-    this.#phase = 'idle';
-    this.#say(reply);
-    this.#guarded(this.#advance);
+    this.#advance();
   }
 
   lost(): void {
-    const server = this.#server;
-    this.#server = null;
-    const before = this.#phase;
-    if (before === 'leaving') this.#close();
-    else if (before === 'setup' && this.#setups < SETUPS_MAX) {
-      // Nothing of the client's was sent yet, so another server does as well.
-      this.#setups += 1;
-      this.#begin();
-    } else if (before === 'setup' || before === 'attached') {
-      if (server?.saidWhy !== true) this.#say(errorResponseOf(new CutoverError('server_lost', { database: this.database }), 'FATAL'));
+    const told = this.server?.saidWhy === true;
+    const retried = this.#borrowing.lost();
+    if (this.#phase === 'leaving') this.#close();
+    else if (!retried && (this.#phase === 'waiting' ? this.#borrowing.step === 'setup' : this.#phase === 'attached')) {
+      if (!told) this.#say(errorResponseOf(new CutoverError('server_lost', { database: this.database }), 'FATAL'));
       this.#leave(VANISHED_TIMEOUT_MS);
     }
     this.#gate.released();
@@ -530,14 +366,10 @@ export class ClientSession implements ServerOwner, Borrower {
   /** The client is gone or said goodbye: nothing more is read or answered; what runs is brought to an end. */
   #leave(timeoutMs: number): void {
     if (this.#phase === 'leaving' || this.#phase === 'closed') return;
-    const waited = this.#phase;
     this.#phase = 'leaving';
-    this.#stopWaiting();
-    if (waited === 'pool') this.#pool?.forget(this);
-    this.#socket.removeAllListeners('data');
-    this.#socket.resume();
-    this.#socket.end();
-    const server = this.#server;
+    this.#borrowing.leave();
+    this.channel.leave();
+    const { server } = this;
     if (server === null) {
       this.#close();
       return;
@@ -550,27 +382,25 @@ export class ClientSession implements ServerOwner, Borrower {
 
   readonly #leftTooLong = (): void => {
     this.cancel();
-    this.#server?.destroy();
+    this.server?.destroy();
   };
 
-  /** Nothing is in flight: an open transaction is rolled back, then the server goes back. */
+  /** When nothing is in flight, an open transaction is rolled back, then the server goes back. */
   #finishLeaving(server: ServerConnection): void {
+    if (!server.replies.empty) return;
     if (server.idle) {
-      this.#giveBack(server, this.#route?.mode !== 'session');
+      this.#borrowing.giveBack();
       this.#close();
       return;
     }
-    if (!server.replies.empty) return;
     this.#timer ??= setTimeout(this.#leftTooLong, VANISHED_TIMEOUT_MS);
     server.setup('ROLLBACK');
   }
 
   #close(): void {
     this.#phase = 'closed';
-    this.#stopWaiting();
+    if (this.#timer !== null) clearTimeout(this.#timer);
     this.statements.clear();
-    // Whoever does not take its last bytes in time loses them.
-    this.#socket.setTimeout(VANISHED_TIMEOUT_MS, () => this.#socket.destroy());
     this.#context.forget(this);
   }
 }

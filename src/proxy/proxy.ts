@@ -162,7 +162,7 @@ class RunningProxy implements Proxy, SessionContext {
     await this.#sessionsEnded(graceMs);
     for (const session of this.#sessions.values()) session.terminate(new CutoverError('shutting_down'));
     for (const pool of this.routes.allPools) pool.destroy();
-    for (const session of this.#sessions.values()) session.destroy();
+    for (const session of this.#sessions.values()) session.channel.destroy();
     for (const socket of this.#others) socket.destroy();
     await closed;
   }

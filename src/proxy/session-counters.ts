@@ -12,8 +12,6 @@ export class SessionCounters {
   waitMs = 0;
   queryMs = 0;
   transactionMs = 0;
-  bytesReceived = 0;
-  bytesSent = 0;
   errors = 0;
   #waitingSince = 0;
   #transactionSince = 0;

@@ -4,9 +4,7 @@ import type { ClientStatus, PoolStats, PoolStatus, ServerStatus } from './contra
 import type { Pool } from './pool.js';
 import type { ServerConnection } from './server-connection.js';
 
-type ServerState = ServerStatus['state'];
-
-function stateOf(server: ServerConnection): ServerState {
+function stateOf(server: ServerConnection): 'idle' | 'active' | 'idle in transaction' {
   if (!server.replies.empty) return 'active';
   return server.idle ? 'idle' : 'idle in transaction';
 }
@@ -84,8 +82,8 @@ export function clientStatus(session: ClientSession): ClientStatus {
     waitMs: counters.waitMs,
     queryMs: counters.queryMs,
     transactionMs: counters.transactionMs,
-    bytesReceived: counters.bytesReceived,
-    bytesSent: counters.bytesSent,
+    bytesReceived: session.channel.bytesReceived,
+    bytesSent: session.channel.bytesSent,
     errors: counters.errors,
     applicationName: session.applicationName,
     preparedStatements: session.statements.count,
@@ -94,7 +92,7 @@ export function clientStatus(session: ClientSession): ClientStatus {
 
 function clientState(session: ClientSession): ClientStatus['state'] {
   const { phase, server } = session;
-  if (phase === 'gate' || phase === 'pool' || phase === 'rerouting') return 'waiting';
+  if (phase === 'waiting' || phase === 'rerouting') return 'waiting';
   if (server === null || phase === 'idle') return 'idle';
-  return server.replies.empty && session.inTransaction ? 'idle in transaction' : 'active';
+  return stateOf(server);
 }

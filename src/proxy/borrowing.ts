@@ -1,0 +1,209 @@
+/**
+ * One task: get one session a server for its next transaction, and give it back: gate, route, pool, settings.
+ *
+ * Steps, in order: `none` (no server, or one that is kept or in use), `gate` (waits until it is open), `pool` (waits for a
+ * connection), `setup` (the server gets the settings of the session), and `none` again.
+ */
+import { CutoverError } from '../errors/errors.js';
+import { errorField } from '../wire/backend.js';
+import type { Gate } from './gate.js';
+import { GateWait } from './gate-wait.js';
+import type { Borrower, Pool } from './pool.js';
+import { sendCancel } from './server-cancel.js';
+import type { ServerConnection, ServerOwner } from './server-connection.js';
+import type { Route } from './routes.js';
+import type { SessionContext } from './session-context.js';
+import { cannotFail, differenceSql } from './settings.js';
+import type { TrackedSettings } from './tracked-settings.js';
+
+/** Servers tried when one is lost before anything of the client's was sent to it. */
+const SETUPS_MAX = 3;
+
+export interface BorrowingListener extends ServerOwner {
+  /** The server is the session's and has its settings. */
+  obtained(server: ServerConnection): void;
+  /** No server for this batch; the session goes on. */
+  notObtained(error: CutoverError): void;
+  /** The session cannot go on. */
+  failed(error: CutoverError): void;
+}
+
+export type Step = 'none' | 'gate' | 'pool' | 'setup';
+
+export class Borrowing implements Borrower {
+  /** held now; in session mode also between transactions */
+  server: ServerConnection | null = null;
+  pool: Pool | null = null;
+  step: Step = 'none';
+  readonly #user: string;
+  readonly #database: string;
+  readonly #context: SessionContext;
+  readonly #gate: Gate;
+  readonly #wait: GateWait;
+  readonly #settings: TrackedSettings;
+  readonly #listener: BorrowingListener;
+  #route: Route | null = null;
+  #routeVersion = -1;
+  #setups = 0;
+
+  constructor(
+    client: { readonly user: string; readonly database: string },
+    context: SessionContext,
+    settings: TrackedSettings,
+    listener: BorrowingListener,
+  ) {
+    this.#user = client.user;
+    this.#database = client.database;
+    this.#context = context;
+    this.#gate = context.gate(client.database);
+    this.#settings = settings;
+    this.#listener = listener;
+    this.#wait = new GateWait(this.#gate, client.database, context.gateWaitMs, this.#passed, (error) => {
+      this.denied(error);
+    });
+  }
+
+  /** Server sessions are kept between transactions. */
+  get keeps(): boolean {
+    return this.#route?.mode === 'session' && this.pool?.retired === false;
+  }
+
+  /** Begins; obtained() may be called on this very call. */
+  begin(): void {
+    this.step = 'gate';
+    this.#wait.begin();
+  }
+
+  /** Takes the wait back. */
+  leave(): void {
+    this.#wait.leave();
+    if (this.step === 'pool') this.pool?.forget(this);
+    this.step = 'none';
+  }
+
+  /** Gives the server back; what it left behind is cleaned away first where sessions are not shared. */
+  giveBack(): void {
+    const { server } = this;
+    this.server = null;
+    if (server !== null) this.pool?.giveBack(server, this.#route?.mode !== 'session');
+    this.#gate.released();
+  }
+
+  /** Asks the server to stop what it runs for this session; nothing happens when it runs nothing. */
+  cancel(): void {
+    const { server, pool } = this;
+    if (server === null || pool === null || server.replies.empty) return;
+    server.cancelsInFlight += 1;
+    void sendCancel(server).then(() => {
+      pool.cancelArrived(server);
+    });
+  }
+
+  /** The server has answered the setup statement. */
+  setupDone(failure: Buffer | null): void {
+    const { server } = this;
+    if (server === null) return;
+    if (failure !== null) {
+      server.settings = null;
+      const problem = errorField(failure, 0, failure.length, 'M') ?? 'unknown';
+      this.#listener.failed(new CutoverError('settings_refused', { problem }));
+      return;
+    }
+    this.#tellNews(server);
+    if (this.step === 'setup') this.#obtained(server);
+  }
+
+  /** The server is gone. @returns true when another one is on its way, because nothing of the client's was lost */
+  lost(): boolean {
+    this.server = null;
+    if (this.step !== 'setup' || this.#setups >= SETUPS_MAX) return false;
+    this.#setups += 1;
+    this.begin();
+    return true;
+  }
+
+  granted(server: ServerConnection): void {
+    if (this.#gate.closed || this.step !== 'pool') {
+      // Back in a turn of its own: the next in line may find the gate closed just the same.
+      const { pool } = this;
+      queueMicrotask(() => pool?.giveBack(server, true));
+      if (this.step === 'pool') this.begin();
+      return;
+    }
+    this.#attach(server);
+  }
+
+  denied(error: CutoverError): void {
+    this.step = 'none';
+    this.#listener.notObtained(error);
+  }
+
+  sentAway(): void {
+    this.begin();
+  }
+
+  readonly #passed = (): void => {
+    let route: Route;
+    try {
+      route = this.#currentRoute();
+    } catch (error) {
+      if (!(error instanceof CutoverError)) throw error;
+      this.step = 'none';
+      this.#listener.failed(error);
+      return;
+    }
+    const { pool } = route;
+    if (this.server !== null) {
+      if (this.pool === pool && !pool.isOutdated(this.server)) {
+        this.#prepare(this.server);
+        return;
+      }
+      this.giveBack();
+    }
+    this.#route = route;
+    this.pool = pool;
+    this.step = 'pool';
+    const server = pool.take(this);
+    if (server !== null) this.#attach(server);
+  };
+
+  #currentRoute(): Route {
+    const { routes } = this.#context;
+    if (this.#route !== null && this.#routeVersion === routes.version) return this.#route;
+    const route = routes.of(this.#user, this.#database);
+    this.#routeVersion = routes.version;
+    return route;
+  }
+
+  #attach(server: ServerConnection): void {
+    server.owner = this.#listener;
+    server.changedParameters.clear();
+    this.server = server;
+    this.#prepare(server);
+  }
+
+  /** Brings the server's settings to those of the session. */
+  #prepare(server: ServerConnection): void {
+    const wanted = this.#settings.current;
+    if (server.settings?.key === wanted.key) {
+      this.#tellNews(server);
+      this.#obtained(server);
+      return;
+    }
+    const waits = !cannotFail(server.settings, wanted);
+    server.setup(differenceSql(server.settings, wanted));
+    server.settings = wanted;
+    if (waits) this.step = 'setup';
+    else this.#obtained(server);
+  }
+
+  #obtained(server: ServerConnection): void {
+    this.step = 'none';
+    this.#setups = 0;
+    this.#listener.obtained(server);
+  }
+
+  #tellNews(server: ServerConnection): void {
+    for (const news of this.#settings.newsFrom(server)) this.#listener.deliver(news);
+  }
+}

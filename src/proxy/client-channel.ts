@@ -1,0 +1,71 @@
+/** One task: write to a client's socket and know when it has enough; read from it only while that is wanted. */
+import type { Socket } from 'node:net';
+
+/** What a channel tells its session. */
+export interface ChannelListener {
+  received(chunk: Buffer): void;
+  /** the client has taken enough: it may be written to again */
+  drained(): void;
+  /** the client closed its side, or the connection broke; may be called twice */
+  gone(): void;
+}
+
+/** Whoever does not take its last bytes in this time loses them. */
+const FAREWELL_TIMEOUT_MS = 5_000;
+
+export class ClientChannel {
+  /** more was written than the client has read */
+  full = false;
+  bytesReceived = 0;
+  bytesSent = 0;
+  readonly #socket: Socket;
+  #reading = true;
+
+  constructor(socket: Socket, listener: ChannelListener) {
+    this.#socket = socket;
+    socket.on('data', (chunk: Buffer) => {
+      this.bytesReceived += chunk.length;
+      listener.received(chunk);
+    });
+    socket.on('drain', () => {
+      this.full = false;
+      listener.drained();
+    });
+    socket.on('end', () => {
+      listener.gone();
+    });
+    socket.on('close', () => {
+      listener.gone();
+    });
+  }
+
+  /** To be called once the session is ready for what the client sends. */
+  open(): void {
+    this.#socket.resume();
+  }
+
+  write(bytes: Buffer): void {
+    this.bytesSent += bytes.length;
+    if (!this.#socket.write(bytes)) this.full = true;
+  }
+
+  /** Reads on, or leaves what comes in the socket. */
+  read(wanted: boolean): void {
+    if (wanted === this.#reading) return;
+    this.#reading = wanted;
+    if (wanted) this.#socket.resume();
+    else this.#socket.pause();
+  }
+
+  /** Hears nothing more from the client, and closes once it has taken what was written. */
+  leave(): void {
+    this.#socket.removeAllListeners('data');
+    this.#socket.resume();
+    this.#socket.end();
+    this.#socket.setTimeout(FAREWELL_TIMEOUT_MS, () => this.#socket.destroy());
+  }
+
+  destroy(): void {
+    this.#socket.destroy();
+  }
+}

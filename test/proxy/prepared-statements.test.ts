@@ -1,0 +1,96 @@
+/** One task: named prepared statements work on whichever server a client gets. */
+import { expect, test } from 'vitest';
+import type { Proxy } from '../../src/proxy/contract.js';
+import { freshDatabase, useClusters } from '../support/clusters.js';
+import { clientOf, configFor, proxyFor } from './support.js';
+
+const clusters = useClusters({ old: { major: 15 }, new: { major: 18 } });
+
+async function start(general: { defaultPoolSize?: number; preparedStatementsLimit?: number } = {}): Promise<Proxy> {
+  const databaseName = await freshDatabase(clusters.old);
+  return proxyFor({ config: configFor([{ name: 'prod', cluster: clusters.old, databaseName }], { general }) });
+}
+
+test('a statement prepared on one server is prepared again on the next one', async () => {
+  const proxy = await start({ defaultPoolSize: 2 });
+  const client = await clientOf(proxy, 'prod');
+  const other = await clientOf(proxy, 'prod');
+  const statement = { name: 'pid', text: 'SELECT pg_backend_pid() AS pid' };
+  const first = await client.query<{ pid: number }>(statement);
+  await other.query('BEGIN');
+  const { rows } = await other.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
+  expect(rows[0]?.pid).toBe(first.rows[0]?.pid);
+  const second = await client.query<{ pid: number }>(statement);
+  expect(second.rows[0]?.pid).not.toBe(first.rows[0]?.pid);
+  await other.query('COMMIT');
+});
+
+test('more statements than a server may hold all work, and the server stays below the limit', async () => {
+  const proxy = await start({ defaultPoolSize: 1, preparedStatementsLimit: 3 });
+  const client = await clientOf(proxy, 'prod');
+  for (const turn of [1, 2, 3]) {
+    for (let n = 0; n < 8; n += 1) {
+      const { rows } = await client.query({ name: `s${n.toString()}`, text: `SELECT ${n.toString()} + $1::int AS sum`, values: [turn] });
+      expect(rows).toEqual([{ sum: n + turn }]);
+    }
+  }
+  const { rows } = await client.query<{ n: number }>('SELECT count(*)::int AS n FROM pg_prepared_statements');
+  expect(rows[0]?.n).toBeLessThanOrEqual(3);
+});
+
+test('a statement whose result type changed fails once and works when prepared anew', async () => {
+  const proxy = await start({ defaultPoolSize: 1 });
+  const client = await clientOf(proxy, 'prod');
+  await client.query('CREATE TABLE shape (a int); INSERT INTO shape VALUES (1)');
+  const statement = { name: 'all', text: 'SELECT * FROM shape' };
+  await client.query(statement);
+  await client.query('ALTER TABLE shape ADD b int DEFAULT 2');
+  await expect(client.query(statement)).rejects.toMatchObject({ code: '0A000' });
+  const fresh = await clientOf(proxy, 'prod');
+  expect((await fresh.query(statement)).rows).toEqual([{ a: 1, b: 2 }]);
+});
+
+test('DISCARD ALL and DEALLOCATE ALL of one client leave the others their statements', async () => {
+  const proxy = await start({ defaultPoolSize: 1 });
+  const [client, other] = await Promise.all([clientOf(proxy, 'prod'), clientOf(proxy, 'prod')]);
+  const statement = { name: 'one', text: 'SELECT 1 AS one' };
+  await client.query(statement);
+  for (const command of ['DISCARD ALL', 'DEALLOCATE ALL']) {
+    await other.query(command);
+    expect((await client.query(statement)).rows).toEqual([{ one: 1 }]);
+  }
+});
+
+test('a statement that cannot be prepared fails each time with the server\'s own error', async () => {
+  const proxy = await start();
+  const client = await clientOf(proxy, 'prod');
+  for (const turn of [1, 2]) {
+    const statement = { name: `bad${turn.toString()}`, text: 'SELECT * FROM missing' };
+    await expect(client.query(statement)).rejects.toMatchObject({ code: '42P01' });
+  }
+  await client.query('CREATE TABLE missing (a int)');
+  expect((await client.query({ name: 'bad1', text: 'SELECT * FROM missing' })).rows).toEqual([]);
+});
+
+test('statements survive the move to another cluster, and a warmed pool has them already', async () => {
+  const databaseName = await freshDatabase(clusters.old);
+  await clusters.new.createDatabase(databaseName);
+  const before = configFor([
+    { name: 'prod', cluster: clusters.old, databaseName },
+    { name: 'prod_new', cluster: clusters.new, databaseName },
+  ]);
+  const after = configFor([
+    { name: 'prod', cluster: clusters.new, databaseName },
+    { name: 'prod_new', cluster: clusters.old, databaseName },
+  ]);
+  const proxy = await proxyFor({ config: before });
+  const client = await clientOf(proxy, 'prod');
+  const statement = { name: 'version', text: "SELECT current_setting('server_version_num')::int / 10000 AS major" };
+  expect((await client.query(statement)).rows).toEqual([{ major: 15 }]);
+  await proxy.warm('prod_new', 'prod', 5_000);
+  const warmed = proxy.servers().filter((server) => server.port === clusters.new.port);
+  expect(warmed).toMatchObject([{ state: 'idle', preparedStatements: 1 }]);
+  proxy.apply(after);
+  expect((await client.query(statement)).rows).toEqual([{ major: 18 }]);
+  expect(proxy.servers().find((server) => server.port === clusters.new.port)?.remotePid).toBe(warmed[0]?.remotePid);
+});
