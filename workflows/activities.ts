@@ -1,5 +1,5 @@
 /** One task: the activities with their timeouts, their retries and a sentence each for the Temporal UI. */
-import { proxyActivities, proxyLocalActivities, type LocalActivityOptions } from '@temporalio/workflow';
+import { ActivityCancellationType, proxyActivities, proxyLocalActivities, type LocalActivityOptions } from '@temporalio/workflow';
 import type { Activities, PauseActivities } from '../src/cutover/activities.js';
 import type { EpochPlan, Migration } from '../src/cutover/contract.js';
 
@@ -44,6 +44,8 @@ export const long = (summary: string): Activities =>
   proxyActivities<Activities>({
     summary,
     startToCloseTimeout: '30 days',
+    // What comes after a cancel must not meet an activity that still runs: a moment could begin an epoch nobody wants.
+    cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     heartbeatTimeout: '10s',
     retry: RETRY,
   });

@@ -16,7 +16,7 @@ export interface RunningWorker {
 }
 
 /** How long a stopping worker waits for its activities; the pause ends in less, copies resume elsewhere. */
-const SHUTDOWN_GRACE = '10s';
+const SHUTDOWN_GRACE = '3s';
 
 /**
  * Starts a worker on the task queue of the configuration.

@@ -65,15 +65,15 @@ export class Pair {
     this.migration = migration as Migration;
   }
 
-  static async start(options: PairOptions): Promise<Pair> {
+  /** Two clusters and a proxy in front; nothing of a migration yet, and no schema at the destination. */
+  static async bare(options: PairOptions): Promise<Pair> {
     const [source, destination] = await Promise.all([
       startCluster({ major: options.source }),
       startCluster({ major: options.destination }),
     ]);
-    for (const cluster of [source, destination]) {
-      await cluster.createDatabase('app');
-      await cluster.query('app', SCHEMA);
-    }
+    await source.createDatabase('app');
+    await destination.createDatabase('app');
+    await source.query('app', SCHEMA);
     await source.query('app', `INSERT INTO public.item (name) SELECT 'old ' || i FROM generate_series(1, 100) i`);
     // The node is what the proxy asks after a refusal; the proxy is what the node steers.
     const holder: { node?: LocalNode } = {};
@@ -84,10 +84,15 @@ export class Pair {
     const node = new LocalNode('test', proxy, SILENT);
     holder.node = node;
     await node.recover();
-    const unclaimed = new Pair(source, destination, proxy, node, null);
-    const { context } = unclaimed;
-    const migration = await claimMigration(context, { source: 'prod', destination: 'prod_new' }, 'test');
-    const pair = Object.assign(unclaimed, { migration });
+    return new Pair(source, destination, proxy, node, null);
+  }
+
+  /** A pair whose streams run both ways and whose fences are armed: ready for a pause. */
+  static async start(options: PairOptions): Promise<Pair> {
+    const bare = await Pair.bare(options);
+    await bare.destination.query('app', SCHEMA);
+    const migration = await claimMigration(bare.context, { source: 'prod', destination: 'prod_new' }, 'test');
+    const pair = Object.assign(bare, { migration });
     await pair.#stream();
     return pair;
   }
