@@ -33,15 +33,22 @@ export async function runBuiltinDump(endpoint: Endpoint, args: readonly string[]
   }
 }
 
-function conversation(worker: Worker, connection: RawConnection, signal: Int32Array, limits: DumpLimits): Promise<string> {
+function conversation(
+  worker: Worker,
+  connection: RawConnection,
+  signal: Int32Array,
+  limits: DumpLimits,
+): Promise<string> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
       reject(new Error(`pg_dump did not end within ${limits.deadlineMs.toString()} ms`));
     }, limits.deadlineMs);
-    const settled = <T>(how: (value: T) => void) => (value: T): void => {
-      clearTimeout(timer);
-      how(value);
-    };
+    const settled =
+      <T>(how: (value: T) => void) =>
+      (value: T): void => {
+        clearTimeout(timer);
+        how(value);
+      };
     const fail = settled(reject);
     const answer = async (messages: Uint8Array): Promise<void> => {
       const reply: ToWorker = { answer: await connection.ask(messages, limits.sizeBytesMax) };

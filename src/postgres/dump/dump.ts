@@ -11,8 +11,6 @@ export interface DumpOptions {
   readonly section?: DumpSection;
   /** schemas left out, by exact name; default `cutover` */
   readonly excludeSchemas?: readonly string[];
-  /** begin with a DROP … IF EXISTS for everything, dependents first */
-  readonly clean?: boolean;
   /** a pg_dump of the system, at least as new as the server; default the built-in one */
   readonly pgDumpPath?: string;
   readonly limits?: Partial<DumpLimits>;
@@ -25,7 +23,7 @@ const LOCK_WAIT_MS = 10_000;
 
 /**
  * The schema of the database as SQL: no rows, no publications, subscriptions or tablespaces; owners, privileges,
- * comments and extensions are in it.
+ * comments and extensions are in it. It begins with a DROP … IF EXISTS for everything: see `splitSchema`.
  *
  * Reads in one snapshot and holds ACCESS SHARE on every table until it ends. May be called again.
  *
@@ -39,7 +37,11 @@ export async function dumpSchema(endpoint: Endpoint, options: DumpOptions = {}):
       ? await runBuiltinDump(endpoint, args, limits)
       : await runSystemDump(options.pgDumpPath, endpoint, args, limits);
   } catch (cause) {
-    throw new CutoverError('schema_dump_failed', { address: addressOf(endpoint), problem: messageOf(cause) }, { cause });
+    throw new CutoverError(
+      'schema_dump_failed',
+      { address: addressOf(endpoint), problem: messageOf(cause) },
+      { cause },
+    );
   }
 }
 
@@ -48,12 +50,14 @@ function argumentsFor(options: DumpOptions): string[] {
   const excluded = options.excludeSchemas ?? ['cutover'];
   return [
     '--schema-only',
+    // The DROP statements at the head are kept with what they drop: they undo a schema that was made.
+    '--clean',
+    '--if-exists',
     '--no-publications',
     '--no-subscriptions',
     '--no-tablespaces',
     `--lock-wait-timeout=${LOCK_WAIT_MS.toString()}`,
     ...(options.section === undefined ? [] : [`--section=${options.section}`]),
-    ...(options.clean === true ? ['--clean', '--if-exists'] : []),
     ...excluded.map((name) => `--exclude-schema=${exactPattern(name)}`),
   ];
 }

@@ -13,16 +13,26 @@ const PROBLEM_CHARACTERS_MAX = 2_000;
  *
  * @throws Error with pg_dump's own words, or why it could not run
  */
-export function runSystemDump(path: string, endpoint: Endpoint, args: readonly string[], limits: DumpLimits): Promise<string> {
+export function runSystemDump(
+  path: string,
+  endpoint: Endpoint,
+  args: readonly string[],
+  limits: DumpLimits,
+): Promise<string> {
   const env: NodeJS.ProcessEnv = { PATH: process.env.PATH, LC_ALL: 'C' };
   if (endpoint.password !== undefined) env.PGPASSWORD = endpoint.password;
   const where = ['--host', endpoint.host, '--port', endpoint.port.toString(), '--username', endpoint.user];
   const options = { env, timeout: limits.deadlineMs, killSignal: 'SIGKILL', maxBuffer: limits.sizeBytesMax } as const;
   return new Promise((resolve, reject) => {
-    execFile(path, [...args, ...where, '--no-password', '--dbname', endpoint.database], options, (error, stdout, stderr) => {
-      if (!error) resolve(stdout);
-      else reject(new Error(problemOf(error, stderr, limits), { cause: error }));
-    });
+    execFile(
+      path,
+      [...args, ...where, '--no-password', '--dbname', endpoint.database],
+      options,
+      (error, stdout, stderr) => {
+        if (!error) resolve(stdout);
+        else reject(new Error(problemOf(error, stderr, limits), { cause: error }));
+      },
+    );
   });
 }
 

@@ -1,0 +1,147 @@
+/**
+ * One task: divide a dumped schema into what stands before the copy, what the copy needs, and what comes after it.
+ *
+ * pg_dump's order is kept within each part: it is the order of dependencies.
+ */
+import { invariant } from '../../errors/invariant.js';
+import { adaptText, knowsSetting } from './adapt.js';
+import { dropsByEntry } from './drops.js';
+import { IDENTIFIER, QUALIFIED } from './names.js';
+import { splitStatements, type DumpedStatement, type DumpEntry } from './statements.js';
+
+export interface Statement {
+  readonly entry: DumpEntry;
+  readonly text: string;
+  /** the settings in force at this place of the dump, by name: what `SET LOCAL` sets before the statement */
+  readonly settings: ReadonlyMap<string, string>;
+  /** what takes the object away again; null where it goes with another one, or nothing was made */
+  readonly drop: string | null;
+}
+
+export interface SchemaParts {
+  /** before the copy: everything but indexes, constraints and triggers; privileges too */
+  readonly pre: readonly Statement[];
+  /** before the copy, after `pre`: primary keys and the indexes that are a replica identity */
+  readonly primaryKeys: readonly Statement[];
+  /** after the copy: other indexes, constraints, triggers, rules, policies, statistics */
+  readonly post: readonly Statement[];
+}
+
+export interface SplitOptions {
+  /** `server_version_num` of the server the statements are for: what it does not know is left out */
+  readonly destinationVersion: number;
+}
+
+/** With the first of these begins what pg_dump calls post-data (PostgreSQL documentation, pg_dump, --section). */
+const POST_DATA_TYPES: ReadonlySet<string> = new Set([
+  'CHECK CONSTRAINT',
+  'CONSTRAINT',
+  'EVENT TRIGGER',
+  'FK CONSTRAINT',
+  'INDEX',
+  'INDEX ATTACH',
+  'POLICY',
+  'ROW SECURITY',
+  'RULE',
+  'STATISTICS',
+  'TRIGGER',
+]);
+/** pg_dump writes these last; what they name exists after `pre`. */
+const PRIVILEGE_TYPES: ReadonlySet<string> = new Set(['ACL', 'DEFAULT ACL', 'ACL LANGUAGE']);
+const LEFT_OUT_TYPES = /^(PUBLICATION|SUBSCRIPTION)\b/;
+
+const SETTING = /^SET (?<name>\w+) = (?<value>.*);$/;
+const SEARCH_PATH = /^SELECT pg_catalog\.set_config\('search_path', '', false\);$/;
+const PRIMARY_KEY = new RegExp(
+  `^ALTER TABLE (?:ONLY )?(?<table>${QUALIFIED})\\s+ADD CONSTRAINT (?<index>${IDENTIFIER}) PRIMARY KEY\\b`,
+);
+const REPLICA_IDENTITY = new RegExp(
+  `^ALTER TABLE (?:ONLY )?(?<table>${QUALIFIED}) REPLICA IDENTITY USING INDEX (?<index>${IDENTIFIER});$`,
+);
+const INDEX_ATTACH = new RegExp(`^ALTER INDEX (?<parent>${QUALIFIED}) ATTACH PARTITION (?<child>${QUALIFIED});$`);
+
+/** What Cutover itself has put on the tables of a side: the fence, and the grants of its replication roles. */
+const OWN_OBJECTS = new RegExp(
+  [
+    String.raw`^CREATE TRIGGER cutover_fence_`,
+    String.raw`^ALTER TABLE (?:ONLY )?${QUALIFIED} (?:ENABLE|DISABLE) (?:ALWAYS |REPLICA )?TRIGGER cutover_fence_`,
+    String.raw`^CREATE EVENT TRIGGER cutover_`,
+    String.raw`^ALTER EVENT TRIGGER cutover_`,
+    String.raw`^(?:GRANT|REVOKE) [^;]* (?:TO|FROM) cutover_\w+_replication(?: WITH GRANT OPTION)?;$`,
+  ].join('|'),
+);
+
+/**
+ * Divides the output of pg_dump (`dumpSchema` with both sections).
+ *
+ * Left out: publications, subscriptions, psql commands, what Cutover itself has added to the source, and settings and
+ * privileges that the destination's version does not know.
+ *
+ * @throws Error when the dump is cut off
+ */
+export function splitSchema(dump: string, options: SplitOptions): SchemaParts {
+  const statements = completed(splitStatements(dump), options.destinationVersion).filter(
+    ({ entry, text }) => !LEFT_OUT_TYPES.test(entry.type) && !OWN_OBJECTS.test(text),
+  );
+  const boundary = statements.findIndex(({ entry }) => POST_DATA_TYPES.has(entry.type));
+  const end = boundary < 0 ? statements.length : boundary;
+  const isPre = (statement: Statement, at: number): boolean => at < end || PRIVILEGE_TYPES.has(statement.entry.type);
+  const after = statements.filter((statement, at) => !isPre(statement, at));
+  const needed = entriesTheCopyNeeds(after);
+  return {
+    pre: statements.filter(isPre),
+    primaryKeys: after.filter(({ entry }) => needed.has(entry.number)),
+    post: after.filter(({ entry }) => !needed.has(entry.number)),
+  };
+}
+
+/** Gives each statement the settings before it and the DROP that undoes it; these stand alone in the dump. */
+function completed(dumped: readonly DumpedStatement[], destinationVersion: number): readonly Statement[] {
+  const drops = dropsByEntry(dumped);
+  const dropped = new Set<number>();
+  const result: Statement[] = [];
+  let settings: ReadonlyMap<string, string> = new Map();
+  for (const { entry, text } of dumped) {
+    const setting = settingIn(text);
+    if (setting && knowsSetting(destinationVersion, setting.name))
+      settings = new Map([...settings, [setting.name, setting.value]]);
+    const adapted = adaptText(text, entry, destinationVersion);
+    if (setting || entry.number === 0 || adapted === null) continue;
+    // The first statement of an entry makes the object, the others say more about it.
+    const drop = dropped.has(entry.number) ? null : (drops.get(entry.number) ?? null);
+    dropped.add(entry.number);
+    result.push({ entry, text: adapted, settings, drop });
+  }
+  return result;
+}
+
+function settingIn(text: string): { name: string; value: string } | null {
+  if (SEARCH_PATH.test(text)) return { name: 'search_path', value: "''" };
+  const groups = SETTING.exec(text)?.groups;
+  return groups?.name === undefined ? null : { name: groups.name, value: groups.value ?? '' };
+}
+
+/** The entries of primary keys and replica identities, with the attachments of their partitions' indexes. */
+function entriesTheCopyNeeds(statements: readonly Statement[]): ReadonlySet<number> {
+  const entries = new Set<number>();
+  const indexes = new Set<string>();
+  for (const { entry, text } of statements) {
+    const groups = (PRIMARY_KEY.exec(text) ?? REPLICA_IDENTITY.exec(text))?.groups;
+    if (!groups) continue;
+    invariant(groups.table !== undefined && groups.index !== undefined, 'both groups match when the whole does');
+    entries.add(entry.number);
+    indexes.add(indexBeside(groups.table, groups.index));
+  }
+  for (const { entry, text } of statements) {
+    const groups = INDEX_ATTACH.exec(text)?.groups;
+    if (groups?.parent === undefined || groups.child === undefined) continue;
+    if (indexes.has(groups.parent) && indexes.has(groups.child)) entries.add(entry.number);
+  }
+  return entries;
+}
+
+/** An index lies in its table's schema; both names stay quoted as pg_dump wrote them. */
+function indexBeside(table: string, index: string): string {
+  const schema = new RegExp(`^(${IDENTIFIER})\\.`).exec(table)?.[1];
+  return schema === undefined ? index : `${schema}.${index}`;
+}
