@@ -303,6 +303,30 @@ export const ERRORS = {
     message: 'the schema could not be made: {problem} (statement: {statement})',
     remedy: 'Correct what PostgreSQL names on the destination, or take the object out on the source, and start again.',
   },
+  admin_syntax: {
+    sqlstate: '08P01',
+    level: 'info',
+    message: 'syntax error in admin command: {problem}',
+    remedy: '{usage}',
+  },
+  not_implemented: {
+    sqlstate: '0A000',
+    level: 'info',
+    message: '{feature} is not implemented',
+    remedy: 'See docs/admin-commands.md for what is.',
+  },
+  setting_fixed: {
+    sqlstate: '55P02',
+    level: 'info',
+    message: '"{name}" cannot be set while the proxy runs',
+    remedy: 'Change it in pgdog.toml and send RELOAD.',
+  },
+  probe_failed: {
+    sqlstate: '08006',
+    level: 'info',
+    message: 'the server at {address} did not answer: {problem}',
+    remedy: 'Check address, database, role and password of the URL.',
+  },
   internal: {
     sqlstate: 'XX000',
     level: 'error',
