@@ -163,7 +163,8 @@ function schemaSync(words: Words): AdminCommand {
 
 function cutover(words: Words): AdminCommand {
   let target: CutoverTarget = null;
-  if (words.keyword(['REHEARSE']) !== null) throw new CutoverError('not_implemented', { feature: 'CUTOVER … REHEARSE' });
+  if (words.keyword(['REHEARSE']) !== null)
+    throw new CutoverError('not_implemented', { feature: 'CUTOVER … REHEARSE' });
   if (words.keyword(['DRY']) === null) {
     const text = words.optionalName();
     if (text === null) return { command: 'cutover', target, dryRun: false };

@@ -49,6 +49,11 @@ export class Gate {
     return this.#reasons.size > 0;
   }
 
+  /** sessions that hold a server for this database right now */
+  get holders(): readonly Holder[] {
+    return this.#clients.holders();
+  }
+
   /** clients that wait at this gate */
   get waitingCount(): number {
     return this.#waiting.size;

@@ -1,0 +1,94 @@
+/** One task: SHOW CONFIG, SHOW LISTS, SHOW VERSION and any other SHOW. */
+import type { Config } from '../config/config.js';
+import type { AdminResult, Proxy } from '../proxy/contract.js';
+import { bigint, table, text, type Column } from './table.js';
+
+type Setting = readonly [name: string, value: string | number | boolean | null | undefined];
+
+/** Every setting in force under its name in the files, in the units of the files; never a password. */
+export function showConfig(config: Config): AdminResult {
+  const columns: readonly Column<Setting>[] = [
+    text('name', ([name]) => name),
+    text('value', ([, value]) => String(value ?? 'default')),
+  ];
+  const settings = [...generalSettings(config), ...cutoverSettings(config), ...otherSettings(config)];
+  return table(
+    columns,
+    settings.sort(([a], [b]) => (a < b ? -1 : 1)),
+  );
+}
+
+function generalSettings({ general }: Config): Setting[] {
+  return [
+    ['host', general.host],
+    ['port', general.port],
+    ['default_pool_size', general.defaultPoolSize],
+    ['min_pool_size', general.minPoolSize],
+    ['pooler_mode', general.poolerMode],
+    ['auth_type', general.authType],
+    ['connect_timeout', general.connectTimeoutMs],
+    ['checkout_timeout', general.checkoutTimeoutMs],
+    ['idle_timeout', general.idleTimeoutMs],
+    ['client_login_timeout', general.clientLoginTimeoutMs],
+    ['server_lifetime', general.serverLifetimeMs],
+    ['shutdown_timeout', general.shutdownTimeoutMs],
+    ['query_timeout', general.queryTimeoutMs],
+    ['prepared_statements_limit', general.preparedStatementsLimit],
+  ];
+}
+
+function cutoverSettings({ cutover }: Config): Setting[] {
+  return [
+    ['cutover_traffic_stop_threshold', cutover.trafficStopThresholdBytes],
+    ['cutover_replication_lag_threshold', cutover.replicationLagThresholdBytes],
+    ['cutover_last_transaction_delay', cutover.lastTransactionDelayMs],
+    ['cutover_timeout', cutover.timeoutMs],
+    ['cutover_timeout_action', cutover.timeoutAction],
+    ['cutover_save_config', cutover.saveConfig],
+    ['cutover_lease', cutover.leaseMs],
+    ['cutover_drain_action', cutover.drainAction],
+    ['cutover_drain_timeout', cutover.drainTimeoutMs],
+    ['cutover_max_attempts', cutover.maxAttempts],
+    ['cutover_soak', cutover.soakMs],
+    ['resharding_parallel_copies', cutover.parallelCopies],
+    ['resharding_copy_bytes_per_second', cutover.copyBytesPerSecond],
+    ['resharding_copy_format', cutover.copyFormat],
+  ];
+}
+
+function otherSettings({ admin, temporal, replication }: Config): Setting[] {
+  return [
+    ['admin_name', admin.name],
+    ['admin_user', admin.user],
+    ['temporal_address', temporal.address],
+    ['temporal_namespace', temporal.namespace],
+    ['temporal_task_queue', temporal.taskQueue],
+    ['replication_pg_dump_path', replication.pgDumpPath],
+  ];
+}
+
+export function showLists(proxy: Proxy): AdminResult {
+  const { databases, users } = proxy.config;
+  const [clients, servers] = [proxy.clients(), proxy.servers()];
+  const usedClients = clients.filter((client) => client.state !== 'idle').length;
+  const usedServers = servers.filter((server) => server.state !== 'idle').length;
+  const columns: readonly Column<null>[] = [
+    bigint('databases', () => new Set(databases.map((entry) => entry.name)).size),
+    bigint('users', () => new Set(users.map((entry) => entry.name)).size),
+    bigint('pools', () => proxy.pools().length),
+    bigint('used_clients', () => usedClients),
+    bigint('free_clients', () => clients.length - usedClients),
+    bigint('free_servers', () => servers.length - usedServers),
+    bigint('used_servers', () => usedServers),
+  ];
+  return table(columns, [null]);
+}
+
+export function showVersion(version: string): AdminResult {
+  return table([text<string>('version', (value) => `Cutover v${value}`)], [version]);
+}
+
+/** PgDog answers any other SHOW with an empty value, so that drivers which ask for settings go on. */
+export function showOther(name: string, value = ''): AdminResult {
+  return table([text<string>(name, (cell) => cell)], [value]);
+}

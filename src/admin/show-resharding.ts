@@ -1,0 +1,45 @@
+/** One task: SHOW REPLICATION_SLOTS and SHOW TABLE_COPIES. */
+import type { AdminResult } from '../proxy/contract.js';
+import { formatBytes, formatCount, formatDuration } from './format.js';
+import type { SlotRow, TableCopyRow } from './ports.js';
+import { bigint, bool, table, text, type Column } from './table.js';
+
+export function showReplicationSlots(slots: readonly SlotRow[], now: Date): AdminResult {
+  const agoMs = ({ lastTransactionAt: at }: SlotRow): number | null => (at ? now.getTime() - at.getTime() : null);
+  const columns: readonly Column<SlotRow>[] = [
+    text('host', (slot) => slot.host),
+    bigint('port', (slot) => slot.port),
+    text('database_name', (slot) => slot.databaseName),
+    text('name', (slot) => slot.name),
+    text('lsn', (slot) => slot.lsn),
+    text('lag', (slot) => (slot.lagBytes === null ? null : formatBytes(slot.lagBytes))),
+    bigint('lag_bytes', (slot) => slot.lagBytes),
+    bool('copy_data', (slot) => slot.copyData),
+    text('last_transaction', (slot) => {
+      const ms = agoMs(slot);
+      return ms === null ? null : formatDuration(ms);
+    }),
+    bigint('last_transaction_ms', agoMs),
+  ];
+  return table(columns, slots);
+}
+
+export function showTableCopies(copies: readonly TableCopyRow[], now: Date): AdminResult {
+  const elapsedMs = (copy: TableCopyRow): number => Math.max(0, now.getTime() - copy.startedAt.getTime());
+  const bytesPerSecond = (copy: TableCopyRow): number => (copy.bytes * 1_000) / Math.max(1, elapsedMs(copy));
+  const columns: readonly Column<TableCopyRow>[] = [
+    text('schema', (copy) => copy.schema),
+    text('table', (copy) => copy.table),
+    text('status', (copy) => (copy.bytes === 0 ? 'waiting' : 'running')),
+    bigint('rows', (copy) => copy.rows),
+    text('rows_human', (copy) => formatCount(copy.rows)),
+    bigint('bytes', (copy) => copy.bytes),
+    text('bytes_human', (copy) => formatBytes(copy.bytes)),
+    bigint('bytes_per_sec', bytesPerSecond),
+    text('bytes_per_sec_human', (copy) => `${formatBytes(bytesPerSecond(copy))}/s`),
+    text('elapsed', (copy) => formatDuration(elapsedMs(copy))),
+    bigint('elapsed_ms', elapsedMs),
+    text('sql', (copy) => copy.sql),
+  ];
+  return table(columns, copies);
+}

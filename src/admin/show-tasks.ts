@@ -1,0 +1,45 @@
+/** One task: SHOW TASKS. */
+import type { AdminResult } from '../proxy/contract.js';
+import { formatDuration } from './format.js';
+import type { SubtaskRow, TaskRow } from './ports.js';
+import { bigint, table, text, type Column } from './table.js';
+
+interface Line {
+  readonly id: number | null;
+  readonly task: SubtaskRow;
+}
+
+/** Newest root task first, each followed by its subtasks in their own order. */
+export function showTasks(tasks: readonly TaskRow[], now: Date): AdminResult {
+  const newestFirst = [...tasks].sort((a, b) => b.startedAt.getTime() - a.startedAt.getTime() || b.id - a.id);
+  const lines = newestFirst.flatMap((task): Line[] => [
+    { id: task.id, task },
+    ...task.subtasks.map((subtask) => ({ id: null, task: subtask })),
+  ]);
+  return table(columns(now), lines);
+}
+
+function columns(now: Date): readonly Column<Line>[] {
+  const elapsedMs = ({ task }: Line): number => (task.finishedAt ?? now).getTime() - task.startedAt.getTime();
+  return [
+    bigint('id', ({ id }) => id),
+    text('scope', ({ id }) => (id === null ? 'subtask' : 'root')),
+    text('type', ({ task }) => typeOf(task)),
+    text('status', ({ task }) => statusOf(task)),
+    text('inner_status', ({ task }) => task.phase),
+    text('started_at', ({ task }) => task.startedAt),
+    text('updated_at', ({ task }) => task.updatedAt),
+    text('elapsed', (line) => formatDuration(elapsedMs(line))),
+    bigint('elapsed_ms', elapsedMs),
+  ];
+}
+
+/** `reshard prod -> prod_new`, `schema_sync(pre) prod -> prod_new`, `replication prod -> prod_new (reverse)` */
+function typeOf({ kind, part, source, destination, reversed }: SubtaskRow): string {
+  const name = part === undefined ? kind : `${kind}(${part})`;
+  return `${name} ${source} -> ${destination}${reversed && kind === 'replication' ? ' (reverse)' : ''}`;
+}
+
+function statusOf({ status, reason }: SubtaskRow): string {
+  return status === 'failed' ? `failed: ${reason ?? 'no reason was recorded'}` : status;
+}
