@@ -59,6 +59,12 @@ export class ReplyQueue {
     return this.#undos[this.#at] ?? null;
   }
 
+  /** the next answer is the proxy's own to give */
+  get dueHere(): boolean {
+    const { head } = this;
+    return head === REPLY.sayParseComplete || head === REPLY.sayCloseComplete;
+  }
+
   /** answers owed */
   get size(): number {
     return this.#kinds.length - this.#at;
@@ -91,7 +97,8 @@ export class ReplyQueue {
   }
 
   pop(): void {
-    this.#at += 1;
+    do this.#at += 1;
+    while (this.#kinds[this.#at] === REPLY.copyEnd);
     if (this.#at < this.#kinds.length) {
       if (this.#at === COMPACT_AT) this.#compact();
       return;

@@ -167,11 +167,8 @@ export class ServerConnection {
 
   /** ParseComplete or CloseComplete that no server sends, at its place among those one does. */
   sayDue(): void {
-    for (;;) {
-      const { head } = this.replies;
-      if (head === REPLY.sayParseComplete) this.#emit(PARSE_COMPLETE);
-      else if (head === REPLY.sayCloseComplete) this.#emit(CLOSE_COMPLETE);
-      else if (head !== REPLY.copyEnd) return;
+    while (this.replies.dueHere) {
+      this.#emit(this.replies.head === REPLY.sayParseComplete ? PARSE_COMPLETE : CLOSE_COMPLETE);
       this.replies.pop();
     }
   }
@@ -236,12 +233,12 @@ export class ServerConnection {
         from = end;
       }
       to = end;
-      const { head } = this.replies;
+      const { dueHere } = this.replies;
       const settled = this.#lastVerdict === VERDICT.settled || this.#lastVerdict === VERDICT.setupDone;
-      if (settled || head >= REPLY.sayParseComplete) {
+      if (settled || dueHere) {
         if (from < to) this.#emit(buffer.subarray(from, to));
         from = to;
-        if (head >= REPLY.sayParseComplete) this.sayDue();
+        if (dueHere) this.sayDue();
         if (settled) this.#settle(this.#lastVerdict === VERDICT.setupDone);
       }
     }
@@ -309,8 +306,7 @@ export class ServerConnection {
     this.#undecided = false;
     // More was sent behind the refused statement and may run: only the client can tell what to do about that.
     if (this.#refused && !replies.empty) this.#deliverRefusal();
-    if (replies.empty) return VERDICT.settled;
-    return replies.head === REPLY.sayParseComplete || replies.head === REPLY.sayCloseComplete ? VERDICT.settled : VERDICT.pass;
+    return replies.empty || replies.dueHere ? VERDICT.settled : VERDICT.pass;
   }
 
   /** After the bytes of a ReadyForQuery have gone where they belong. */
