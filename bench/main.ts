@@ -1,0 +1,71 @@
+/** One task: `npm run bench -- <name> [options]`: choose a bench and read its options. */
+import { parseArgs } from 'node:util';
+import { messageOf } from '../src/errors/errors.js';
+import { relay } from './relay.js';
+import { stall } from './stall.js';
+
+const USAGE = `Usage: npm run bench -- <name> [options]
+  relay   pgbench -S direct, through PgBouncer, a bare Node relay and the proxy
+            --rounds 5  --seconds 4  --clients 8
+  stall   longest gap between acknowledged writes, per cutover and per rollback
+            --runs 20  --writers 8  --tables 0  --rows 20000  --from 17  --to 18  --think-ms 2
+`;
+
+const OPTIONS = {
+  rounds: { type: 'string', default: '5' },
+  seconds: { type: 'string', default: '4' },
+  clients: { type: 'string', default: '8' },
+  runs: { type: 'string', default: '20' },
+  writers: { type: 'string', default: '8' },
+  tables: { type: 'string', default: '0' },
+  rows: { type: 'string', default: '20000' },
+  from: { type: 'string', default: '17' },
+  to: { type: 'string', default: '18' },
+  'think-ms': { type: 'string', default: '2' },
+  help: { type: 'boolean', short: 'h', default: false },
+} as const;
+
+type Name = Exclude<keyof typeof OPTIONS, 'help'>;
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({ options: OPTIONS, allowPositionals: true });
+  const count = (name: Name, min: number, max: number): number => {
+    const value = Number(values[name]);
+    if (Number.isInteger(value) && value >= min && value <= max) return value;
+    throw new Error(`--${name} is a whole number from ${min.toString()} to ${max.toString()}`);
+  };
+  const [name] = positionals;
+  if (values.help || positionals.length !== 1) {
+    process.stdout.write(USAGE);
+    return values.help ? 0 : 2;
+  }
+  switch (name) {
+    case 'relay':
+      await relay({
+        rounds: count('rounds', 1, 100),
+        seconds: count('seconds', 1, 600),
+        clients: count('clients', 1, 100),
+      });
+      return 0;
+    case 'stall':
+      return stall({
+        runs: count('runs', 1, 1_000),
+        writers: count('writers', 1, 100),
+        tables: count('tables', 0, 5_000),
+        rows: count('rows', 0, 100_000_000),
+        from: count('from', 15, 18),
+        to: count('to', 15, 18),
+        thinkMs: count('think-ms', 0, 1_000),
+      });
+    default:
+      process.stderr.write(`bench: there is no bench "${name ?? ''}"\n${USAGE}`);
+      return 2;
+  }
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  process.stderr.write(`bench: ${messageOf(error)}\n`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,70 @@
+/** One task: find and run pgbench, and read the two numbers that matter from what it prints. */
+import { execFile } from 'node:child_process';
+import { accessSync, constants, existsSync, readdirSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { promisify } from 'node:util';
+import type { Endpoint } from '../src/postgres/endpoint.js';
+
+export const MODES = ['simple', 'extended', 'prepared'] as const;
+export type Mode = (typeof MODES)[number];
+
+export interface PgbenchResult {
+  readonly transactionsPerSecond: number;
+  readonly latencyMs: number;
+}
+
+export interface PgbenchLoad {
+  readonly mode: Mode;
+  readonly clients: number;
+  readonly seconds: number;
+}
+
+const DEBIAN = '/usr/lib/postgresql';
+const THREADS = 2;
+const GRACE_MS = 60_000;
+
+/** The path of a program on PATH or in Debian's folders of PostgreSQL, newest first; undefined when there is none. */
+export function programPath(name: string): string | undefined {
+  const debian = existsSync(DEBIAN) ? readdirSync(DEBIAN).sort((one, other) => Number(other) - Number(one)) : [];
+  const folders = [...(process.env.PATH ?? '').split(delimiter), ...debian.map((major) => join(DEBIAN, major, 'bin'))];
+  return [...folders, '/usr/sbin'].map((folder) => join(folder, name)).find(isProgram);
+}
+
+/** Makes pgbench's tables, `scale` × 100,000 rows. */
+export async function initialise(program: string, endpoint: Endpoint, scale: number): Promise<void> {
+  await run(program, endpoint, ['-i', '-q', '-s', scale.toString()], GRACE_MS);
+}
+
+/** One run of the built-in `select-only` script. */
+export async function measure(program: string, endpoint: Endpoint, load: PgbenchLoad): Promise<PgbenchResult> {
+  const { mode, clients, seconds } = load;
+  const size = ['-c', clients.toString(), '-j', THREADS.toString(), '-T', seconds.toString()];
+  const text = await run(program, endpoint, ['-n', '-S', '-M', mode, ...size], seconds * 1_000 + GRACE_MS);
+  return {
+    transactionsPerSecond: numberIn(text, /^tps = ([\d.]+)/m),
+    latencyMs: numberIn(text, /^latency average = ([\d.]+) ms/m),
+  };
+}
+
+async function run(program: string, endpoint: Endpoint, args: readonly string[], timeoutMs: number): Promise<string> {
+  const { host, port, user, database, password = '' } = endpoint;
+  const to = ['-h', host, '-p', port.toString(), '-U', user];
+  const env = { PATH: process.env.PATH, LC_ALL: 'C', PGPASSWORD: password };
+  const { stdout } = await promisify(execFile)(program, [...args, ...to, database], { env, timeout: timeoutMs });
+  return stdout;
+}
+
+function numberIn(text: string, pattern: RegExp): number {
+  const value = Number(pattern.exec(text)?.[1]);
+  if (Number.isNaN(value)) throw new Error(`pgbench printed no ${pattern.source}:\n${text}`);
+  return value;
+}
+
+function isProgram(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}

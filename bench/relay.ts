@@ -1,0 +1,161 @@
+/** One task: compare what is between pgbench and PostgreSQL: nothing, PgBouncer, a bare Node relay, the proxy. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { startCluster } from '../src/dev/embedded-postgres.js';
+import { LOOPBACK } from '../src/dev/ports.js';
+import type { Endpoint } from '../src/postgres/endpoint.js';
+import { writeConfiguration } from '../src/cli/demo/configuration.js';
+import { startOwnProcess } from '../src/cli/demo/own-process.js';
+import { initialise, measure, MODES, programPath, type Mode } from './pgbench.js';
+import { startPgBouncer } from './pgbouncer.js';
+import { median, rounded } from './statistics.js';
+
+export interface RelayOptions {
+  readonly rounds: number;
+  readonly seconds: number;
+  readonly clients: number;
+}
+
+interface Target {
+  readonly name: string;
+  endpoint(mode: Mode): Endpoint;
+  /** printed with each of its measurements */
+  note(mode: Mode): string;
+}
+
+interface Bench {
+  readonly pgbench: string;
+  readonly targets: readonly Target[];
+}
+
+interface Measurement {
+  readonly target: string;
+  readonly mode: Mode;
+  readonly transactionsPerSecond: number;
+}
+
+const SCALE = 10;
+const WARM_UP_SECONDS = 1;
+
+/** Runs the whole comparison; prints a JSON line per measurement and a summary at the end. */
+export async function relay(options: RelayOptions): Promise<void> {
+  const pgbench = programPath('pgbench');
+  if (pgbench === undefined) throw new Error('pgbench is not installed (Debian: postgresql-contrib or postgresql-15)');
+  const stops: (() => Promise<void>)[] = [];
+  try {
+    const targets = await startTargets(options.clients, pgbench, stops);
+    const measurements = await interleaved({ pgbench, targets }, options);
+    for (const line of summary(measurements, targets)) process.stdout.write(`${line}\n`);
+  } finally {
+    for (const stop of stops.reverse()) await stop();
+  }
+}
+
+async function startTargets(
+  clients: number,
+  pgbench: string,
+  stops: (() => Promise<void>)[],
+): Promise<readonly Target[]> {
+  const cluster = await startCluster({ major: 18 });
+  stops.push(() => cluster.remove());
+  await cluster.createDatabase('bench');
+  const server = cluster.endpoint('bench');
+  await initialise(pgbench, server, SCALE);
+  const bare = await startOwnProcess(new URL('./bare-relay.js', import.meta.url), [
+    server.host,
+    server.port.toString(),
+  ]);
+  stops.push(() => bare.stop());
+  const targets = [
+    plain('direct', server),
+    plain('bare relay', { ...server, host: LOOPBACK, port: bare.port }),
+    plain('proxy', await startOurs(server, clients, stops)),
+  ];
+  const bouncer = await startPgBouncer(server, clients);
+  if (bouncer === undefined) {
+    process.stdout.write('skipped 1 of 4 targets: PgBouncer is not installed (Debian: apt-get install pgbouncer)\n');
+    return targets;
+  }
+  stops.push(() => bouncer.stop());
+  const note = (mode: Mode): string => `PgBouncer ${bouncer.version}, ${bouncer.poolMode(mode)} pooling`;
+  return [...targets, { name: 'PgBouncer', note, endpoint: (mode) => bouncer.endpoint(mode) }];
+}
+
+async function startOurs(server: Endpoint, clients: number, stops: (() => Promise<void>)[]): Promise<Endpoint> {
+  const folder = mkdtempSync(join(tmpdir(), 'cutover-bench-'));
+  stops.push(() => {
+    rmSync(folder, { recursive: true, force: true });
+    return Promise.resolve();
+  });
+  const { host, port, database, user, password = '' } = server;
+  const configuration = await writeConfiguration(
+    folder,
+    [{ name: database, host, port, databaseName: database }],
+    [{ name: user, password, schemaAdmin: true }],
+    [`default_pool_size = ${clients.toString()}`],
+  );
+  const { config, users } = configuration.files;
+  const proxy = await startOwnProcess(new URL('./proxy-process.js', import.meta.url), [config, users]);
+  stops.push(() => proxy.stop());
+  return { ...server, host: LOOPBACK, port: configuration.port };
+}
+
+function plain(name: string, endpoint: Endpoint): Target {
+  return { name, endpoint: () => endpoint, note: () => '' };
+}
+
+/** Every round measures every target once in each mode, another one first each time: what the machine does meanwhile hits all. */
+async function interleaved(bench: Bench, options: RelayOptions): Promise<readonly Measurement[]> {
+  const measurements: Measurement[] = [];
+  for (let round = 0; round < options.rounds; round += 1) {
+    for (const mode of MODES) {
+      const { targets } = bench;
+      for (let turn = 0; turn < targets.length; turn += 1) {
+        const target = targets[(round + turn) % targets.length];
+        if (target !== undefined) measurements.push(await measureOnce(bench, target, mode, round, options));
+      }
+    }
+  }
+  return measurements;
+}
+
+async function measureOnce(
+  { pgbench }: Bench,
+  target: Target,
+  mode: Mode,
+  round: number,
+  { clients, seconds }: RelayOptions,
+): Promise<Measurement> {
+  const endpoint = target.endpoint(mode);
+  if (round === 0) await measure(pgbench, endpoint, { mode, clients, seconds: WARM_UP_SECONDS });
+  const result = await measure(pgbench, endpoint, { mode, clients, seconds });
+  const note = target.note(mode);
+  const line = { bench: 'relay', round: round + 1, target: target.name, mode, ...result, ...(note && { note }) };
+  process.stdout.write(`${JSON.stringify(line)}\n`);
+  return { target: target.name, mode, transactionsPerSecond: result.transactionsPerSecond };
+}
+
+function summary(measurements: readonly Measurement[], targets: readonly Target[]): readonly string[] {
+  const medianOf = (name: string, mode: Mode): number =>
+    median(
+      measurements.filter((one) => one.target === name && one.mode === mode).map((one) => one.transactionsPerSecond),
+    );
+  const row = (name: string, cells: readonly string[]): string =>
+    `${name.padEnd(12)}${cells.map((cell) => cell.padStart(26)).join('')}`;
+  const cell = (name: string, mode: Mode): string => {
+    const perSecond = medianOf(name, mode);
+    const against = (other: string): string => rounded(perSecond / medianOf(other, mode), 2).toFixed(2);
+    return `${perSecond.toFixed(0)}/s  ${against('direct')} ${against('bare relay')}`;
+  };
+  return [
+    'Median transactions a second; then the ratio to direct and to the bare relay.',
+    row('', MODES),
+    ...targets.map(({ name }) =>
+      row(
+        name,
+        MODES.map((mode) => cell(name, mode)),
+      ),
+    ),
+  ];
+}

@@ -1,0 +1,85 @@
+/** One task: write the pgdog.toml and users.toml with which the proxy serves two databases. */
+import { randomBytes } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ConfigFiles } from '../../config/load.js';
+import { freePort, LOOPBACK } from '../../dev/ports.js';
+import type { Endpoint } from '../../postgres/endpoint.js';
+
+export interface ServedDatabase {
+  /** the name applications connect to */
+  readonly name: string;
+  readonly host: string;
+  readonly port: number;
+  readonly databaseName: string;
+}
+
+export interface Login {
+  readonly name: string;
+  readonly password: string;
+  /** the engine's own connections use this user */
+  readonly schemaAdmin: boolean;
+}
+
+export interface Configuration {
+  readonly files: ConfigFiles;
+  readonly port: number;
+  /** the admin database, as psql connects to it */
+  readonly admin: Endpoint;
+}
+
+/**
+ * Writes both files into `folder`, readable by their owner alone, with every user on every database.
+ *
+ * @param general further keys of [general], as text
+ */
+export async function writeConfiguration(
+  folder: string,
+  databases: readonly ServedDatabase[],
+  logins: readonly Login[],
+  general: readonly string[] = [],
+): Promise<Configuration> {
+  const port = await freePort();
+  const password = randomPassword();
+  const files = { config: join(folder, 'pgdog.toml'), users: join(folder, 'users.toml') };
+  const head = ['[general]', `host = ${quoted(LOOPBACK)}`, `port = ${port.toString()}`, ...general];
+  const names = `[${databases.map(({ name }) => quoted(name)).join(', ')}]`;
+  const userText = (login: Login): string => section('[[users]]', userLines(login, names));
+  const adminText = section('[admin]', [`password = ${quoted(password)}`]);
+  const mode = 0o600;
+  writeFileSync(files.config, [head.join('\n'), ...databases.map(databaseText)].join('\n\n') + '\n', { mode });
+  writeFileSync(files.users, [...logins.map(userText), adminText].join('\n\n') + '\n', { mode });
+  return { files, port, admin: { host: LOOPBACK, port, database: 'admin', user: 'admin', password } };
+}
+
+/** A password nobody has to know. */
+export function randomPassword(): string {
+  return randomBytes(12).toString('hex');
+}
+
+function databaseText({ name, host, port, databaseName }: ServedDatabase): string {
+  return section('[[databases]]', [
+    `name = ${quoted(name)}`,
+    `host = ${quoted(host)}`,
+    `port = ${port.toString()}`,
+    `database_name = ${quoted(databaseName)}`,
+  ]);
+}
+
+function userLines({ name, password, schemaAdmin }: Login, databases: string): readonly string[] {
+  return [
+    `name = ${quoted(name)}`,
+    `password = ${quoted(password)}`,
+    `databases = ${databases}`,
+    ...(schemaAdmin ? ['schema_admin = true'] : []),
+  ];
+}
+
+function section(heading: string, lines: readonly string[]): string {
+  return [heading, ...lines].join('\n');
+}
+
+/** A basic string of TOML 1.0, whose escapes include all of JSON's. */
+function quoted(text: string): string {
+  return JSON.stringify(text);
+}
