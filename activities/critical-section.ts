@@ -37,7 +37,7 @@ import {
 } from '../src/postgres/record.js';
 import { streamName } from '../src/postgres/streams.js';
 import type { Purpose } from '../src/postgres/connections.js';
-import type { Side } from '../src/cutover/side.js';
+import { sideOf, type Side } from '../src/cutover/side.js';
 import type { EngineContext } from './context.js';
 import { createReverseNow, undoReverse } from './exclusive-streams.js';
 
@@ -106,8 +106,8 @@ export class CriticalSection {
       database: migration.database,
       peer: migration.peer,
       epoch,
-      source,
-      destination,
+      source: sideOf(source),
+      destination: sideOf(destination),
       leaseMs,
       drainMs,
       drainAction,
@@ -313,7 +313,13 @@ export class CriticalSection {
    */
   async swapConfiguration(plan: EpochPlan): Promise<void> {
     const { database, peer } = plan.migration;
-    const request = { database, peer, epoch: plan.epoch, serving: plan.destination, saveConfig: plan.saveConfig };
+    const request = {
+      database,
+      peer,
+      epoch: plan.epoch,
+      serving: sideOf(plan.destination),
+      saveConfig: plan.saveConfig,
+    };
     await Promise.all(this.#context.nodes.map((node) => node.swap(request)));
   }
 
@@ -324,7 +330,7 @@ export class CriticalSection {
    */
   async resumeTraffic(plan: EpochPlan): Promise<void> {
     const { database } = plan.migration;
-    await Promise.all(this.#context.nodes.map((node) => node.resume(database, plan.epoch, plan.destination)));
+    await Promise.all(this.#context.nodes.map((node) => node.resume(database, plan.epoch, sideOf(plan.destination))));
   }
 
   // ── the way out before step 6 ─────────────────────────────────────────────────────────────────────────────────────────
@@ -335,11 +341,17 @@ export class CriticalSection {
     const epoch = { database, epoch: plan.epoch, source: plan.source, destination: plan.destination };
     const resolution = await resolveEpoch(this.#context.directory, this.#context.connections, epoch, reason);
     if (resolution.outcome === 'aborted' && !plan.migration.concurrent) await undoReverse(this.#context, plan);
-    const swap = { database, peer, epoch: plan.epoch, serving: resolution.serving, saveConfig: plan.saveConfig };
+    const swap = {
+      database,
+      peer,
+      epoch: plan.epoch,
+      serving: sideOf(resolution.serving),
+      saveConfig: plan.saveConfig,
+    };
     await Promise.all(
       this.#context.nodes.map(async (node) => {
         await node.swap(swap);
-        await node.resume(database, plan.epoch, resolution.serving);
+        await node.resume(database, plan.epoch, sideOf(resolution.serving));
       }),
     );
     return { outcome: resolution.outcome, reason: resolution.reason ?? reason };

@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { MomentRequest } from '../src/cutover/activities.js';
 import type { EpochPlan, Heading, Migration } from '../src/cutover/contract.js';
 import { epochStream } from '../src/cutover/epoch.js';
-import type { Side } from '../src/cutover/side.js';
+import { sideOf, type PinnedSide, type Side } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
 import { resolveEpoch } from '../src/fleet/resolution.js';
 import type { Connection } from '../src/postgres/connection.js';
@@ -42,24 +42,30 @@ export async function awaitMoment(
   await warm(context, migration, heading);
   const { cutover } = context.config();
   const { database, peer } = migration;
-  const pinned = {
-    source: await readIdentity(await connectionTo(context, source)),
-    destination: await readIdentity(await connectionTo(context, destination)),
-  };
+  const pinned = { source: await pin(context, source), destination: await pin(context, destination) };
+  const records = await Promise.all(
+    [source, destination].map(async (side) => readRecord(await connectionTo(context, side))),
+  );
+  const floorEpoch = Math.max(0, ...records.flatMap((r) => (r ? [r.fence.epoch, r.decisions[0]?.epoch ?? 0] : [])));
   for (const node of context.nodes)
-    await node.prepare({ database, peer, epoch: 0, serving: destination, saveConfig: cutover.saveConfig });
+    await node.prepare({
+      database,
+      peer,
+      epoch: floorEpoch + 1,
+      serving: sideOf(destination),
+      saveConfig: cutover.saveConfig,
+    });
   for (;;) {
     const reason = await notYet(context, migration, heading);
     await report(reason ?? '');
     if (reason === null) break;
     await delay(POLL_MS);
   }
-  const floor = await readRecord(await connectionTo(context, destination));
   const decision = await beginEpoch(await connectionTo(context, source), {
     migration: migration.id,
     attempt: request.attempt,
     nonce: randomUUID(),
-    floorEpoch: Math.max(floor?.fence.epoch ?? 0, floor?.decisions[0]?.epoch ?? 0),
+    floorEpoch,
     database,
     peer,
     ...pinned,
@@ -83,6 +89,11 @@ export async function awaitMoment(
     saveConfig: cutover.saveConfig,
     maxAttempts: cutover.maxAttempts,
   };
+}
+
+async function pin(context: EngineContext, side: Side): Promise<PinnedSide> {
+  const { systemIdentifier, databaseOid, timeline } = await readIdentity(await connectionTo(context, side));
+  return { systemIdentifier, databaseOid, timeline };
 }
 
 /** An epoch somebody began and nobody decided (its engine died before the nodes heard of it) is aborted first. */

@@ -1,9 +1,10 @@
 /** One task: put a process together: proxy, node, admin database and, unless it runs apart, the worker. */
 import type { Client } from '@temporalio/client';
 import type { EngineContext } from '../activities/context.js';
-import { createAdmin } from './admin/admin.js';
+import { AdminDatabase } from './admin/handler.js';
 import type { Config } from './config/config.js';
 import { loadConfig, type ConfigFiles } from './config/load.js';
+import { VERSION } from './version.js';
 import { finishSwap } from './config/save.js';
 import { messageOf } from './errors/errors.js';
 import { LocalNode } from './fleet/local-node.js';
@@ -48,7 +49,7 @@ export async function serve(options: ServeOptions): Promise<Served> {
   for (const warning of config.warnings) logger.warn({}, warning);
   const temporal = new TemporalLink(config, options);
   // The admin database and the node are reached through the proxy, and reach it: the two references close the circle.
-  const late: { node?: LocalNode; admin?: ReturnType<typeof createAdmin> } = {};
+  const late: { node?: LocalNode; admin?: AdminDatabase } = {};
   const proxy = await startProxy({
     config,
     logger,
@@ -65,15 +66,13 @@ export async function serve(options: ServeOptions): Promise<Served> {
     await node.reload(load());
   };
   const tasks = new Tasks({ proxy, node, client: () => temporal.client() });
-  late.admin = createAdmin({
+  late.admin = new AdminDatabase({
     proxy,
     node,
     tasks,
+    version: VERSION,
     reload,
-    shutdown: () => {
-      options.onShutdown?.();
-      return Promise.resolve();
-    },
+    shutdown: () => options.onShutdown?.(),
   });
   await recoverFirst(node, proxy, logger);
   if (options.worker) temporal.runWorker(engineContext(proxy, node, temporal, options.onStep));
@@ -87,7 +86,6 @@ export async function serve(options: ServeOptions): Promise<Served> {
       await temporal.close();
       await proxy.close(graceMs);
       await node.close();
-      await tasks.close();
     },
   };
 }

@@ -35,6 +35,18 @@ export const STEPS = [
 ] as const;
 export type Step = (typeof STEPS)[number];
 
+/** What each step does, as a plan or a screen says it. */
+export const STEP_TITLES: Readonly<Record<Step, string>> = {
+  pauseTraffic: 'every node closes its gate and answers when its transactions have ended',
+  sealSource: 'writers are waited for and barred, marker and decision written, the fence goes up',
+  awaitParity: "the destination has applied and flushed this seal's marker",
+  advanceSequences: "the destination's sequences end past the source's",
+  createReverseReplication: 'a canary written at the destination has arrived at the source',
+  commitCutover: 'sealed becomes committed: the point of no return; the destination opens',
+  swapConfiguration: 'every node sets the side that serves, in memory and in its files',
+  resumeTraffic: 'gates open; held queries go to the destination',
+};
+
 export const COMMANDS = [...STEPS, 'abort', 'returnTraffic'] as const;
 export type Command = (typeof COMMANDS)[number];
 

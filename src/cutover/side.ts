@@ -21,3 +21,8 @@ export function sameSide(a: Side, b: Side): boolean {
 export function sideKey(side: Side): string {
   return `${side.systemIdentifier}/${side.databaseOid.toString()}`;
 }
+
+/** The side alone, without what else is known of it. */
+export function sideOf({ systemIdentifier, databaseOid }: Side): Side {
+  return { systemIdentifier, databaseOid };
+}

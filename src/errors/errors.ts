@@ -135,6 +135,18 @@ export const ERRORS = {
     message: 'not now: {problem}',
     remedy: 'See SHOW TASKS for what it is doing.',
   },
+  admin_password_missing: {
+    sqlstate: 'F0000',
+    level: 'error',
+    message: 'a worker apart from its proxy needs the password of the admin database',
+    remedy: 'Set password under [admin] in pgdog.toml or users.toml.',
+  },
+  node_unreachable: {
+    sqlstate: '08001',
+    level: 'error',
+    message: 'node {node} does not do as told: {problem}',
+    remedy: 'Check that the proxy runs and that [admin] is the same in both processes.',
+  },
   wrong_server: {
     sqlstate: '08004',
     level: 'error',

@@ -3,25 +3,50 @@ import type { Client } from '@temporalio/client';
 import { checkMove } from '../../activities/preparation.js';
 import { nextMigrationId, sidesOf } from '../../activities/situation.js';
 import type { EngineContext } from '../../activities/context.js';
-import type { Check, MoveRequest } from '../cutover/contract.js';
+import { STEPS, STEP_TITLES } from '../cutover/epoch.js';
+import type { TaskKind, TaskStatus } from '../cutover/task.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import type { LocalNode } from '../fleet/local-node.js';
 import type { Connection } from '../postgres/connection.js';
+import { disarmFence } from '../postgres/fence.js';
+import { findMigration } from '../postgres/migrations.js';
 import { publishedTables } from '../postgres/publications.js';
 import { abortEpoch, readRecord } from '../postgres/record.js';
 import { streamName } from '../postgres/streams.js';
 import type { Proxy } from '../proxy/contract.js';
 import { listTasks, taskNumber, type Task } from './task-list.js';
+import {
+  copiesInto,
+  cutoversOf,
+  eventsOf,
+  slotsOf,
+  type CopyView,
+  type CutoverView,
+  type EventView,
+  type SlotView,
+} from './views.js';
 
-export type StartKind = 'reshard' | 'copy_data' | 'replicate' | 'schema_sync';
+export type SchemaPart = 'pre' | 'post' | 'cutover';
 
 export interface StartRequest {
+  readonly kind: Exclude<TaskKind, 'cutover'>;
   readonly source: string;
   readonly destination: string;
-  readonly publication?: string;
+  readonly publication: string;
   readonly slot?: string;
   /** of schema_sync */
-  readonly part?: 'pre' | 'post' | 'cutover';
+  readonly part?: SchemaPart;
+}
+
+/** A task by its number, by a database it is about, or the only one that can. */
+export type Target = { readonly taskId: number } | { readonly name: string } | null;
+
+export interface PlanLine {
+  readonly part: 'preflight' | 'plan';
+  readonly name: string;
+  readonly verdict: 'ok' | 'warning' | 'failed' | 'will run';
+  readonly detail: string;
+  readonly remedy: string;
 }
 
 export interface TasksOptions {
@@ -38,29 +63,29 @@ export class Tasks {
   }
 
   /** Starts a workflow and answers its number. @throws CutoverError before anything is started when a name is wrong */
-  async start(kind: StartKind, request: StartRequest): Promise<{ taskId: number; replicationSlot: string | null }> {
+  async start(request: StartRequest): Promise<{ taskId: number; replicationSlot?: string }> {
+    const { kind, source, destination, publication } = request;
     const context = this.#context();
     const sides = await sidesOf(context, request);
-    const source = await this.#connection(request.source);
-    await publishedTables(source, request.publication ?? null);
+    await publishedTables(await this.#connection(source), publication);
     const client = await this.#options.client();
-    const workflowId = `${kind}-${request.source}-${request.destination}-${Date.now().toString(36)}`;
-    const { type, args } = workflowOf(kind, request);
-    const replicationSlot =
-      kind === 'schema_sync' ? null : streamName(await nextMigrationId(context, sides), 'forward');
+    const workflowId = `${kind}-${source}-${destination}-${Date.now().toString(36)}`;
+    const { type, args } = workflowOf(request);
+    const slot = kind === 'schema_sync' ? null : streamName(await nextMigrationId(context, sides), 'forward');
     await client.workflow.start(type, {
       workflowId,
       taskQueue: this.#options.proxy.config.temporal.taskQueue,
       args,
-      staticSummary: `${kind} ${request.source} → ${request.destination}`,
+      staticSummary: `${kind} ${source} → ${destination}`,
     });
-    const task = (await this.list()).find((t) => t.workflowId === workflowId);
     // Visibility may lag behind the start by a moment: the number follows from the start time all the same.
-    const started = task?.id ?? (await numberOf(client, workflowId));
-    return { taskId: started, replicationSlot };
+    const task = (await this.tasks()).find((t) => t.workflowId === workflowId);
+    const taskId = task?.id ?? (await numberOf(client, workflowId));
+    return slot === null ? { taskId } : { taskId, replicationSlot: slot };
   }
 
-  async list(): Promise<readonly Task[]> {
+  /** Every workflow of ours, roots and children. */
+  async tasks(): Promise<readonly Task[]> {
     const records = await this.records();
     const client = await this.#options.client().catch(() => null);
     return listTasks(client, this.#options.proxy.config.temporal.taskQueue, records);
@@ -80,44 +105,82 @@ export class Tasks {
     return found;
   }
 
+  /** Root tasks with their subtasks. Streams that run back are a root of their own: they are what a rollback names. */
+  async list(): Promise<readonly TaskView[]> {
+    const tasks = await this.tasks();
+    const isRoot = (t: Task): boolean =>
+      t.state.reversed && t.state.kind === 'replication'
+        ? t.running
+        : !tasks.some((parent) => parent.workflowId === t.parentWorkflowId);
+    return tasks.filter(isRoot).map((root) => ({
+      id: root.id,
+      ...viewOf(root),
+      subtasks: tasks.filter((t) => t.parentWorkflowId === root.workflowId && !isRoot(t)).map(viewOf),
+    }));
+  }
+
   /**
    * Moves the traffic of a task: forward for one that waits or streams, back for one whose streams run the other way.
-   *
-   * @param taskId absent: the first replication task, and only forward: going back is asked for by name
+   * Without a target only forward: going back is asked for by name.
    */
-  async cutover(taskId?: number): Promise<void> {
-    const tasks = await this.list();
-    const candidates = tasks.filter((t) => t.running && t.state.kind === 'replication');
-    const task = taskId === undefined ? candidates[0] : tasks.find((t) => t.id === taskId && t.running);
-    if (!task) throw new CutoverError('no_replication_task', { task: taskId ?? 'none' });
-    if (task.state.reversed && taskId === undefined)
-      throw new CutoverError('already_moved', { database: task.state.source, task: task.id });
+  async cutover(target: Target): Promise<void> {
+    const tasks = await this.tasks();
+    const task = this.#find(target, tasks);
+    const { source, destination, reversed, kind } = task.state;
+    const reverse = tasks.find((t) => t.running && t.state.kind === 'replication' && t.state.source === source);
+    if (reversed && (target === null || kind !== 'replication'))
+      throw new CutoverError('already_moved', { database: source, task: reverse?.id ?? task.id });
     const owner = ownerOf(task, tasks);
-    if (task.state.kind === 'cutover' || task.state.kind === 'schema_sync')
-      throw new CutoverError('no_replication_task', { task: task.id });
-    if (task.state.kind !== 'replication' && task.state.reversed)
-      throw new CutoverError('already_moved', { database: task.state.source, task: candidates[0]?.id ?? task.id });
     const client = await this.#options.client();
     if (owner.state.kind !== 'replication') {
-      const update = task.state.reversed ? 'rollback' : 'approve';
+      const update = reversed ? 'rollback' : 'approve';
       await refusalAsError(client.workflow.getHandle(owner.workflowId).executeUpdate(update, { args: [] }));
       return;
     }
-    const { source, destination } = task.state;
     await client.workflow.start('cutover', {
       workflowId: `cutover-${source}-${destination}-${Date.now().toString(36)}`,
       taskQueue: this.#options.proxy.config.temporal.taskQueue,
-      args: [{ source, destination, rollback: task.state.reversed }],
+      args: [{ source, destination, rollback: reversed }],
+      staticSummary: `Cutover ${source} ${reversed ? '←' : '→'} ${destination}`,
     });
   }
 
-  /** Preflight as a plan: every check, nothing touched. */
-  async dryRun(target: number | MoveRequest): Promise<readonly Check[]> {
-    if (typeof target !== 'number') return checkMove(this.#context(), target);
-    const task = (await this.list()).find((t) => t.id === target);
-    if (!task) throw new CutoverError('no_replication_task', { task: target });
-    const { source, destination } = task.state;
-    return checkMove(this.#context(), { source, destination });
+  #find(target: Target, tasks: readonly Task[]): Task {
+    const movable = tasks.filter((t) => t.running && t.state.kind !== 'cutover' && t.state.kind !== 'schema_sync');
+    const replications = movable.filter((t) => t.state.kind === 'replication');
+    const about = (t: Task, name: string): boolean => t.state.source === name || t.state.destination === name;
+    const task =
+      target === null
+        ? replications[0]
+        : 'taskId' in target
+          ? movable.find((t) => t.id === target.taskId)
+          : replications.find((t) => about(t, target.name));
+    if (task) return task;
+    throw new CutoverError('no_replication_task', {
+      task: target === null ? '(none runs)' : 'taskId' in target ? target.taskId : target.name,
+    });
+  }
+
+  /** Preflight as a plan: every check, then the eight steps; nothing touched. */
+  async dryRun(target: Target): Promise<readonly PlanLine[]> {
+    const { source, destination } = this.#find(target, await this.tasks()).state;
+    const checks = await checkMove(this.#context(), { source, destination });
+    return [
+      ...checks.map((c) => ({
+        part: 'preflight' as const,
+        name: c.id,
+        verdict: c.verdict,
+        detail: c.detail,
+        remedy: c.remedy,
+      })),
+      ...STEPS.map((step) => ({
+        part: 'plan' as const,
+        name: step,
+        verdict: 'will run' as const,
+        detail: STEP_TITLES[step],
+        remedy: '',
+      })),
+    ];
   }
 
   /**
@@ -126,7 +189,7 @@ export class Tasks {
    * @param save save the swapped configuration first, which finalizing needs
    */
   async stop(taskId: number, save = false): Promise<'OK' | 'task not found'> {
-    const tasks = await this.list();
+    const tasks = await this.tasks();
     const task = tasks.find((t) => t.id === taskId && t.running);
     if (!task) return 'task not found';
     const owner = task.state.kind === 'cutover' ? task : ownerOf(task, tasks);
@@ -155,6 +218,43 @@ export class Tasks {
     }
   }
 
+  async slots(): Promise<readonly SlotView[]> {
+    return (await Promise.all((await this.records()).map(slotsOf))).flat();
+  }
+
+  async tableCopies(): Promise<readonly CopyView[]> {
+    return (await Promise.all((await this.records()).map(copiesInto))).flat();
+  }
+
+  async cutovers(): Promise<readonly CutoverView[]> {
+    return cutoversOf(await this.records());
+  }
+
+  async events(taskId: number | null, limit: number): Promise<readonly (EventView & { taskId: number | null })[]> {
+    const tasks = await this.tasks();
+    const task = taskId === null ? null : tasks.find((t) => t.id === taskId);
+    if (task === undefined) return [];
+    const events = await eventsOf(await this.records(), task?.workflowId ?? null, limit);
+    const ids = new Map(tasks.map((t) => [t.workflowId, t.id]));
+    return events.map((e) => ({ ...e, taskId: ids.get(e.stream) ?? null }));
+  }
+
+  /**
+   * Forgets the tombstone of a side that does not serve: its fence and its record go, and it accepts writes again.
+   *
+   * @throws CutoverError `refused_now` while a migration holds it, or when it serves
+   */
+  async retire(database: string): Promise<void> {
+    const connection = await this.#connection(database);
+    const record = await readRecord(connection);
+    if (!record) return;
+    const held = await findMigration(connection);
+    if (held) throw new CutoverError('refused_now', { problem: `"${database}" belongs to the migration ${held.id}` });
+    if (record.fence.state === 'open') throw new CutoverError('refused_now', { problem: `"${database}" serves` });
+    await disarmFence(connection);
+    await connection.query('DROP SCHEMA cutover CASCADE');
+  }
+
   #context(): EngineContext {
     const { node, proxy } = this.#options;
     return {
@@ -173,19 +273,56 @@ export class Tasks {
   }
 }
 
-function workflowOf(kind: StartKind, request: StartRequest): { type: string; args: unknown[] } {
-  const { source, destination, publication, slot, part } = request;
-  const move = { source, destination, ...(publication === undefined ? {} : { publication }) };
+function workflowOf(request: StartRequest): { type: string; args: unknown[] } {
+  const { kind, source, destination, publication, slot, part } = request;
+  const move = { source, destination, publication };
   switch (kind) {
     case 'reshard':
       return { type: 'reshard', args: [move] };
     case 'copy_data':
       return { type: 'reshard', args: [{ ...move, cutover: 'approved' }] };
-    case 'replicate':
+    case 'replication':
       return { type: 'replicate', args: [slot === undefined ? move : { ...move, slot }] };
     case 'schema_sync':
       return { type: 'schemaSync', args: [part ?? 'pre', move] };
   }
+}
+
+export interface SubtaskView {
+  readonly kind: TaskKind;
+  readonly source: string;
+  readonly destination: string;
+  readonly reversed: boolean;
+  readonly status: TaskStatus;
+  readonly phase: string;
+  readonly reason: string | null;
+  readonly startedAt: Date;
+  readonly updatedAt: Date;
+  readonly finishedAt: Date | null;
+}
+
+export interface TaskView extends SubtaskView {
+  readonly id: number;
+  readonly subtasks: readonly SubtaskView[];
+}
+
+function viewOf(task: Task): SubtaskView {
+  const { kind, source, destination, status, phase, reason } = task.state;
+  const { startedAt, updatedAt, running } = task;
+  // A move whose traffic went over is still the same move; only streams are named by the way they run.
+  const reversed = task.state.reversed && kind === 'replication';
+  return {
+    kind,
+    source,
+    destination,
+    reversed,
+    status,
+    phase,
+    reason,
+    startedAt,
+    updatedAt,
+    finishedAt: running ? null : updatedAt,
+  };
 }
 
 /** The task whose workflow decides: a child's parent while that runs, itself otherwise. */

@@ -1,0 +1,73 @@
+#!/usr/bin/env node
+/** One task: the command `cutover`: say what can be done and do it. */
+import { Command } from 'commander';
+import { startTemporal, type TemporalDevServer } from '../dev/temporal-dev-server.js';
+import { CutoverError, messageOf } from '../errors/errors.js';
+import { runServe, runWorker } from '../main.js';
+import { VERSION } from '../version.js';
+
+interface FileFlags {
+  readonly config: string;
+  readonly users: string;
+  readonly logLevel: string;
+}
+
+interface ServeFlags extends FileFlags {
+  readonly dev: boolean;
+  readonly devDatabase: string;
+  readonly worker: boolean;
+}
+
+const program = new Command('cutover')
+  .description('Moves the live traffic of a PostgreSQL database to another cluster, and back.')
+  .version(VERSION);
+
+withFiles(program.command('serve'))
+  .description('serve clients, the admin database and, unless --no-worker, the engine')
+  .option('--dev', 'start an embedded Temporal dev server', false)
+  .option('--dev-database <file>', 'where the embedded Temporal keeps its data', 'cutover-temporal.db')
+  .option('--no-worker', 'run the engine elsewhere (cutover worker)')
+  .action(async (flags: ServeFlags) => {
+    const temporal = flags.dev ? await startTemporal({ databaseFile: flags.devDatabase, ui: true }) : null;
+    if (temporal) sayWhere(temporal);
+    try {
+      await runServe({
+        ...filesOf(flags),
+        worker: flags.worker,
+        ...(temporal ? { temporalAddress: temporal.address } : {}),
+      });
+    } finally {
+      await temporal?.stop();
+    }
+  });
+
+withFiles(program.command('worker'))
+  .description('run the engine alone, for a proxy started with --no-worker')
+  .action(async (flags: FileFlags) => {
+    await runWorker(filesOf(flags));
+  });
+
+function withFiles(command: Command): Command {
+  return command
+    .option('--config <file>', 'databases, limits, cutover', 'pgdog.toml')
+    .option('--users <file>', 'users and passwords', 'users.toml')
+    .option('--log-level <level>', 'error, warn, info, debug', 'info');
+}
+
+function filesOf(flags: FileFlags): { files: { config: string; users: string }; logLevel: string } {
+  return { files: { config: flags.config, users: flags.users }, logLevel: flags.logLevel };
+}
+
+function sayWhere(temporal: TemporalDevServer): void {
+  process.stderr.write(`Temporal: ${temporal.address}, its pages: ${temporal.uiAddress ?? 'off'}\n`);
+}
+
+try {
+  await program.parseAsync();
+  // The workflow runtime keeps threads of its own; everything that had to end has ended.
+  process.exit(0);
+} catch (error) {
+  const remedy = error instanceof CutoverError ? `\n${error.remedy}` : '';
+  process.stderr.write(`cutover: ${messageOf(error)}${remedy}\n`);
+  process.exit(1);
+}

@@ -1,0 +1,64 @@
+/** One task: put a worker process together: no proxy in it, the nodes are steered over their admin databases. */
+import type { EngineContext } from '../activities/context.js';
+import type { Config } from './config/config.js';
+import { loadConfig, type ConfigFiles } from './config/load.js';
+import { CutoverError } from './errors/errors.js';
+import { Directory } from './fleet/directory.js';
+import { RemoteNode } from './fleet/remote-node.js';
+import { Connections } from './postgres/connections.js';
+import type { Logger } from './proxy/logger.js';
+import { temporalClient } from './temporal/connection.js';
+import { isRunning, startWorker } from './temporal/worker.js';
+
+export interface WorkerOptions {
+  readonly files: ConfigFiles;
+  readonly temporalAddress?: string;
+  readonly logger: Logger;
+  readonly onStep?: EngineContext['onStep'];
+}
+
+export interface ServedWorker {
+  readonly ended: Promise<void>;
+  close(): Promise<void>;
+}
+
+/**
+ * Starts the worker.
+ *
+ * @throws CutoverError `admin_password_missing` when the proxy's admin password is not in the files: it would be another one
+ *   in each process; `temporal_unreachable`
+ */
+export async function serveWorker(options: WorkerOptions): Promise<ServedWorker> {
+  const loaded = loadConfig(options.files);
+  const config: Config =
+    options.temporalAddress === undefined
+      ? loaded
+      : { ...loaded, temporal: { ...loaded.temporal, address: options.temporalAddress } };
+  if (!config.admin.passwordConfigured) throw new CutoverError('admin_password_missing', {});
+  const node = new RemoteNode('local', {
+    host: config.general.host === '0.0.0.0' ? '127.0.0.1' : config.general.host,
+    port: config.general.port,
+    database: config.admin.name,
+    user: config.admin.user,
+    password: config.admin.password,
+  });
+  const connections = new Connections({ applicationName: 'cutover engine' });
+  const client = await temporalClient(config.temporal);
+  const worker = await startWorker(config.temporal, {
+    config: () => config,
+    directory: new Directory(() => config),
+    connections,
+    nodes: [node],
+    isRunning: (workflowId) => isRunning(client, workflowId),
+    onStep: options.onStep ?? (() => undefined),
+  });
+  return {
+    ended: worker.ended,
+    close: async () => {
+      await worker.stop();
+      await node.close();
+      await connections.close();
+      await client.connection.close();
+    },
+  };
+}

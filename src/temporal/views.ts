@@ -1,0 +1,167 @@
+/** One task: read what the record and the servers know of slots, copies, epochs and events: the views behind SHOW. */
+import type { Heading } from '../cutover/contract.js';
+import {
+  begun,
+  evolve,
+  PHASE_AFTER,
+  type EpochEvent,
+  type EpochEventType,
+  type EpochState,
+  type Step,
+} from '../cutover/epoch.js';
+import { sameSide } from '../cutover/side.js';
+import type { Connection } from '../postgres/connection.js';
+import { findMigration } from '../postgres/migrations.js';
+import { isCommitted, readRecord, type Decision } from '../postgres/record.js';
+
+export interface SlotView {
+  readonly host: string;
+  readonly port: number;
+  readonly databaseName: string;
+  readonly name: string;
+  readonly lsn: string | null;
+  readonly lagBytes: number | null;
+  readonly copyData: boolean;
+  readonly lastTransactionAt: Date | null;
+}
+
+/** Every slot of ours on this server's database, those of table synchronisation included. */
+export async function slotsOf(publisher: Connection): Promise<readonly SlotView[]> {
+  const { rows } = await publisher.query<{ name: string; lsn: string | null; lag: number | null; sync: boolean }>(`
+    SELECT slot_name AS name, confirmed_flush_lsn::text AS lsn, slot_name ~ '_sync_' AS sync,
+      pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::float8 AS lag
+    FROM pg_replication_slots
+    WHERE database = current_database() AND (slot_name ~ '^cutover_' OR slot_name ~ '^pg_[0-9]+_sync_') ORDER BY 1`);
+  return rows.map((row) => ({
+    host: publisher.host,
+    port: publisher.port,
+    databaseName: publisher.database ?? '',
+    name: row.name,
+    lsn: row.lsn,
+    lagBytes: row.lag,
+    copyData: row.sync,
+    lastTransactionAt: null,
+  }));
+}
+
+export interface CopyView {
+  readonly schema: string;
+  readonly table: string;
+  readonly rows: number;
+  readonly bytes: number;
+  readonly startedAt: Date;
+  readonly sql: string;
+}
+
+/** The copies that run right now into this server's database, from the server's own progress view. */
+export async function copiesInto(destination: Connection): Promise<readonly CopyView[]> {
+  const { rows } = await destination.query<CopyView>(`
+    SELECT n.nspname AS schema, c.relname AS table, p.tuples_processed::float8 AS rows, p.bytes_processed::float8 AS bytes,
+      a.backend_start AS "startedAt", format('COPY %I.%I FROM STDIN', n.nspname, c.relname) AS sql
+    FROM pg_stat_progress_copy p JOIN pg_class c ON c.oid = p.relid JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_stat_activity a ON a.pid = p.pid
+    JOIN pg_subscription_rel r ON r.srrelid = c.oid
+    WHERE p.datname = current_database() AND p.command = 'COPY FROM' AND a.backend_type <> 'client backend'
+    ORDER BY p.bytes_processed DESC`);
+  return rows;
+}
+
+export interface CutoverView {
+  readonly epoch: number;
+  readonly taskId: number | null;
+  readonly database: string;
+  readonly peer: string;
+  readonly heading: Heading;
+  readonly outcome: 'running' | 'committed' | 'aborted';
+  readonly reason: string | null;
+  readonly startedAt: Date;
+  readonly pausedMs: number | null;
+  readonly stepMs: Readonly<Partial<Record<Step, number>>>;
+}
+
+/** Every epoch the records know, newest first, each a fold of its own events. */
+export async function cutoversOf(records: readonly Connection[]): Promise<readonly CutoverView[]> {
+  const views = new Map<string, CutoverView>();
+  for (const connection of records) {
+    const record = await readRecord(connection);
+    const migration = await findMigration(connection);
+    for (const decision of record?.decisions ?? []) {
+      const story = await epochStory(connection, decision);
+      const origin = migration?.id === decision.migration ? migration.source : null;
+      const view = toView(
+        decision,
+        story,
+        origin !== null && !sameSide(origin, decision.source) ? 'reverse' : 'forward',
+      );
+      const key = `${decision.migration}@${decision.epoch.toString()}`;
+      const known = views.get(key);
+      if (!known || (known.outcome === 'running' && view.outcome !== 'running')) views.set(key, view);
+    }
+  }
+  return [...views.values()].sort((a, b) => b.epoch - a.epoch);
+}
+
+interface EpochStory {
+  readonly state: EpochState;
+  readonly heading: Heading | null;
+  readonly pausedMs: number | null;
+}
+
+async function epochStory(connection: Connection, decision: Decision): Promise<EpochStory> {
+  const { rows } = await connection.query<EpochEvent>(
+    'SELECT type, data FROM cutover.event WHERE stream = $1 ORDER BY sequence',
+    [`${decision.migration}@${decision.epoch.toString()}`],
+  );
+  const events = rows.filter((e) => Object.hasOwn(PHASE_AFTER, e.type));
+  const heading = events.find((e) => e.type === 'CutoverBegun')?.data['heading'];
+  const at = (type: EpochEventType): number =>
+    Date.parse(String(events.find((e) => e.type === type)?.data['at'] ?? ''));
+  const end = [at('TrafficResumed'), at('TrafficReturned')].find((ms) => !Number.isNaN(ms)) ?? NaN;
+  const pausedMs = end - at('TrafficPaused');
+  return {
+    state: events.reduce(evolve, begun(decision.epoch)),
+    heading: heading === 'forward' || heading === 'reverse' ? heading : null,
+    pausedMs: Number.isNaN(pausedMs) ? null : pausedMs,
+  };
+}
+
+function toView(decision: Decision, story: EpochStory, heading: Heading): CutoverView {
+  return {
+    epoch: decision.epoch,
+    taskId: null,
+    database: decision.database,
+    peer: decision.peer,
+    heading: story.heading ?? heading,
+    outcome: isCommitted(decision.state) ? 'committed' : decision.state === 'aborted' ? 'aborted' : 'running',
+    reason: decision.reason ?? story.state.reason,
+    startedAt: new Date(decision.begun_at),
+    pausedMs: story.pausedMs,
+    stepMs: story.state.stepMs,
+  };
+}
+
+export interface EventView {
+  readonly at: Date;
+  readonly stream: string;
+  readonly sequence: number;
+  readonly type: string;
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+/** The latest events of all records, or of one stream; newest last, each once. */
+export async function eventsOf(
+  records: readonly Connection[],
+  stream: string | null,
+  limit: number,
+): Promise<readonly EventView[]> {
+  const events = new Map<string, EventView>();
+  for (const connection of records) {
+    const { rows } = await connection.query<EventView>(
+      `SELECT at, stream, sequence, type, data FROM cutover.event
+       WHERE $1::text IS NULL OR stream = $1 ORDER BY at DESC LIMIT $2`,
+      [stream, limit],
+    );
+    for (const row of rows) events.set(`${row.stream} ${row.sequence.toString()}`, row);
+  }
+  return [...events.values()].sort((a, b) => a.at.getTime() - b.at.getTime()).slice(-limit);
+}
