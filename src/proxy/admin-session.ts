@@ -85,7 +85,10 @@ export class AdminSession {
       answer = encode(await this.#handler.execute(statement));
     } catch (error) {
       if (!(error instanceof CutoverError)) this.#logger.error({}, `admin command failed: ${messageOf(error)}`);
-      const known = error instanceof CutoverError ? error : new CutoverError('internal', { problem: messageOf(error) }, { cause: error });
+      const known =
+        error instanceof CutoverError
+          ? error
+          : new CutoverError('internal', { problem: messageOf(error) }, { cause: error });
       answer = backend.errorResponseOf(known, 'ERROR');
     }
     this.#socket.write(Buffer.concat([answer, backend.READY_IDLE]));
@@ -93,8 +96,14 @@ export class AdminSession {
 }
 
 function encode(result: AdminResult): Buffer {
-  const notices = (result.notices ?? []).map((message) => backend.errorResponse({ severity: 'NOTICE', sqlstate: '00000', message }));
-  const columns = result.columns.map(({ name, type }) => ({ name, typeOid: TYPES[type].oid, typeBytes: TYPES[type].bytes }));
+  const notices = (result.notices ?? []).map((message) =>
+    backend.errorResponse({ severity: 'NOTICE', sqlstate: '00000', message }),
+  );
+  const columns = result.columns.map(({ name, type }) => ({
+    name,
+    typeOid: TYPES[type].oid,
+    typeBytes: TYPES[type].bytes,
+  }));
   const rows = columns.length === 0 ? [] : [backend.rowDescription(columns), ...result.rows.map(backend.dataRow)];
   return Buffer.concat([...notices, ...rows, backend.commandComplete(result.tag)]);
 }

@@ -8,7 +8,13 @@ import { FRONTEND } from '../wire/codes.js';
 import { FrameError, HEADER_BYTES } from '../wire/frames.js';
 import { PacketReader } from '../wire/packet-reader.js';
 import { readStartup, type StartupPacket } from '../wire/startup.js';
-import { type Credentials, type CredentialStore, md5AnswerAccepted, methodFor, plainPasswordAccepted } from './credentials.js';
+import {
+  type Credentials,
+  type CredentialStore,
+  md5AnswerAccepted,
+  methodFor,
+  plainPasswordAccepted,
+} from './credentials.js';
 import { MECHANISM, ScramError, ScramServer } from './scram.js';
 import { settingsOf } from './startup-settings.js';
 import type { SessionSettings } from './settings.js';
@@ -119,7 +125,8 @@ async function scramAccepted(socket: Socket, reader: PacketReader, credentials: 
   const initial = (await readPasswordMessage(reader)).subarray(HEADER_BYTES);
   const zero = initial.indexOf(0);
   const mechanism = zero < 0 ? '' : initial.toString('latin1', 0, zero);
-  if (mechanism !== MECHANISM) throw new CutoverError('protocol_violation', { problem: 'a SASL mechanism that was not offered' });
+  if (mechanism !== MECHANISM)
+    throw new CutoverError('protocol_violation', { problem: 'a SASL mechanism that was not offered' });
   try {
     const exchange = new ScramServer(initial.toString('utf8', zero + 5), credentials.shape);
     socket.write(backend.authenticationSaslContinue(exchange.first));
@@ -129,7 +136,8 @@ async function scramAccepted(socket: Socket, reader: PacketReader, credentials: 
     socket.write(backend.authenticationSaslFinal(proof));
     return true;
   } catch (error) {
-    if (error instanceof ScramError) throw new CutoverError('protocol_violation', { problem: error.message }, { cause: error });
+    if (error instanceof ScramError)
+      throw new CutoverError('protocol_violation', { problem: error.message }, { cause: error });
     throw error;
   }
 }

@@ -60,6 +60,8 @@ export class ClientSession implements BorrowingListener {
   /** the proxy shuts down: no transaction after this one */
   #ending = false;
   #timedOut = false;
+  /** the client closed its side while its server was made ready */
+  #gone = false;
 
   constructor(client: LoggedInClient, context: SessionContext) {
     this.id = client.id;
@@ -83,7 +85,9 @@ export class ClientSession implements BorrowingListener {
         this.#advance();
       },
       gone: () => {
-        this.#leave(VANISHED_TIMEOUT_MS);
+        // With a server in hand, what was sent before is still run: PostgreSQL would not do less.
+        if (this.#borrowing.step === 'setup') this.#gone = true;
+        else this.#leave(VANISHED_TIMEOUT_MS);
       },
     });
     this.#scanner.feed(client.unread);
@@ -148,6 +152,7 @@ export class ClientSession implements BorrowingListener {
   /** Goes on with what the client has sent, as far as the phase lets it. */
   #advance(): void {
     this.#guarded(this.#step);
+    if (this.#gone && this.#phase !== 'waiting') this.#leave(VANISHED_TIMEOUT_MS);
     this.#updateReading();
   }
 
@@ -162,7 +167,8 @@ export class ClientSession implements BorrowingListener {
       step();
     } catch (error) {
       if (error instanceof CutoverError) this.terminate(error);
-      else if (error instanceof FrameError) this.terminate(new CutoverError('protocol_violation', { problem: error.message }));
+      else if (error instanceof FrameError)
+        this.terminate(new CutoverError('protocol_violation', { problem: error.message }));
       else {
         this.#context.logger.error({ client: this.id }, `session failed: ${messageOf(error)}`);
         this.terminate(new CutoverError('internal', { problem: messageOf(error) }, { cause: error }));
@@ -354,6 +360,7 @@ export class ClientSession implements BorrowingListener {
     const told = this.server?.saidWhy === true;
     const retried = this.#borrowing.lost();
     if (this.#phase === 'leaving') this.#close();
+    else if (this.#gone) this.#leave(VANISHED_TIMEOUT_MS);
     else if (!retried && (this.#phase === 'waiting' ? this.#borrowing.step === 'setup' : this.#phase === 'attached')) {
       if (!told) this.#say(errorResponseOf(new CutoverError('server_lost', { database: this.database }), 'FATAL'));
       this.#leave(VANISHED_TIMEOUT_MS);

@@ -7,7 +7,15 @@
 import { CutoverError } from '../errors/errors.js';
 import { FRONTEND } from '../wire/codes.js';
 import type { FrameScanner } from '../wire/frames.js';
-import { closeStatement, describeStatement, parse, readBind, readParse, readTarget, rebindHead } from '../wire/frontend.js';
+import {
+  closeStatement,
+  describeStatement,
+  parse,
+  readBind,
+  readParse,
+  readTarget,
+  rebindHead,
+} from '../wire/frontend.js';
 import { STATEMENTS_MAX, type ClientStatements } from './client-statements.js';
 import { REPLY, type Undo } from './reply-queue.js';
 import type { ServerConnection } from './server-connection.js';
@@ -47,7 +55,12 @@ export class Forwarder {
    * @param sent gets the client's own bytes, as they were
    * @throws FrameError | CutoverError when the client breaks a rule; what came before was sent
    */
-  forward(scanner: FrameScanner, server: ServerConnection, stopAtBoundary: boolean, sent: (bytes: Buffer) => void): Outcome {
+  forward(
+    scanner: FrameScanner,
+    server: ServerConnection,
+    stopAtBoundary: boolean,
+    sent: (bytes: Buffer) => void,
+  ): Outcome {
     const { buffer, position: first } = scanner;
     this.#buffer = buffer;
     this.#from = first;
@@ -129,7 +142,8 @@ export class Forwarder {
       this.#replace(start, end, parse(existing.name, body));
       return;
     }
-    if (this.#statements.count >= STATEMENTS_MAX) throw new CutoverError('statements_exhausted', { count: STATEMENTS_MAX });
+    if (this.#statements.count >= STATEMENTS_MAX)
+      throw new CutoverError('statements_exhausted', { count: STATEMENTS_MAX });
     const { statement, undo } = this.#statements.prepare(name, body);
     if (server.statements.has(statement)) {
       server.replies.push(REPLY.sayParseComplete, undo);
@@ -231,7 +245,8 @@ export class Forwarder {
       if (this.#from < end) pieces.push(buffer.subarray(this.#from, end));
       this.#pieces = [];
       const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
-      for (const piece of bytes <= JOIN_BYTES_MAX ? [Buffer.concat(pieces, bytes)] : pieces) this.full = !server.send(piece);
+      for (const piece of bytes <= JOIN_BYTES_MAX ? [Buffer.concat(pieces, bytes)] : pieces)
+        this.full = !server.send(piece);
     }
     this.#buffer = EMPTY;
     if (!server.replies.empty) server.sayDue();

@@ -11,7 +11,13 @@ export class GateWait {
   #leave: () => void = () => undefined;
   #timer: NodeJS.Timeout | null = null;
 
-  constructor(gate: Gate, database: string, limitMs: number, passed: () => void, tooLong: (error: CutoverError) => void) {
+  constructor(
+    gate: Gate,
+    database: string,
+    limitMs: number,
+    passed: () => void,
+    tooLong: (error: CutoverError) => void,
+  ) {
     this.#gate = gate;
     this.#database = database;
     this.#limitMs = limitMs;

@@ -210,7 +210,10 @@ export class Pool {
     this.#idle.splice(0, this.#idle.length, ...keep);
     while (this.#waiting[0] !== undefined && now - this.#waiting[0].since > checkoutTimeoutMs) {
       const waitedMs = Math.round(now - this.#waiting[0].since);
-      this.#refuse(this.#waiting.shift(), new CutoverError('checkout_timeout', { database: this.label.database, waitedMs }));
+      this.#refuse(
+        this.#waiting.shift(),
+        new CutoverError('checkout_timeout', { database: this.label.database, waitedMs }),
+      );
     }
   }
 

@@ -155,9 +155,11 @@ class RunningProxy implements Proxy, SessionContext {
   async close(graceMs: number): Promise<void> {
     this.#closing = true;
     clearInterval(this.#sweeper);
-    const closed = new Promise<void>((resolve) => this.#listener.close(() => {
-      resolve();
-    }));
+    const closed = new Promise<void>((resolve) =>
+      this.#listener.close(() => {
+        resolve();
+      }),
+    );
     this.#endIdleSessions();
     await this.#sessionsEnded(graceMs);
     for (const session of this.#sessions.values()) session.terminate(new CutoverError('shutting_down'));
@@ -230,7 +232,9 @@ class RunningProxy implements Proxy, SessionContext {
   }
 
   #beginAdmin(socket: Socket, client: Authenticated): void {
-    const handler = this.#admin ?? { execute: () => Promise.reject(new CutoverError('feature_unsupported', { feature: 'the admin database' })) };
+    const handler = this.#admin ?? {
+      execute: () => Promise.reject(new CutoverError('feature_unsupported', { feature: 'the admin database' })),
+    };
     socket.write(greeting(this.#nextId(), randomBytes(4), parametersFor(null, client.asked)));
     new AdminSession(socket, client.reader.release(), handler, this.logger);
   }
@@ -239,7 +243,8 @@ class RunningProxy implements Proxy, SessionContext {
     if (socket.destroyed) return;
     let known: CutoverError;
     if (error instanceof CutoverError) known = error;
-    else if (error instanceof FrameError) known = new CutoverError('protocol_violation', { problem: error.message }, { cause: error });
+    else if (error instanceof FrameError)
+      known = new CutoverError('protocol_violation', { problem: error.message }, { cause: error });
     else known = new CutoverError('internal', { problem: messageOf(error) }, { cause: error });
     socket.end(backend.errorResponseOf(known, 'FATAL'));
     socket.destroySoon();

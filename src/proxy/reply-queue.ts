@@ -111,7 +111,7 @@ export class ReplyQueue {
   /** CopyInResponse: the server ignores Syncs that come before the end of the copy. */
   copyInStarted(): void {
     this.copyIn = true;
-    for (let at = this.#at + 1; at < this.#kinds.length; ) {
+    for (let at = this.#at + 1; at < this.#kinds.length;) {
       if (this.#kinds[at] === REPLY.copyEnd) {
         this.copyIn = false;
         return;

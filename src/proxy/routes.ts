@@ -60,7 +60,9 @@ export class Routes {
     const pools = new Map<string, Pool>();
     const routes = new Map<string, Route>();
     for (const user of config.users) {
-      const entry = config.databases.find((row) => row.name === user.database && row.shard === 0 && row.role !== 'replica');
+      const entry = config.databases.find(
+        (row) => row.name === user.database && row.shard === 0 && row.role !== 'replica',
+      );
       if (entry === undefined) continue;
       const key = poolKey(entry, user);
       const pool = this.#poolFor(pools, key, optionsOf(config, entry, user), labelOf(entry, user));

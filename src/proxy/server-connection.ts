@@ -9,7 +9,14 @@
 import type { Socket } from 'node:net';
 import { FENCE_SQLSTATE, messageOf } from '../errors/errors.js';
 import type { Endpoint } from '../postgres/endpoint.js';
-import { CLOSE_COMPLETE, errorField, PARSE_COMPLETE, readCommandTag, readParameterStatus, renameInError } from '../wire/backend.js';
+import {
+  CLOSE_COMPLETE,
+  errorField,
+  PARSE_COMPLETE,
+  readCommandTag,
+  readParameterStatus,
+  renameInError,
+} from '../wire/backend.js';
 import { BACKEND, SERVER_RULES, STATUS } from '../wire/codes.js';
 import { FrameScanner, HEADER_BYTES } from '../wire/frames.js';
 import { query, TERMINATE } from '../wire/frontend.js';

@@ -71,7 +71,8 @@ async function authenticate(socket: Socket, reader: PacketReader, endpoint: Endp
         socket.write(passwordMessage(md5Answer(endpoint.user, passwordOf(endpoint), data.subarray(0, 4))));
         break;
       case 10:
-        if (!data.toString('latin1').split('\0').includes(MECHANISM)) throw new Error('the server does not offer SCRAM-SHA-256');
+        if (!data.toString('latin1').split('\0').includes(MECHANISM))
+          throw new Error('the server does not offer SCRAM-SHA-256');
         socket.write(saslInitialResponse(MECHANISM, scram.first));
         break;
       case 11:
@@ -88,7 +89,8 @@ async function authenticate(socket: Socket, reader: PacketReader, endpoint: Endp
 }
 
 function passwordOf(endpoint: Endpoint): string {
-  if (endpoint.password === undefined) throw new Error(`the server asks for a password of "${endpoint.user}" and none is configured`);
+  if (endpoint.password === undefined)
+    throw new Error(`the server asks for a password of "${endpoint.user}" and none is configured`);
   return endpoint.password;
 }
 

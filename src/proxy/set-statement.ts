@@ -23,7 +23,11 @@ const SPECIAL: readonly (readonly [RegExp, string])[] = [
 ];
 
 const CHARACTERISTICS: readonly (readonly [RegExp, string, (value: string) => string])[] = [
-  [/ISOLATION\s+LEVEL\s+(SERIALIZABLE|REPEATABLE\s+READ|READ\s+COMMITTED|READ\s+UNCOMMITTED)/i, 'default_transaction_isolation', quoted],
+  [
+    /ISOLATION\s+LEVEL\s+(SERIALIZABLE|REPEATABLE\s+READ|READ\s+COMMITTED|READ\s+UNCOMMITTED)/i,
+    'default_transaction_isolation',
+    quoted,
+  ],
   [/(READ\s+ONLY|READ\s+WRITE)/i, 'default_transaction_read_only', (value) => (/ONLY/i.test(value) ? 'on' : 'off')],
   [/((?:NOT\s+)?DEFERRABLE)/i, 'default_transaction_deferrable', (value) => (/NOT/i.test(value) ? 'off' : 'on')],
 ];

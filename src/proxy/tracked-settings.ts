@@ -97,7 +97,9 @@ export class TrackedSettings {
     if (this.#pending.some((change) => change.kind === 'resetAll')) return [];
     const explained = new Set(this.#pending.map((change) => (change.kind === 'resetAll' ? '' : change.name)));
     return [...server.changedParameters]
-      .filter(([name, value]) => SETTABLE.has(name) && this.#told.get(name) !== value && !explained.has(name.toLowerCase()))
+      .filter(
+        ([name, value]) => SETTABLE.has(name) && this.#told.get(name) !== value && !explained.has(name.toLowerCase()),
+      )
       .map(([name, value]) => setToValue(name, value));
   }
 }

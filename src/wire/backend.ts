@@ -79,7 +79,12 @@ export interface ErrorText {
 /** ErrorResponse, or NoticeResponse when the severity is NOTICE. */
 export function errorResponse(error: ErrorText): Buffer {
   const field = (code: string, text: string): Buffer => cstring(code + text.replaceAll('\0', ''));
-  const fields = [field('S', error.severity), field('V', error.severity), field('C', error.sqlstate), field('M', error.message)];
+  const fields = [
+    field('S', error.severity),
+    field('V', error.severity),
+    field('C', error.sqlstate),
+    field('M', error.message),
+  ];
   if (error.hint !== undefined && error.hint !== '') fields.push(field('H', error.hint));
   return frame(error.severity === 'NOTICE' ? 'N' : 'E', ...fields, Buffer.from([0]));
 }

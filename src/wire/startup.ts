@@ -36,7 +36,8 @@ export function readStartup(packet: Buffer): StartupPacket {
   const code = packet.readUInt32BE(4);
   const high = code >>> 16;
   if (high === 1234) return readRequest(packet, code & 0xffff);
-  if (high !== 3) throw new FrameError(`unsupported frontend protocol ${high.toString()}.${(code & 0xffff).toString()}`);
+  if (high !== 3)
+    throw new FrameError(`unsupported frontend protocol ${high.toString()}.${(code & 0xffff).toString()}`);
   return { kind: 'startup', minor: code & 0xffff, parameters: readParameters(packet) };
 }
 

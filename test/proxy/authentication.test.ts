@@ -12,7 +12,9 @@ const clusters = useClusters({ scram: { major: 17, auth: 'scram' }, trust: { maj
 
 async function start(authType: AuthType, user: Partial<UserEntry> = {}): Promise<Proxy> {
   const databaseName = await freshDatabase(clusters.scram);
-  return proxyFor({ config: configFor([{ name: 'prod', cluster: clusters.scram, databaseName }], { general: { authType }, user }) });
+  return proxyFor({
+    config: configFor([{ name: 'prod', cluster: clusters.scram, databaseName }], { general: { authType }, user }),
+  });
 }
 
 /** What PostgreSQL stores of a password. */
@@ -32,7 +34,9 @@ describe.each(['scram', 'md5', 'plain'] as const)('with %s', (authType) => {
       expect((await client.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
     }
     const wrong = await clientOf(proxy, 'prod', { password: 'wrong' }).catch((error: unknown) => error);
-    const unknown = await clientOf(proxy, 'prod', { user: 'nobody', password: 'wrong' }).catch((error: unknown) => error);
+    const unknown = await clientOf(proxy, 'prod', { user: 'nobody', password: 'wrong' }).catch(
+      (error: unknown) => error,
+    );
     expect(wrong).toMatchObject({ code: '28P01', message: 'password authentication failed for user "postgres"' });
     expect(unknown).toMatchObject({ code: '28P01', message: 'password authentication failed for user "nobody"' });
     const elsewhere = await clientOf(proxy, 'missing', { password: 'wrong' }).catch((error: unknown) => error);
@@ -125,7 +129,9 @@ test('the replication protocol is refused with a reason', async () => {
 test('who does not finish the login in time is told and closed', async () => {
   const databaseName = await freshDatabase(clusters.trust);
   const general = { clientLoginTimeoutMs: 50 };
-  const proxy = await proxyFor({ config: configFor([{ name: 'prod', cluster: clusters.trust, databaseName }], { general }) });
+  const proxy = await proxyFor({
+    config: configFor([{ name: 'prod', cluster: clusters.trust, databaseName }], { general }),
+  });
   const raw = new RawClient(proxy);
   const [error] = await raw.until('E');
   expect(error && errorField(error.bytes, 0, error.bytes.length, 'C')).toBe('57014');

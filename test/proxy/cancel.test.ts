@@ -15,10 +15,15 @@ interface Key {
   readonly secretKey: number;
 }
 
-async function start(defaultPoolSize: number, queryTimeoutMs: number | null = null): Promise<{ proxy: Proxy; databaseName: string }> {
+async function start(
+  defaultPoolSize: number,
+  queryTimeoutMs: number | null = null,
+): Promise<{ proxy: Proxy; databaseName: string }> {
   const databaseName = await freshDatabase(clusters.main);
   const general = { defaultPoolSize, queryTimeoutMs };
-  const proxy = await proxyFor({ config: configFor([{ name: 'prod', cluster: clusters.main, databaseName }], { general }) });
+  const proxy = await proxyFor({
+    config: configFor([{ name: 'prod', cluster: clusters.main, databaseName }], { general }),
+  });
   return { proxy, databaseName };
 }
 

@@ -13,7 +13,9 @@ const data = (text: string): Buffer => frame('d', Buffer.from(text));
 
 async function start(): Promise<Proxy> {
   const databaseName = await freshDatabase(clusters.main);
-  const config = configFor([{ name: 'prod', cluster: clusters.main, databaseName }], { general: { defaultPoolSize: 1 } });
+  const config = configFor([{ name: 'prod', cluster: clusters.main, databaseName }], {
+    general: { defaultPoolSize: 1 },
+  });
   const proxy = await proxyFor({ config });
   await (await clientOf(proxy, 'prod')).query('CREATE TABLE item (id int PRIMARY KEY, body text)');
   return proxy;

@@ -41,7 +41,10 @@ test('an open transaction ends behind a closed gate, and the drain names who hel
   const gate = proxy.gate('prod');
   gate.close('cutover');
   const early = await gate.drained(30);
-  expect(early).toMatchObject({ drained: false, holders: [{ application: 'ledger', serverPid: rows[0]?.pid, user: 'postgres' }] });
+  expect(early).toMatchObject({
+    drained: false,
+    holders: [{ application: 'ledger', serverPid: rows[0]?.pid, user: 'postgres' }],
+  });
   const drained = gate.drained(10_000);
   await client.query('SELECT 1');
   await client.query('COMMIT');
@@ -80,7 +83,10 @@ test('a wait at the gate is bounded: the client reads 57P03 and its session goes
   const client = await clientOf(proxy, 'prod');
   const gate = proxy.gate('prod');
   gate.close('maintenance');
-  await expect(client.query('SELECT 1')).rejects.toMatchObject({ code: '57P03', message: expect.stringContaining('maintenance') as string });
+  await expect(client.query('SELECT 1')).rejects.toMatchObject({
+    code: '57P03',
+    message: expect.stringContaining('maintenance') as string,
+  });
   await expect(client.query('SELECT $1::int', [1])).rejects.toMatchObject({ code: '57P03' });
   gate.open('maintenance');
   expect((await client.query('SELECT $1::int AS n', [7])).rows).toEqual([{ n: 7 }]);

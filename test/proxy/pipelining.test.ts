@@ -16,7 +16,9 @@ const run = (sql: string): Buffer => Buffer.concat([parse('', body(sql)), bind('
 
 async function start(): Promise<Proxy> {
   const databaseName = await freshDatabase(clusters.main);
-  return proxyFor({ config: configFor([{ name: 'prod', cluster: clusters.main, databaseName }], { general: { defaultPoolSize: 2 } }) });
+  return proxyFor({
+    config: configFor([{ name: 'prod', cluster: clusters.main, databaseName }], { general: { defaultPoolSize: 2 } }),
+  });
 }
 
 test('several batches in flight are answered in order, and an error skips only to its own Sync', async () => {
@@ -39,7 +41,15 @@ test('named statements in a pipeline with an error: what was skipped is not take
 test('a statement another client has prepared is acknowledged at its place in the pipeline', async () => {
   const proxy = await start();
   for (const client of [await RawClient.loggedIn(proxy, 'prod'), await RawClient.loggedIn(proxy, 'prod')]) {
-    client.send(run('SELECT 0'), parse('s', body('SELECT 1')), describeStatement('s'), bind('s'), EXECUTE, closeStatement('s'), SYNC);
+    client.send(
+      run('SELECT 0'),
+      parse('s', body('SELECT 1')),
+      describeStatement('s'),
+      bind('s'),
+      EXECUTE,
+      closeStatement('s'),
+      SYNC,
+    );
     expect(client.types(await client.until('Z'))).toBe('12DC1tT2DC3Z');
     client.send(bind('s'), EXECUTE, SYNC);
     expect(client.types(await client.until('Z'))).toBe('EZ');
@@ -56,7 +66,7 @@ test('Flush brings answers without a Sync', async () => {
   expect(raw.types(await raw.until('Z'))).toBe('Z');
 });
 
-test('a name used twice is refused as by the server, under the client\'s own name', async () => {
+test("a name used twice is refused as by the server, under the client's own name", async () => {
   const raw = await RawClient.loggedIn(await start(), 'prod');
   raw.send(parse('twice', body('SELECT 1')), SYNC, parse('twice', body('SELECT 2')), SYNC);
   const error = (await raw.until('Z', 2)).find((message) => message.type === 'E');

@@ -30,7 +30,11 @@ test('more statements than a server may hold all work, and the server stays belo
   const client = await clientOf(proxy, 'prod');
   for (const turn of [1, 2, 3]) {
     for (let n = 0; n < 8; n += 1) {
-      const { rows } = await client.query({ name: `s${n.toString()}`, text: `SELECT ${n.toString()} + $1::int AS sum`, values: [turn] });
+      const { rows } = await client.query({
+        name: `s${n.toString()}`,
+        text: `SELECT ${n.toString()} + $1::int AS sum`,
+        values: [turn],
+      });
       expect(rows).toEqual([{ sum: n + turn }]);
     }
   }
@@ -61,7 +65,7 @@ test('DISCARD ALL and DEALLOCATE ALL of one client leave the others their statem
   }
 });
 
-test('a statement that cannot be prepared fails each time with the server\'s own error', async () => {
+test("a statement that cannot be prepared fails each time with the server's own error", async () => {
   const proxy = await start();
   const client = await clientOf(proxy, 'prod');
   for (const turn of [1, 2]) {

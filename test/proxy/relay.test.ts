@@ -46,7 +46,9 @@ test('more clients than servers all get their answers, in transactions that do n
 test('a result larger than every buffer arrives whole', async () => {
   const proxy = await start();
   const client = await clientOf(proxy, 'prod');
-  const { rows } = await client.query<{ body: string }>("SELECT repeat('x', 1000) AS body FROM generate_series(1, 50000)");
+  const { rows } = await client.query<{ body: string }>(
+    "SELECT repeat('x', 1000) AS body FROM generate_series(1, 50000)",
+  );
   expect(rows).toHaveLength(50_000);
   expect(rows.every((row) => row.body.length === 1000)).toBe(true);
 });

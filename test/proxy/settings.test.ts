@@ -9,7 +9,9 @@ const clusters = useClusters({ main: { major: 17 } });
 
 async function start(defaultPoolSize = 1): Promise<Proxy> {
   const databaseName = await freshDatabase(clusters.main);
-  return proxyFor({ config: configFor([{ name: 'prod', cluster: clusters.main, databaseName }], { general: { defaultPoolSize } }) });
+  return proxyFor({
+    config: configFor([{ name: 'prod', cluster: clusters.main, databaseName }], { general: { defaultPoolSize } }),
+  });
 }
 
 async function show(client: pg.Client, name: string): Promise<unknown> {
@@ -35,7 +37,10 @@ test('SET by one client is not seen by the next one on the same server', async (
 
 test('settings of the startup packet hold on every server, and RESET goes back to them', async () => {
   const proxy = await start();
-  const first = await clientOf(proxy, 'prod', { application_name: 'first', options: '-c statement_timeout=5000 -c work_mem=8MB' });
+  const first = await clientOf(proxy, 'prod', {
+    application_name: 'first',
+    options: '-c statement_timeout=5000 -c work_mem=8MB',
+  });
   const second = await clientOf(proxy, 'prod', { application_name: 'second' });
   expect(await show(second, 'work_mem')).toBe('4MB');
   expect(await show(second, 'application_name')).toBe('second');
@@ -80,7 +85,8 @@ test('a role taken by one client is not left to the next one', async () => {
   const [first, second] = await Promise.all([clientOf(proxy, 'prod'), clientOf(proxy, 'prod')]);
   await first.query(`CREATE ROLE guest_${process.pid.toString()}`);
   await first.query(`SET ROLE guest_${process.pid.toString()}`);
-  const user = async (client: pg.Client): Promise<unknown> => (await client.query('SELECT current_user AS name')).rows[0];
+  const user = async (client: pg.Client): Promise<unknown> =>
+    (await client.query('SELECT current_user AS name')).rows[0];
   expect(await user(second)).toEqual({ name: 'postgres' });
   expect(await user(first)).toEqual({ name: `guest_${process.pid.toString()}` });
   await first.query('RESET ROLE');
@@ -93,7 +99,10 @@ test('a setting the server does not accept ends that session with its reason, an
   const good = await clientOf(proxy, 'prod');
   await good.query('SELECT 1');
   const bad = await clientOf(proxy, 'prod', { options: '-c no_such_setting=1' });
-  await expect(bad.query('SELECT 1')).rejects.toMatchObject({ code: '22023', message: expect.stringContaining('no_such_setting') as string });
+  await expect(bad.query('SELECT 1')).rejects.toMatchObject({
+    code: '22023',
+    message: expect.stringContaining('no_such_setting') as string,
+  });
   expect((await good.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
 });
 
@@ -116,7 +125,7 @@ test('in session mode a session keeps its server and everything in it; the next 
   });
   const proxy = await proxyFor({ config });
   const first = await clientOf(proxy, 'prod');
-  await first.query('CREATE TEMP TABLE mine (a int); SET work_mem = \'6MB\'');
+  await first.query("CREATE TEMP TABLE mine (a int); SET work_mem = '6MB'");
   await first.query('PREPARE p AS SELECT 5 AS five');
   expect((await first.query('EXECUTE p')).rows).toEqual([{ five: 5 }]);
   expect((await first.query('SELECT * FROM mine')).rows).toEqual([]);

@@ -26,7 +26,9 @@ const serverMessage = fc.oneof(
 /** Cuts bytes at the given places. */
 function cut(bytes: Buffer, places: readonly number[]): Buffer[] {
   const at = [...new Set(places.map((place) => place % (bytes.length + 1)))].sort((left, right) => left - right);
-  return [...at, bytes.length].map((end, index) => bytes.subarray(at[index - 1] ?? 0, end)).filter((part) => part.length > 0);
+  return [...at, bytes.length]
+    .map((end, index) => bytes.subarray(at[index - 1] ?? 0, end))
+    .filter((part) => part.length > 0);
 }
 
 interface Found {
@@ -64,18 +66,24 @@ describe('however the bytes are cut', () => {
 
   test('pg-protocol finds as many messages, of the same lengths', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(serverMessage, { minLength: 1, maxLength: 20 }), fc.array(fc.nat()), async (messages, places) => {
-        const chunks = cut(Buffer.concat(messages), places);
-        const lengths: number[] = [];
-        // Copies: the driver moves bytes about in the chunks it is given.
-        await parseWithDriver(Readable.from(chunks.map((chunk) => Buffer.from(chunk))), (message) => lengths.push(message.length));
-        // The driver reports the length field for most messages, and fixed numbers for those without a body.
-        const found = scan(SERVER_RULES, chunks);
-        expect(found).toHaveLength(lengths.length);
-        for (const [index, frame] of found.entries()) {
-          if (frame.bytes.length > 5) expect(frame.bytes.length - 1).toBe(lengths[index]);
-        }
-      }),
+      fc.asyncProperty(
+        fc.array(serverMessage, { minLength: 1, maxLength: 20 }),
+        fc.array(fc.nat()),
+        async (messages, places) => {
+          const chunks = cut(Buffer.concat(messages), places);
+          const lengths: number[] = [];
+          // Copies: the driver moves bytes about in the chunks it is given.
+          await parseWithDriver(Readable.from(chunks.map((chunk) => Buffer.from(chunk))), (message) =>
+            lengths.push(message.length),
+          );
+          // The driver reports the length field for most messages, and fixed numbers for those without a body.
+          const found = scan(SERVER_RULES, chunks);
+          expect(found).toHaveLength(lengths.length);
+          for (const [index, frame] of found.entries()) {
+            if (frame.bytes.length > 5) expect(frame.bytes.length - 1).toBe(lengths[index]);
+          }
+        },
+      ),
       { numRuns: 50 },
     );
   });
@@ -116,11 +124,12 @@ describe('however the bytes are cut', () => {
 });
 
 describe('a length that lies', () => {
-  const head = (type: string, length: number): Buffer => Buffer.concat([Buffer.from(type), Buffer.from(Uint32Array.of(length).buffer).swap32()]);
+  const head = (type: string, length: number): Buffer =>
+    Buffer.concat([Buffer.from(type), Buffer.from(Uint32Array.of(length).buffer).swap32()]);
   const lies: [string, string, number][] = [
     ['shorter than itself', 'Q', 3],
     ['negative', 'Q', 0xffff_ffff],
-    ['beyond PostgreSQL\'s limit', 'Q', 0x3fff_ffff],
+    ["beyond PostgreSQL's limit", 'Q', 0x3fff_ffff],
     ['beyond the limit of a small message', 'S', 10_001],
   ];
   test.each(lies)('%s is refused before anything is waited for', (_, type, length) => {
