@@ -408,6 +408,6 @@ export class ClientSession implements BorrowingListener {
     this.#phase = 'closed';
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.statements.clear();
-    this.#context.forget(this);
+    this.#context.forget(this.id);
   }
 }

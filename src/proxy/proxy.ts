@@ -169,8 +169,8 @@ class RunningProxy implements Proxy, SessionContext {
     await closed;
   }
 
-  forget(session: ClientSession): void {
-    this.#sessions.delete(session.id);
+  forget(id: number): void {
+    this.#sessions.delete(id);
     if (this.#sessions.size === 0) this.#onForgotten?.();
   }
 

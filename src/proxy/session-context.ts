@@ -1,6 +1,5 @@
 /** One task: name what a client session needs of the proxy around it. */
 import type { Socket } from 'node:net';
-import type { ClientSession } from './client-session.js';
 import type { ProxyHooks } from './contract.js';
 import type { Gate } from './gate.js';
 import type { Logger } from './logger.js';
@@ -31,5 +30,6 @@ export interface SessionContext {
   /** longest wait at a closed gate */
   readonly gateWaitMs: number;
   gate(database: string): Gate;
-  forget(session: ClientSession): void;
+  /** the session with this id is over */
+  forget(id: number): void;
 }
