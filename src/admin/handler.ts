@@ -123,7 +123,7 @@ export class AdminDatabase implements AdminHandler {
     const show = Object.hasOwn(this.#views, view) ? this.#views[view] : undefined;
     if (show) return show(names, new Date());
     const meant = suggest(view, Object.keys(this.#views));
-    const answer = showOther([view, ...names].join(' '), view === 'server_version' ? this.#ports.version : '');
+    const answer = showOther([view, ...names].join(' ').toLowerCase(), view === 'server_version' ? this.#ports.version : '');
     return meant === null ? answer : { ...answer, notices: [`there is no view "${view}", did you mean "${meant}"?`] };
   }
 
