@@ -1,0 +1,78 @@
+/** One task: the checks on what runs right now: transactions and maintenance that a move would have to wait for. */
+import { bothSides, combined, failed, listed, ok, rowsOf, warning } from './check.js';
+import type { Finding, PreflightCheck } from './check.js';
+
+const LONG_TRANSACTION_SECONDS = 60;
+const ORPHAN_SECONDS = 60;
+
+/**
+ * A slot is ready only when every transaction that ran at its creation has ended (PostgreSQL documentation, 47.2.5), and
+ * the seal waits for writers. Other roles' transactions are visible to pg_monitor only.
+ */
+export const longTransactions: PreflightCheck = {
+  id: 'long-transactions',
+  title: 'Long transactions on the source',
+  async run({ source }) {
+    const rows = await rowsOf<{ holder: string }>(
+      source,
+      `SELECT 'pid ' || pid || ' (' || coalesce(usename, '?') || ' in ' || coalesce(datname, '?') || ', "' || application_name || '", '
+         || coalesce(state, '?') || ', ' || round(extract(epoch FROM clock_timestamp() - xact_start)) || ' s)' AS holder
+       FROM pg_stat_activity
+       WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND xact_start < clock_timestamp() - $1 * interval '1 second'
+       ORDER BY xact_start`,
+      [LONG_TRANSACTION_SECONDS],
+    );
+    if (rows.length === 0) return ok(`None is older than ${LONG_TRANSACTION_SECONDS.toString()} s.`);
+    return warning(
+      `The streams cannot begin before these end: ${listed(rows.map((r) => r.holder))}.`,
+      'Wait for them, or end them (pg_terminate_backend).',
+    );
+  },
+};
+
+export const preparedTransactions: PreflightCheck = {
+  id: 'prepared-transactions',
+  title: 'Prepared transactions on the source',
+  async run({ source }) {
+    const rows = await rowsOf<{ gid: string; seconds: number }>(
+      source,
+      `SELECT gid, round(extract(epoch FROM clock_timestamp() - prepared))::int AS seconds FROM pg_prepared_xacts ORDER BY prepared`,
+    );
+    if (rows.length === 0) return ok('There are none.');
+    const names = rows.map((row) => `"${row.gid}" (${row.seconds.toString()} s)`);
+    const detail = `They count as writers in flight, and no stream begins before they end: ${listed(names)}.`;
+    return rows.some((row) => row.seconds >= ORPHAN_SECONDS)
+      ? failed(detail, 'COMMIT PREPARED or ROLLBACK PREPARED those whose owner is gone.')
+      : warning(detail, 'Wait until their owner has ended them.');
+  },
+};
+
+/** PostgreSQL documentation, 27.4 (progress reporting). Only the tables' names are shown: statements may hold secrets. */
+const MAINTENANCE = `
+  SELECT command || ' on ' || relid::regclass AS work FROM pg_stat_progress_cluster WHERE datname = current_database()
+  UNION SELECT command || ' on ' || relid::regclass FROM pg_stat_progress_create_index WHERE datname = current_database()
+  UNION SELECT 'a session that holds ' || l.mode || ' on ' || l.relation::regclass || ' (pid ' || l.pid || ')'
+    FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE l.locktype = 'relation' AND l.granted AND l.mode = 'AccessExclusiveLock' AND l.pid <> pg_backend_pid()
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND c.relkind IN ('r', 'p', 'm') AND n.nspname <> 'cutover' AND n.nspname !~ '^pg_'
+  ORDER BY 1`;
+
+export const maintenance: PreflightCheck = {
+  id: 'maintenance',
+  title: 'Running maintenance',
+  async run(context) {
+    const findings: Finding[] = [];
+    for (const side of bothSides(context)) {
+      const rows = await rowsOf<{ work: string }>(side, MAINTENANCE);
+      if (rows.length === 0) continue;
+      findings.push(
+        warning(
+          `On the ${side.role} there runs ${listed(rows.map((r) => r.work))}.`,
+          'Wait until it has ended: it holds locks that the move needs.',
+        ),
+      );
+    }
+    return findings.length > 0 ? combined(findings) : ok('None.');
+  },
+};

@@ -1,0 +1,195 @@
+/**
+ * One task: the checks on what a server has a fixed number of: slots, senders, workers, origins, locks, and disk for WAL.
+ *
+ * Who needs what: PostgreSQL documentation, 29.12 (logical replication, configuration settings). While tables are copied,
+ * each running copy needs a slot and a sender on the publisher, a worker and an origin on the subscriber, beside the stream's own.
+ */
+import { combined, failed, ok, rowOf, settingsOf, tablesToMove, tableParameters, versionOf, warning } from './check.js';
+import type { Finding, PreflightCheck, PreflightContext, PreflightSide } from './check.js';
+
+interface Need {
+  readonly side: PreflightSide;
+  readonly role: 'source' | 'destination';
+  /** below this the move cannot run */
+  readonly least: number;
+  /** below this copies wait for each other */
+  readonly wanted: number;
+}
+
+const ORIGINS_OF_THEIR_OWN_SINCE = 180_000;
+
+/** What the two directions need: forward with copies, and the way back without. */
+function needs(context: PreflightContext, copiesOn: 'source' | 'destination'): readonly Need[] {
+  const copies = context.config.cutover.parallelCopies;
+  return (['source', 'destination'] as const).map((role) => {
+    const hasCopies = role === copiesOn;
+    return { side: context[role], role, least: hasCopies ? 2 : 1, wanted: hasCopies ? 1 + copies : 1 };
+  });
+}
+
+async function capacity(
+  list: readonly Need[],
+  what: string,
+  read: (side: PreflightSide) => Promise<{ setting: string; limit: number; used: number }>,
+): Promise<Finding> {
+  const findings: Finding[] = [];
+  for (const { side, role, least, wanted } of list) {
+    const { setting, limit, used } = await read(side);
+    const free = Math.max(0, limit - used);
+    const detail = `The ${role} has ${free.toString()} of ${limit.toString()} ${what} free; ${wanted.toString()} are wanted.`;
+    const remedy = `Raise ${setting} on the ${role} to ${(used + wanted).toString()} or more.`;
+    findings.push(free < least ? failed(detail, remedy) : free < wanted ? warning(detail, remedy) : ok(detail));
+  }
+  return combined(findings);
+}
+
+async function limitOf(side: PreflightSide, setting: string): Promise<number> {
+  return Number((await settingsOf(side, [setting])).get(setting) ?? 0);
+}
+
+async function countOf(side: PreflightSide, from: string): Promise<number> {
+  return (await rowOf<{ n: number }>(side, `SELECT count(*)::int AS n FROM ${from}`)).n;
+}
+
+export const slotCapacity: PreflightCheck = {
+  id: 'replication-slots',
+  title: 'Free replication slots',
+  run: (context) =>
+    capacity(needs(context, 'source'), 'replication slots', async (side) => ({
+      setting: 'max_replication_slots',
+      limit: await limitOf(side, 'max_replication_slots'),
+      used: await countOf(side, 'pg_replication_slots'),
+    })),
+};
+
+export const senderCapacity: PreflightCheck = {
+  id: 'wal-senders',
+  title: 'Free WAL senders',
+  run: (context) =>
+    capacity(needs(context, 'source'), 'WAL senders', async (side) => ({
+      setting: 'max_wal_senders',
+      limit: await limitOf(side, 'max_wal_senders'),
+      used: await countOf(side, 'pg_stat_replication'),
+    })),
+};
+
+/** Three limits stand behind one another; the one with the least left is the one that counts. */
+export const workerCapacity: PreflightCheck = {
+  id: 'replication-workers',
+  title: 'Free logical replication workers',
+  run: (context) =>
+    capacity(needs(context, 'destination'), 'logical replication workers', async (side) => {
+      const workers = {
+        setting: 'max_logical_replication_workers',
+        limit: await limitOf(side, 'max_logical_replication_workers'),
+        used: await countOf(side, 'pg_stat_subscription WHERE pid IS NOT NULL'),
+      };
+      const processes = {
+        setting: 'max_worker_processes',
+        limit: await limitOf(side, 'max_worker_processes'),
+        used: await countOf(
+          side,
+          `pg_stat_activity WHERE backend_type LIKE 'logical replication%' OR backend_type ~ 'worker$'`,
+        ),
+      };
+      return workers.limit - workers.used <= processes.limit - processes.used ? workers : processes;
+    }),
+};
+
+/** Until 17 max_replication_slots limits origins too (PostgreSQL documentation, 20.6.4). */
+export const originCapacity: PreflightCheck = {
+  id: 'replication-origins',
+  title: 'Free replication origins',
+  run: (context) =>
+    capacity(needs(context, 'destination'), 'replication origins', async (side) => {
+      const own = (await versionOf(side)) >= ORIGINS_OF_THEIR_OWN_SINCE;
+      const setting = own ? 'max_active_replication_origins' : 'max_replication_slots';
+      return { setting, limit: await limitOf(side, setting), used: await countOf(side, 'pg_replication_origin') };
+    }),
+};
+
+/**
+ * The seal locks every table at once, the schema is made in one transaction that locks every new relation. The lock table
+ * holds max_locks_per_transaction × (max_connections + max_prepared_transactions) (PostgreSQL documentation, 20.12).
+ */
+export const lockTable: PreflightCheck = {
+  id: 'lock-table',
+  title: 'Room in the lock table',
+  async run(context) {
+    const tables = (await tablesToMove(context)).length;
+    const relations = await countOf(
+      context.source,
+      `pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relpersistence <> 't'
+         AND n.nspname NOT IN ('cutover', 'information_schema', 'pg_catalog')`,
+    );
+    return combined([
+      await lockFinding(context.source, 'source', tables),
+      await lockFinding(context.destination, 'destination', relations),
+    ]);
+  },
+};
+
+async function lockFinding(side: PreflightSide, role: string, needed: number): Promise<Finding> {
+  const names = ['max_locks_per_transaction', 'max_connections', 'max_prepared_transactions'];
+  const settings = await settingsOf(side, names);
+  const [perTransaction = 0, connections = 0, prepared = 0] = names.map((name) => Number(settings.get(name) ?? 0));
+  const room = perTransaction * (connections + prepared);
+  const detail = `One transaction on the ${role} locks ${needed.toString()} relations; there is room for ${room.toString()} in all.`;
+  const enough = Math.ceil((2 * needed) / Math.max(1, connections + prepared));
+  const remedy = `Raise max_locks_per_transaction on the ${role} to ${enough.toString()} or more and restart it.`;
+  if (needed > room) return failed(detail, remedy);
+  return needed > room / 2 ? warning(detail, remedy) : ok(detail);
+}
+
+/** While a copy runs the slot keeps all WAL written meanwhile (PostgreSQL documentation, 20.6.1, max_slot_wal_keep_size). */
+export const walDisk: PreflightCheck = {
+  id: 'wal-disk',
+  title: 'Disk for WAL on the source',
+  async run(context) {
+    const { source } = context;
+    const settings = await settingsOf(source, ['max_slot_wal_keep_size', 'idle_replication_slot_timeout']);
+    const keepMegabytes = Number(settings.get('max_slot_wal_keep_size') ?? -1);
+    const idleTimeout = Number(settings.get('idle_replication_slot_timeout') ?? 0);
+    const { bytes } = await rowOf<{ bytes: number }>(
+      source,
+      `SELECT coalesce(sum(pg_table_size(format('%I.%I', t.schema, t.name)::regclass)), 0)::float8 AS bytes
+       FROM unnest($1::text[], $2::text[]) AS t (schema, name)`,
+      tableParameters(await tablesToMove(context)),
+    );
+    const findings = [walKeepFinding(keepMegabytes * 1024 * 1024, bytes)];
+    if (idleTimeout > 0)
+      findings.push(
+        warning(
+          'idle_replication_slot_timeout is set on the source: a stream that rests that long loses its slot.',
+          'Set idle_replication_slot_timeout = 0 for the time of the move; a reload is enough.',
+        ),
+      );
+    const walBytes = await walDirectoryBytes(source);
+    if (walBytes !== null) findings.push(ok(`The WAL directory holds ${megabytes(walBytes)} now.`));
+    return combined(findings);
+  },
+};
+
+function walKeepFinding(keepBytes: number, tableBytes: number): Finding {
+  const size = `The tables to copy have ${megabytes(tableBytes)}`;
+  if (keepBytes < 0)
+    return ok(`${size}; WAL is kept without a limit while they are copied: see that the disk has room.`);
+  const detail = `${size}; a slot may keep ${megabytes(keepBytes)} of WAL, and is lost when more is written during the copy.`;
+  if (keepBytes >= tableBytes) return ok(detail);
+  return warning(detail, 'Raise max_slot_wal_keep_size on the source (-1: no limit); a reload is enough.');
+}
+
+/** pg_ls_waldir is for pg_monitor (PostgreSQL documentation, 9.28.9); null where it may not be called. */
+async function walDirectoryBytes(side: PreflightSide): Promise<number | null> {
+  const { allowed } = await rowOf<{ allowed: boolean }>(
+    side,
+    `SELECT has_function_privilege('pg_ls_waldir()', 'EXECUTE') AS allowed`,
+  );
+  if (!allowed) return null;
+  return (await rowOf<{ bytes: number }>(side, 'SELECT coalesce(sum(size), 0)::float8 AS bytes FROM pg_ls_waldir()'))
+    .bytes;
+}
+
+function megabytes(bytes: number): string {
+  return `${Math.round(bytes / 1024 / 1024).toString()} MB`;
+}

@@ -1,0 +1,88 @@
+/** One task: the checks on columns whose values the server makes: generated and identity columns, and their sequences. */
+import { SEQUENCE_GAP } from '../sequences.js';
+import {
+  combined,
+  failed,
+  listed,
+  majorOf,
+  ok,
+  rowsOf,
+  tableParameters,
+  tablesToMove,
+  versionOf,
+  warning,
+} from './check.js';
+import type { Finding, PreflightCheck } from './check.js';
+
+const VIRTUAL_SINCE_MAJOR = 18;
+
+interface GeneratedRow {
+  readonly name: string;
+  readonly virtual: boolean;
+  /** the column belongs to what tells the table's rows apart */
+  readonly identifies: boolean;
+}
+
+/** Generated columns are not replicated, the destination computes them (PostgreSQL documentation, 29.6). */
+const GENERATED = `
+  SELECT c.oid::regclass || '.' || quote_ident(a.attname) AS name, a.attgenerated = 'v' AS virtual,
+    c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i
+      WHERE i.indexrelid = pg_get_replica_identity_index(c.oid) AND a.attnum = ANY (i.indkey)) AS identifies
+  FROM unnest($1::text[], $2::text[]) AS t (schema, name)
+  JOIN pg_class c ON c.oid = format('%I.%I', t.schema, t.name)::regclass
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped
+  ORDER BY 1`;
+
+export const generatedColumns: PreflightCheck = {
+  id: 'generated-columns',
+  title: 'Generated columns',
+  async run(context) {
+    const rows = await rowsOf<GeneratedRow>(context.source, GENERATED, tableParameters(await tablesToMove(context)));
+    const major = majorOf(await versionOf(context.destination));
+    const virtual = rows.filter((row) => row.virtual).map((row) => row.name);
+    const identifying = rows.filter((row) => row.identifies).map((row) => row.name);
+    const findings: Finding[] = [];
+    if (virtual.length > 0 && major < VIRTUAL_SINCE_MAJOR)
+      findings.push(
+        failed(
+          `PostgreSQL ${major.toString()} has no virtual generated columns: ${listed(virtual)}.`,
+          'Make them STORED or plain columns, or choose a destination of version 18.',
+        ),
+      );
+    if (identifying.length > 0)
+      findings.push(
+        failed(
+          `A generated column is not replicated, so it cannot belong to a replica identity: ${listed(identifying)}.`,
+          'Choose a replica identity (a primary key, a unique index) of plain columns.',
+        ),
+      );
+    if (findings.length > 0) return combined(findings);
+    return ok(rows.length === 0 ? 'There are none.' : `${rows.length.toString()}, computed anew at the destination.`);
+  },
+};
+
+/** The move skips SEQUENCE_GAP values for callers of nextval that no fence holds back; twice, with a rollback. */
+export const identityColumns: PreflightCheck = {
+  id: 'identity-columns',
+  title: 'Identity columns and sequences',
+  async run({ source }) {
+    const rows = await rowsOf<{ name: string; ending: boolean }>(
+      source,
+      `SELECT s.seqrelid::regclass::text AS name, NOT s.seqcycle AND
+         CASE WHEN s.seqincrement > 0 THEN s.seqmax::numeric - coalesce(pg_sequence_last_value(s.seqrelid), s.seqstart)
+           ELSE coalesce(pg_sequence_last_value(s.seqrelid), s.seqstart) - s.seqmin::numeric END
+         < 2 * $1::numeric * abs(s.seqincrement::numeric) AS ending
+       FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+       WHERE c.relpersistence <> 't' AND n.nspname <> 'cutover' AND has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')
+       ORDER BY 1`,
+      [SEQUENCE_GAP],
+    );
+    const ending = rows.filter((row) => row.ending).map((row) => row.name);
+    if (ending.length === 0)
+      return ok(`${rows.length.toString()} sequences; each goes on past the source's last value.`);
+    return warning(
+      `A move skips ${SEQUENCE_GAP.toString()} values of each sequence, and these have hardly more left: ${listed(ending)}.`,
+      'Widen the column and the sequence (ALTER SEQUENCE … AS bigint) before the move.',
+    );
+  },
+};
