@@ -24,12 +24,8 @@ export async function removeMigration(context: EngineContext, migration: Migrati
     await setActive(await connectionTo(context, side), migration.id, false);
 }
 
-/**
- * After a commit: one of finalize and a rollback's begin wins on the decision's row. The old side keeps fence and
- * tombstone: a forgotten job must not write there. May be called again.
- */
-export async function finalizeMigration(context: EngineContext, migration: Migration): Promise<void> {
-  const serving = await connectionTo(context, migration.destination);
+/** @throws CutoverError `source_serves` | `files_name_old_side` */
+export async function checkFinalizable(context: EngineContext, migration: Migration): Promise<void> {
   if (!(await destinationServes(context, migration)))
     throw new CutoverError('source_serves', { database: migration.database });
   for (const node of context.nodes) {
@@ -37,6 +33,15 @@ export async function finalizeMigration(context: EngineContext, migration: Migra
     if (!state.filesServe)
       throw new CutoverError('files_name_old_side', { node: node.name, database: migration.database });
   }
+}
+
+/**
+ * After a commit: one of finalize and a rollback's begin wins on the decision's row. The old side keeps fence and
+ * tombstone: a forgotten job must not write there. May be called again.
+ */
+export async function finalizeMigration(context: EngineContext, migration: Migration): Promise<void> {
+  await checkFinalizable(context, migration);
+  const serving = await connectionTo(context, migration.destination);
   const record = await readRecord(serving);
   const epoch = record?.decisions[0]?.epoch ?? 0;
   await setFinal(serving, epoch, 'committed', 'finalizing');

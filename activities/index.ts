@@ -7,7 +7,7 @@ import { CutoverError, messageOf } from '../src/errors/errors.js';
 import { copyTables } from './copy.js';
 import type { EngineContext } from './context.js';
 import { CriticalSection } from './critical-section.js';
-import { finalizeMigration, removeMigration } from './ending.js';
+import { checkFinalizable, finalizeMigration, removeMigration } from './ending.js';
 import { awaitMoment } from './moment.js';
 import { armFences, finaliseSchema, loadSchema, runPreflight, syncSchema } from './preparation.js';
 import { assessSituation, claimMigration, claimOperation, releaseOperation } from './situation.js';
@@ -34,6 +34,7 @@ export function createActivities(context: EngineContext): Activities & PauseActi
     createReverseStreams: (migration) => heartbeating(() => createReverse(context, migration)),
     watchStreams: (migration) => watchStreams(context, migration, performance.now() + WATCH_MS, beatSoon),
     removeMigration: (migration) => removeMigration(context, migration),
+    checkFinalizable: (migration) => checkFinalizable(context, migration),
     finalizeMigration: (migration) => finalizeMigration(context, migration),
     claimOperation: (migration, operation) => claimOperation(context, migration, operation),
     releaseOperation: (migration, operation) => releaseOperation(context, migration, operation),

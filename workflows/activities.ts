@@ -1,5 +1,10 @@
 /** One task: the activities with their timeouts, their retries and a sentence each for the Temporal UI. */
-import { ActivityCancellationType, proxyActivities, proxyLocalActivities, type LocalActivityOptions } from '@temporalio/workflow';
+import {
+  ActivityCancellationType,
+  proxyActivities,
+  proxyLocalActivities,
+  type LocalActivityOptions,
+} from '@temporalio/workflow';
 import type { Activities, PauseActivities } from '../src/cutover/activities.js';
 import type { EpochPlan, Migration } from '../src/cutover/contract.js';
 
@@ -15,6 +20,9 @@ const FINAL = [
   'schema_failed',
   'not_reversible',
   'stream_lost',
+  'source_serves',
+  'destination_serves',
+  'files_name_old_side',
   'record_newer',
   'wrong_server',
 ];

@@ -1,5 +1,5 @@
 /** One task: keep a workflow's own story: fold it for the queries, and write it into the record once there is one. */
-import { log, setCurrentDetails, setHandler, workflowInfo } from '@temporalio/workflow';
+import { setCurrentDetails, setHandler, workflowInfo } from '@temporalio/workflow';
 import { defineQuery } from '@temporalio/workflow';
 import type { Migration, TaskEvent, TaskEventType } from '../src/cutover/contract.js';
 import { evolveTask, initialTask, type TaskKind, type TaskState } from '../src/cutover/task.js';
@@ -47,7 +47,6 @@ export class Journal {
     setCurrentDetails(
       `**${kind}** ${source} → ${destination}: ${phase || status}${reason === null ? '' : ` (${reason})`}`,
     );
-    log.info(event.type, { ...event.data });
   }
 
   /** Appends what is new to the record. Before a migration is claimed there is no record to write to. */

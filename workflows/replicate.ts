@@ -53,7 +53,7 @@ class Streams {
   readonly #input: ReplicateContinued;
   readonly #migration: Migration;
   readonly #journal: Journal;
-  readonly #watching = new CancellationScope();
+  #watching = new CancellationScope();
   #schemaFinalised: boolean;
   #moved: boolean;
   #ending: Ending | null = null;
@@ -107,7 +107,8 @@ class Streams {
   async run(): Promise<string> {
     try {
       if (this.#input.stage !== 'streaming') await this.#watching.run(() => this.#establish());
-      await this.#watch();
+      do await this.#watch();
+      while (!(await this.#mayEnd()));
     } catch (error) {
       if (this.#ending === null) {
         // A lost stream, a cancel: the streams go, the side that serves stays.
@@ -161,8 +162,33 @@ class Streams {
           moved: this.#moved,
           memory: this.#journal.memory,
         });
-      await this.#watching.run(() => long(`Watch the streams ${route(this.#migration)}`).watchStreams(this.#migration));
+      try {
+        await this.#watching.run(() =>
+          long(`Watch the streams ${route(this.#migration)}`).watchStreams(this.#migration),
+        );
+      } catch (error) {
+        if (!this.#wantsEnd()) throw error;
+      }
     }
+  }
+
+  /** Finalizing has a condition that an operator must meet first; until then the streams go on. */
+  async #mayEnd(): Promise<boolean> {
+    if (this.#ending !== 'finalize') return true;
+    try {
+      await short('See whether this migration may be finalized').checkFinalizable(this.#migration);
+      return true;
+    } catch (error) {
+      this.#journal.note('AttemptAborted', { reason: sentenceOf(error) });
+      this.#ending = null;
+      this.#watching = new CancellationScope();
+      return false;
+    }
+  }
+
+  /** Asked again after an await, when a signal may have come. */
+  #wantsEnd(): boolean {
+    return this.#ending !== null;
   }
 
   async #takeDown(reason: string): Promise<void> {

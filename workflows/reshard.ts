@@ -70,7 +70,7 @@ class Move {
   #streamsEnded: string | null = null;
   #moved = false;
   #wish: Wish | null = null;
-  #busy = false;
+  #busy: Heading | null = null;
   #cutovers = 0;
 
   constructor(request: ReshardRequest, journal: Journal, migration: Migration) {
@@ -97,7 +97,9 @@ class Move {
       return;
     }
     if (this.#stage !== 'streaming') throw new Error(`the streams are not running yet (${this.#journal.state.phase})`);
-    if (this.#busy) throw new Error('a cutover is under way');
+    // A cutover whose traffic has moved is only writing its story: what is wished now comes after it.
+    const settling = this.#busy === (this.#moved ? 'forward' : 'reverse');
+    if (this.#busy !== null && !settling) throw new Error('a cutover is under way');
     if (wish === 'approve' && this.#moved) throw new Error('the destination serves already; going back is a rollback');
     if (wish === 'rollback' && !this.#moved) throw new Error('the source serves: there is nothing to roll back');
     if (wish === 'finalize' && !this.#moved) throw new Error('the traffic has not moved: abort instead');
@@ -196,16 +198,28 @@ class Move {
       await condition(() => this.#wish !== null || this.#streamsEnded !== null);
       if (this.#streamsEnded !== null && this.#wish === null)
         throw ApplicationFailure.nonRetryable(this.#streamsEnded, 'stream_lost');
-      if (this.#wish === 'end') return;
+      if (this.#wish === 'end' && (await this.#mayEnd())) return;
       const wish = this.#wish;
       this.#wish = null;
-      if (wish !== null) await this.#cutOver(wish === 'approve' ? 'forward' : 'reverse');
+      if (wish === 'approve' || wish === 'rollback') await this.#cutOver(wish === 'approve' ? 'forward' : 'reverse');
+    }
+  }
+
+  /** Finalizing has a condition that an operator must meet first; until then the soak goes on. */
+  async #mayEnd(): Promise<boolean> {
+    if (!this.#moved) return true;
+    try {
+      await short('See whether this migration may be finalized').checkFinalizable(this.#migration);
+      return true;
+    } catch (error) {
+      this.#journal.note('AttemptAborted', { reason: sentenceOf(error) });
+      return false;
     }
   }
 
   /** A cutover that gives up leaves the streams running: the operator may approve another one. */
   async #cutOver(heading: Heading): Promise<void> {
-    this.#busy = true;
+    this.#busy = heading;
     this.#cutovers++;
     await this.#phase(heading === 'forward' ? 'cutting over' : 'rolling back');
     try {
@@ -219,7 +233,7 @@ class Move {
       if (isCancellation(error)) throw error;
       this.#journal.note('AttemptAborted', { reason: sentenceOf(error) });
     } finally {
-      this.#busy = false;
+      this.#busy = null;
     }
   }
 

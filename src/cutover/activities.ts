@@ -41,6 +41,8 @@ export interface Activities {
   watchStreams(migration: Migration): Promise<void>;
   /** Takes everything away that the migration made: for an end before any commit. */
   removeMigration(migration: Migration, reason: string): Promise<void>;
+  /** Fails with the reason when the migration cannot be finalized now; changes nothing. */
+  checkFinalizable(migration: Migration): Promise<void>;
   /** After a commit: streams, slots, publications and roles gone, the old side fenced for good. */
   finalizeMigration(migration: Migration): Promise<void>;
   claimOperation(migration: Migration, operation: string): Promise<void>;

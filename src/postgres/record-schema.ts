@@ -104,11 +104,13 @@ $function$;
 `;
 
 const EVENTS = `
--- Events are facts: the first writer of (stream, sequence) wins and a repeat changes nothing.
+-- Events are facts: the first writer of (stream, sequence) wins. A later one may only add what the first could not know when
+-- it wrote inside its own transaction: how long that took.
 CREATE OR REPLACE FUNCTION cutover.note(p_stream text, p_events jsonb) RETURNS void LANGUAGE sql AS $function$
   INSERT INTO cutover.event (stream, sequence, type, data)
   SELECT p_stream, (e ->> 'sequence')::integer, e ->> 'type', e -> 'data' FROM jsonb_array_elements(p_events) AS e
-  ON CONFLICT DO NOTHING
+  ON CONFLICT (stream, sequence) DO UPDATE SET data = excluded.data || event.data
+    WHERE event.type = excluded.type AND NOT event.data ? 'ms' AND excluded.data ? 'ms'
 $function$;
 `;
 

@@ -193,7 +193,7 @@ export class Tasks {
     const task = tasks.find((t) => t.id === taskId && t.running);
     if (!task) return 'task not found';
     const owner = task.state.kind === 'cutover' ? task : ownerOf(task, tasks);
-    if (owner.state.reversed) await this.#filesReady(owner.state.source, save);
+    if (task.state.reversed || owner.state.reversed) await this.#filesReady(owner.state.source, save);
     else await this.#abortOpenEpoch(owner.state.source);
     const client = await this.#options.client();
     await client.workflow.getHandle(owner.workflowId).signal('stop');

@@ -1,7 +1,7 @@
 /** One task: run the worker that serves the workflows and their activities, with the prebuilt workflow bundle. */
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { Worker } from '@temporalio/worker';
+import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
 import type { Client } from '@temporalio/client';
 import { createActivities } from '../../activities/index.js';
 import type { EngineContext } from '../../activities/context.js';
@@ -26,6 +26,7 @@ const SHUTDOWN_GRACE = '3s';
  * @throws CutoverError `temporal_unreachable` | `bundle_missing`
  */
 export async function startWorker(config: TemporalConfig, context: EngineContext): Promise<RunningWorker> {
+  quietRuntime();
   const codePath = bundlePath();
   const { connection, namespace } = await temporalWorkerConnection(config);
   const worker = await Worker.create({
@@ -48,6 +49,19 @@ export async function startWorker(config: TemporalConfig, context: EngineContext
       await ended.catch(() => undefined);
     },
   };
+}
+
+let installed = false;
+
+/** The SDK tells what failed; what happened is told by the events. The runtime is one for the process and set up once. */
+function quietRuntime(): void {
+  if (installed) return;
+  installed = true;
+  Runtime.install({
+    logger: new DefaultLogger('WARN'),
+    shutdownSignals: [],
+    telemetryOptions: { logging: { forward: {}, filter: 'temporalio_sdk_core=WARN' } },
+  });
 }
 
 function bundlePath(): string {

@@ -1,0 +1,169 @@
+/** One task: the whole program on real servers: two clusters, Temporal, proxy with worker, configuration files on disk. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import pg from 'pg';
+import { afterAll, beforeAll } from 'vitest';
+import { startCluster, type Cluster, type Major } from '../../src/dev/embedded-postgres.js';
+import { startTemporal, type TemporalDevServer } from '../../src/dev/temporal-dev-server.js';
+import { invariant } from '../../src/errors/invariant.js';
+import { connect, type Connection } from '../../src/postgres/connection.js';
+import type { Endpoint } from '../../src/postgres/endpoint.js';
+import { SILENT } from '../../src/proxy/logger.js';
+import { serve, type Served } from '../../src/serve.js';
+import { until } from './wait.js';
+
+export interface SystemOptions {
+  readonly source: Major;
+  readonly destination: Major;
+  /** lines for [general] */
+  readonly general?: string;
+  /** SQL run at the source before anything else */
+  readonly schema?: string;
+}
+
+export class System {
+  readonly source: Cluster;
+  readonly destination: Cluster;
+  readonly temporal: TemporalDevServer;
+  readonly directory: string;
+  readonly files: { readonly config: string; readonly users: string };
+  served: Served | null = null;
+  #admin: pg.Client | null = null;
+
+  private constructor(source: Cluster, destination: Cluster, temporal: TemporalDevServer, general: string) {
+    this.source = source;
+    this.destination = destination;
+    this.temporal = temporal;
+    this.directory = mkdtempSync(join(tmpdir(), 'cutover-system-'));
+    this.files = { config: join(this.directory, 'pgdog.toml'), users: join(this.directory, 'users.toml') };
+    writeFileSync(this.files.config, configText(source, destination, general));
+    writeFileSync(this.files.users, usersText(source, destination));
+  }
+
+  static async start(options: SystemOptions): Promise<System> {
+    const [source, destination, temporal] = await Promise.all([
+      startCluster({ major: options.source, auth: 'scram' }),
+      startCluster({ major: options.destination, auth: 'scram' }),
+      startTemporal(),
+    ]);
+    await source.createDatabase('app');
+    await destination.createDatabase('app');
+    if (options.schema !== undefined) await source.query('app', options.schema);
+    const system = new System(source, destination, temporal, options.general ?? '');
+    await system.serve();
+    return system;
+  }
+
+  /** Starts the program, for the first time or again. */
+  async serve(): Promise<void> {
+    this.served = await serve({
+      files: this.files,
+      worker: true,
+      temporalAddress: this.temporal.address,
+      logger: SILENT,
+    });
+    await this.served.workerReady;
+  }
+
+  async stopServing(): Promise<void> {
+    await this.#admin?.end().catch(() => undefined);
+    this.#admin = null;
+    await this.served?.close(0);
+    this.served = null;
+  }
+
+  get address(): { host: string; port: number } {
+    invariant(this.served, 'the program serves');
+    return this.served.address;
+  }
+
+  endpoint(database = 'prod'): Endpoint {
+    return { ...this.address, database, user: 'app', password: 'app secret' };
+  }
+
+  client(database = 'prod'): Promise<Connection> {
+    return connect(this.endpoint(database));
+  }
+
+  /** Runs a command on the admin database, as psql would. */
+  async admin<Row extends pg.QueryResultRow>(command: string): Promise<Row[]> {
+    if (!this.#admin) {
+      this.#admin = new pg.Client({ ...this.address, database: 'admin', user: 'admin', password: 'admin secret' });
+      this.#admin.on('error', () => undefined);
+      await this.#admin.connect();
+    }
+    return (await this.#admin.query<Row>(command)).rows;
+  }
+
+  /** Waits until a task of `SHOW TASKS` reads so. */
+  task(what: string, test: (row: TaskLine) => boolean, deadlineMs = 60_000): Promise<TaskLine> {
+    return until(what, async () => (await this.admin<TaskLine>('SHOW TASKS')).find(test), deadlineMs);
+  }
+
+  async stop(): Promise<void> {
+    await this.stopServing();
+    await this.temporal.stop();
+    await Promise.all([this.source.remove(), this.destination.remove()]);
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+export interface TaskLine {
+  readonly id: string | null;
+  readonly scope: string;
+  readonly type: string;
+  readonly status: string;
+  readonly inner_status: string;
+}
+
+function configText(source: Cluster, destination: Cluster, general: string): string {
+  return `# The configuration of a test; this comment must survive every swap.
+[general]
+host = "127.0.0.1"
+port = 0
+${general}
+
+[admin]
+password = "admin secret"
+
+[[databases]]
+name = "prod" # where applications connect
+host = "${source.host}"
+port = ${source.port.toString()}
+database_name = "app"
+
+[[databases]]
+name = "prod_new"
+host = "${destination.host}"
+port = ${destination.port.toString()}
+database_name = "app"
+`;
+}
+
+function usersText(source: Cluster, destination: Cluster): string {
+  const row = (database: string, cluster: Cluster): string => `
+[[users]]
+name = "app"
+database = "${database}"
+password = "app secret"
+server_user = "postgres"
+server_password = "${cluster.password}"
+schema_admin = true
+`;
+  return row('prod', source) + row('prod_new', destination);
+}
+
+export function useSystem(options: SystemOptions): () => System {
+  let system: System | null = null;
+  beforeAll(async () => {
+    system = await System.start(options);
+  });
+  afterAll(async () => {
+    await system?.stop();
+  });
+  return () => {
+    invariant(system, 'the system is used before beforeAll has started it');
+    return system;
+  };
+}
