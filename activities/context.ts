@@ -13,6 +13,6 @@ export interface EngineContext {
   readonly nodes: readonly FleetNode[];
   /** whether a workflow with this id runs now */
   isRunning(workflowId: string): Promise<boolean>;
-  /** told at the beginning of each step after a part's first; faults are injected here in tests */
-  onStep(plan: EpochPlan, step: Step): void;
+  /** told at the beginning of each of the eight steps, which waits for the answer; faults are injected here in tests */
+  onStep(plan: EpochPlan, step: Step): void | Promise<void>;
 }

@@ -101,6 +101,7 @@ export class CriticalSection {
    * If the process dies here: nothing is written yet; each node's lease ends, it aborts the epoch and opens on the source.
    */
   async pauseTraffic(plan: EpochPlan, story: Story, pausedAt: string): Promise<'held' | 'decided'> {
+    await this.#context.onStep(plan, 'pauseTraffic');
     const { migration, epoch, source, destination, leaseMs, drainMs, drainAction } = plan;
     const request = {
       database: migration.database,
@@ -144,6 +145,7 @@ export class CriticalSection {
    * either way the nodes' leases end and the abort releases it. A seal that comes after the abort fails on the tombstone.
    */
   async sealSource(plan: EpochPlan, story: Story): Promise<string> {
+    await this.#context.onStep(plan, 'sealSource');
     const connection = await this.#connection(plan.source, 'seal');
     const lockTimeoutMs = Math.floor(plan.leaseMs * SEAL_SHARE_OF_LEASE);
     const { lsn } = await story.step(
@@ -205,6 +207,7 @@ export class CriticalSection {
    * If the process dies here: sealed and undecided; the leases end, the nodes abort, the source serves.
    */
   async awaitParity(plan: EpochPlan, sealLsn: string): Promise<{ parity: 'exact' | 'waived' }> {
+    await this.#context.onStep(plan, 'awaitParity');
     const connection = await this.#connection(plan.destination, 'parity');
     const mark: SealMark = {
       subscription: streamName(plan.migration.id, plan.heading),
@@ -229,6 +232,7 @@ export class CriticalSection {
    * If the process dies here: sequences of a side that does not serve are ahead, which harms nothing.
    */
   async advanceSequences(plan: EpochPlan): Promise<number> {
+    await this.#context.onStep(plan, 'advanceSequences');
     const source = await this.#connection(plan.source, 'sequences');
     const values = await readSequences(source);
     return writeSequences(await this.#connection(plan.destination, 'sequences'), plan.destination, plan.epoch, values);
@@ -241,6 +245,7 @@ export class CriticalSection {
    * If the process dies here: as in step 3; a reverse stream left behind is removed before the next attempt.
    */
   async createReverseReplication(plan: EpochPlan): Promise<void> {
+    await this.#context.onStep(plan, 'createReverseReplication');
     if (!plan.migration.concurrent) await createReverseNow(this.#context, plan);
     const destination = await this.#connection(plan.destination, 'record');
     await ready(destination, plan.destination, plan.epoch, plan.nonce, 0);
@@ -270,7 +275,7 @@ export class CriticalSection {
             () => ({ saved: plan.saveConfig }),
           );
       };
-      await Promise.all([this.#openFence(decision), swap()]);
+      await Promise.all([swap(), this.#openFence(decision)]);
       at('resumeTraffic');
       if (decided) await this.resumeTraffic(plan);
       else
@@ -290,6 +295,7 @@ export class CriticalSection {
    * again) opens the destination and goes forward.
    */
   async commitCutover(plan: EpochPlan, story: Story, earlier: readonly EpochEvent[]): Promise<Decision> {
+    await this.#context.onStep(plan, 'commitCutover');
     const record = await this.#connection(plan.source, 'record');
     const events = earlier.map((e) => ({ sequence: SEQUENCE_OF[e.type], type: e.type, data: e.data }));
     const stream = epochStream(plan.migration.id, plan.epoch);
@@ -312,6 +318,7 @@ export class CriticalSection {
    * If the process dies here: committed; a node that starts reads the record and serves the destination, whatever its files say.
    */
   async swapConfiguration(plan: EpochPlan): Promise<void> {
+    await this.#context.onStep(plan, 'swapConfiguration');
     const { database, peer } = plan.migration;
     const request = {
       database,
@@ -329,6 +336,7 @@ export class CriticalSection {
    * If the process dies here: nodes not yet told resolve by their own lease, to the same side.
    */
   async resumeTraffic(plan: EpochPlan): Promise<void> {
+    await this.#context.onStep(plan, 'resumeTraffic');
     const { database } = plan.migration;
     await Promise.all(this.#context.nodes.map((node) => node.resume(database, plan.epoch, sideOf(plan.destination))));
   }
@@ -374,7 +382,6 @@ export class CriticalSection {
     try {
       const sealLsn = await work((next) => {
         step = next;
-        this.#context.onStep(plan, next);
       });
       return { ok: true, events: story.events, sealLsn };
     } catch (error) {

@@ -20,7 +20,7 @@ export function createActivities(context: EngineContext): Activities & PauseActi
   const section = new CriticalSection(context);
   const activities: Activities & PauseActivities = {
     assessSituation: (request) => assessSituation(context, request),
-    runPreflight: (request) => runPreflight(context, request),
+    runPreflight: (request, purpose) => heartbeating(() => runPreflight(context, request, purpose)),
     claimMigration: (request, owner) => claimMigration(context, request, owner),
     syncSchema: (part, request) => heartbeating(() => syncSchema(context, part, request)),
     loadSchema: (migration) => heartbeating(() => loadSchema(context, migration)),

@@ -4,6 +4,7 @@ import { CutoverError } from '../src/errors/errors.js';
 import { withConnection, type Connection } from '../src/postgres/connection.js';
 import { armFence } from '../src/postgres/fence.js';
 import { dumpSchema } from '../src/postgres/dump/dump.js';
+import { preflight } from '../src/postgres/preflight/preflight.js';
 import { publishedTables, withParents } from '../src/postgres/publications.js';
 import { applySchema, dropAppliedSchema, splitSchema, type Statement } from '../src/postgres/schema.js';
 import { serverVersion } from '../src/postgres/streams.js';
@@ -12,8 +13,22 @@ import { connectionTo, sidesOf } from './situation.js';
 
 const SCHEMA_QUERY_TIMEOUT_MS = 60 * 60_000;
 
-export async function runPreflight(context: EngineContext, request: MoveRequest): Promise<readonly Check[]> {
-  const checks = await checkMove(context, request);
+/** What a request is about to begin, which decides what must not be there yet. */
+export type Purpose = 'copy' | 'streams' | 'cutover';
+
+/** Checks that only make sense before the thing they look for has been made on purpose. */
+const NOT_FOR: Readonly<Record<Purpose, readonly string[]>> = {
+  copy: [],
+  streams: ['destination-empty'],
+  cutover: ['destination-empty', 'source-is-subscriber', 'cutover-schema'],
+};
+
+export async function runPreflight(
+  context: EngineContext,
+  request: MoveRequest,
+  purpose: Purpose,
+): Promise<readonly Check[]> {
+  const checks = await checkMove(context, request, purpose);
   const failed = checks.filter((c) => c.verdict === 'failed');
   if (failed.length > 0)
     throw new CutoverError('preflight_failed', { problems: failed.map((c) => `${c.title}: ${c.detail}`).join('; ') });
@@ -21,9 +36,25 @@ export async function runPreflight(context: EngineContext, request: MoveRequest)
 }
 
 /** Every check with its verdict; changes nothing and fails for nothing but an unreachable server. */
-export async function checkMove(context: EngineContext, request: MoveRequest): Promise<readonly Check[]> {
+export async function checkMove(
+  context: EngineContext,
+  request: MoveRequest,
+  purpose: Purpose,
+): Promise<readonly Check[]> {
   await sidesOf(context, request);
-  return [];
+  const sourceEndpoint = context.directory.endpoint(request.source);
+  const destinationEndpoint = context.directory.endpoint(request.destination);
+  const checks = await withConnection(sourceEndpoint, (source) =>
+    withConnection(destinationEndpoint, (destination) =>
+      preflight({
+        source: { name: request.source, endpoint: sourceEndpoint, connection: source },
+        destination: { name: request.destination, endpoint: destinationEndpoint, connection: destination },
+        publication: request.publication ?? null,
+        config: context.config(),
+      }),
+    ),
+  );
+  return checks.filter((check) => !NOT_FOR[purpose].includes(check.id));
 }
 
 type Part = 'pre' | 'post' | 'cutover';

@@ -43,7 +43,10 @@ export interface ReplicateContinued {
 export async function replicate(input: ReplicateInput): Promise<string> {
   if ('migration' in input) return new Streams(input).run();
   const request = checked(input);
-  await short(`Check ${request.source} and ${request.destination} before anything is touched`).runPreflight(request);
+  await short(`Check ${request.source} and ${request.destination} before anything is touched`).runPreflight(
+    request,
+    'streams',
+  );
   const owner = workflowInfo().workflowId;
   const migration = await short('Take the pair of databases for these streams').claimMigration(request, owner);
   return new Streams({ migration, copyData: false }).run();

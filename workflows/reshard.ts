@@ -50,7 +50,7 @@ export async function reshard(input: ReshardRequest): Promise<string> {
     journal.note('PhaseEntered', { phase: 'preflight' });
     const checks = await short(
       `Check ${request.source} and ${request.destination} before anything is touched`,
-    ).runPreflight(request);
+    ).runPreflight(request, 'copy');
     journal.note('PreflightChecked', { warnings: checks.filter((c) => c.verdict === 'warning').map((c) => c.title) });
     const owner = `${workflowInfo().workflowId}/streams`;
     const migration = await short('Take the pair of databases for this move').claimMigration(request, owner);

@@ -20,7 +20,7 @@ export interface Activities {
   /** What the request means now; changes nothing. */
   assessSituation(request: MoveRequest): Promise<Situation>;
   /** Every check with its verdict; changes nothing. Fails with `preflight_failed` when one of them forbids the move. */
-  runPreflight(request: MoveRequest): Promise<readonly Check[]>;
+  runPreflight(request: MoveRequest, purpose: 'copy' | 'streams'): Promise<readonly Check[]>;
   /** Takes the pair of databases for `owner`, installing the record on both sides. Fails with `migration_held`. */
   claimMigration(request: MoveRequest, owner: string): Promise<Migration>;
   /** Makes tables and primary keys at the destination, and fences them. */

@@ -164,7 +164,7 @@ export class Tasks {
   /** Preflight as a plan: every check, then the eight steps; nothing touched. */
   async dryRun(target: Target): Promise<readonly PlanLine[]> {
     const { source, destination } = this.#find(target, await this.tasks()).state;
-    const checks = await checkMove(this.#context(), { source, destination });
+    const checks = await checkMove(this.#context(), { source, destination }, 'cutover');
     return [
       ...checks.map((c) => ({
         part: 'preflight' as const,
