@@ -59,7 +59,11 @@ export class AdminDatabase implements AdminHandler {
       case 'cutover':
         return this.#cutover(command.target, command.dryRun);
       case 'stop_task':
-        return table([text('stop_task', (answer: string) => answer)], [await tasks.stop(command.taskId)], 'STOP_TASK');
+        return table(
+          [text('stop_task', (answer: string) => answer)],
+          [await tasks.stop(command.taskId, command.save)],
+          'STOP_TASK',
+        );
       case 'retire':
         await tasks.retire(command.database);
         return done('RETIRE');
@@ -123,7 +127,10 @@ export class AdminDatabase implements AdminHandler {
     const show = Object.hasOwn(this.#views, view) ? this.#views[view] : undefined;
     if (show) return show(names, new Date());
     const meant = suggest(view, Object.keys(this.#views));
-    const answer = showOther([view, ...names].join(' ').toLowerCase(), view === 'server_version' ? this.#ports.version : '');
+    const answer = showOther(
+      [view, ...names].join(' ').toLowerCase(),
+      view === 'server_version' ? this.#ports.version : '',
+    );
     return meant === null ? answer : { ...answer, notices: [`there is no view "${view}", did you mean "${meant}"?`] };
   }
 

@@ -12,7 +12,7 @@ import { tokensOf, type Token } from './tokens.js';
 export type AdminCommand =
   | { readonly command: 'start'; readonly tag: string; readonly request: StartRequest }
   | { readonly command: 'cutover'; readonly target: CutoverTarget; readonly dryRun: boolean }
-  | { readonly command: 'stop_task'; readonly taskId: number }
+  | { readonly command: 'stop_task'; readonly taskId: number; readonly save: boolean }
   | { readonly command: 'retire'; readonly database: string }
   | { readonly command: 'show'; readonly view: string; readonly arguments: readonly string[] }
   | { readonly command: 'maintenance'; readonly on: boolean; readonly database: string | null }
@@ -36,8 +36,12 @@ const RULES: Readonly<Record<string, Rule>> = {
   SCHEMA_SYNC: { usage: `SCHEMA_SYNC PRE|POST|CUTOVER ${MOVE}`, parse: schemaSync },
   CUTOVER: { usage: 'CUTOVER [<task_id>|<name>] [DRY RUN]', parse: cutover },
   STOP_TASK: {
-    usage: 'STOP_TASK <task_id>',
-    parse: (words) => ({ command: 'stop_task', taskId: words.number('a task id') }),
+    usage: 'STOP_TASK <task_id> [SAVE]',
+    parse: (words) => ({
+      command: 'stop_task',
+      taskId: words.number('a task id'),
+      save: words.keyword(['SAVE']) !== null,
+    }),
   },
   RETIRE: { usage: 'RETIRE <database>', parse: (words) => ({ command: 'retire', database: words.name('a database') }) },
   SHOW: { usage: 'SHOW <view> [<column or argument>, …]', parse: show },

@@ -29,8 +29,12 @@ export interface TaskPort {
   cutover(target: CutoverTarget): Promise<void>;
   /** Preflight and plan of that cutover; changes nothing. */
   dryRun(target: CutoverTarget): Promise<readonly PlanRow[]>;
-  /** Stops the task, which finalizes it when its traffic has moved; resolves once the request is taken. */
-  stop(taskId: number): Promise<'OK' | 'task not found'>;
+  /**
+   * Stops the task, which finalizes it when its traffic has moved; resolves once the request is taken.
+   *
+   * @param save whether to save the swapped configuration first, without which finalizing is refused
+   */
+  stop(taskId: number, save: boolean): Promise<'OK' | 'task not found'>;
   /** Forgets the tombstone of a side that does not serve. */
   retire(database: string): Promise<void>;
   /** Root tasks in any order. */

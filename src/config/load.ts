@@ -50,6 +50,8 @@ export function parseConfig(configSource: Source, usersSource: Source, options: 
     ...withoutAlias(config.data.general ?? {}, (problem) => config.invalid(['general', 'max_pool_size'], problem)),
   };
   const admin = adminConfig(users.data.admin ?? config.data.admin ?? {}, options.adminPassword);
+  // Without a trace in a log or file no one knows a generated password; saying so beats a login that fails for no reason.
+  if (!admin.passwordConfigured) warn('[admin] has no password: until one is set no one can use the admin database');
   const databases = databaseEntries(config);
   checkDatabases(config, databases, admin.name, warn);
   return {

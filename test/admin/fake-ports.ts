@@ -88,7 +88,7 @@ function fakeTasks(rows: FakeRows, called: Called): TaskPort {
         'dryRun',
         target,
       ),
-    stop: (taskId) => called(taskId === 7 ? 'OK' : 'task not found', 'stop', taskId),
+    stop: (...given) => called(given[0] === 7 ? 'OK' : 'task not found', 'stop', ...given),
     retire: (database) => called(undefined, 'retire', database),
     list: () => called(rows.tasks, 'list'),
     slots: () => called(rows.slots, 'slots'),

@@ -203,6 +203,12 @@ describe('admin', () => {
     expect(load(DATABASES, USERS, { adminPassword: first.password }).admin.password).toBe(first.password);
   });
 
+  test('without a password says that no one can log in', () => {
+    const mentions = (config: Config): boolean => config.warnings.some((warning) => warning.includes('[admin]'));
+    expect(mentions(load(DATABASES))).toBe(true);
+    expect(mentions(load(`${DATABASES}[admin]\npassword = "a"`))).toBe(false);
+  });
+
   test('in users.toml has priority', () => {
     const admin = load(`${DATABASES}[admin]\npassword = "a"`, `${USERS}[admin]\nuser = "root"\npassword = "b"`).admin;
     expect(admin).toMatchObject({ user: 'root', password: 'b', passwordConfigured: true });
