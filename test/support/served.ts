@@ -4,13 +4,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll } from 'vitest';
-import { startCluster, type Cluster, type Major } from '../../src/dev/embedded-postgres.js';
+import { startCluster, type Cluster, type ClusterOptions, type Major } from '../../src/dev/embedded-postgres.js';
 import { startTemporal, type TemporalDevServer } from '../../src/dev/temporal-dev-server.js';
 import { invariant } from '../../src/errors/invariant.js';
 import { connect, type Connection } from '../../src/postgres/connection.js';
 import type { Endpoint } from '../../src/postgres/endpoint.js';
-import { SILENT } from '../../src/proxy/logger.js';
-import { serve, type Served } from '../../src/serve.js';
+import { SILENT, type Logger } from '../../src/proxy/logger.js';
+import { serve, type Served, type ServeOptions } from '../../src/serve.js';
 import { until } from './wait.js';
 
 export interface SystemOptions {
@@ -20,6 +20,12 @@ export interface SystemOptions {
   readonly general?: string;
   /** SQL run at the source before anything else */
   readonly schema?: string;
+  /** false: the worker runs apart; default true */
+  readonly worker?: boolean;
+  /** settings of postgresql.conf of both clusters */
+  readonly settings?: ClusterOptions['settings'];
+  /** what the program logs; default: nothing is kept */
+  readonly logger?: Logger;
 }
 
 export class System {
@@ -29,28 +35,34 @@ export class System {
   readonly directory: string;
   readonly files: { readonly config: string; readonly users: string };
   served: Served | null = null;
+  /** called at the beginning of each step of the pause, which waits for the answer */
+  onStep: NonNullable<ServeOptions['onStep']> = () => undefined;
+  readonly #worker: boolean;
+  readonly #logger: Logger;
   #admin: pg.Client | null = null;
 
-  private constructor(source: Cluster, destination: Cluster, temporal: TemporalDevServer, general: string) {
+  private constructor(source: Cluster, destination: Cluster, temporal: TemporalDevServer, options: SystemOptions) {
+    this.#logger = options.logger ?? SILENT;
     this.source = source;
     this.destination = destination;
     this.temporal = temporal;
+    this.#worker = options.worker ?? true;
     this.directory = mkdtempSync(join(tmpdir(), 'cutover-system-'));
     this.files = { config: join(this.directory, 'pgdog.toml'), users: join(this.directory, 'users.toml') };
-    writeFileSync(this.files.config, configText(source, destination, general));
+    writeFileSync(this.files.config, configText(source, destination, options.general ?? ''));
     writeFileSync(this.files.users, usersText(source, destination));
   }
 
   static async start(options: SystemOptions): Promise<System> {
     const [source, destination, temporal] = await Promise.all([
-      startCluster({ major: options.source, auth: 'scram' }),
-      startCluster({ major: options.destination, auth: 'scram' }),
+      startCluster({ major: options.source, auth: 'scram', settings: options.settings ?? {} }),
+      startCluster({ major: options.destination, auth: 'scram', settings: options.settings ?? {} }),
       startTemporal(),
     ]);
     await source.createDatabase('app');
     await destination.createDatabase('app');
     if (options.schema !== undefined) await source.query('app', options.schema);
-    const system = new System(source, destination, temporal, options.general ?? '');
+    const system = new System(source, destination, temporal, options);
     await system.serve();
     return system;
   }
@@ -61,7 +73,7 @@ export class System {
       files: this.files,
       worker: true,
       temporalAddress: this.temporal.address,
-      logger: SILENT,
+      logger: this.#logger,
     });
     await this.served.workerReady;
   }
