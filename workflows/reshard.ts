@@ -31,6 +31,9 @@ import {
 } from './messages.js';
 import { replicate } from './replicate.js';
 
+/** How long an update waits for a cutover to tell which side serves: its last words take milliseconds. */
+const SETTLE_MS = 10_000;
+
 type Wish = 'approve' | 'rollback' | 'end';
 
 export async function reshard(input: ReshardRequest): Promise<string> {
@@ -70,7 +73,7 @@ class Move {
   #streamsEnded: string | null = null;
   #moved = false;
   #wish: Wish | null = null;
-  #busy: Heading | null = null;
+  #busy = false;
   #cutovers = 0;
 
   constructor(request: ReshardRequest, journal: Journal, migration: Migration) {
@@ -84,9 +87,9 @@ class Move {
       this.#note(heading);
     });
     setHandler(stopSignal, () => void this.#want('end'));
-    setHandler(approveUpdate, () => this.#want('approve'), { validator: () => this.#allow('approve') });
-    setHandler(rollbackUpdate, () => this.#want('rollback'), { validator: () => this.#allow('rollback') });
-    setHandler(finalizeUpdate, () => this.#want('end'), { validator: () => this.#allow('finalize') });
+    setHandler(approveUpdate, () => this.#wantSettled('approve'), { validator: () => this.#allow('approve') });
+    setHandler(rollbackUpdate, () => this.#wantSettled('rollback'), { validator: () => this.#allow('rollback') });
+    setHandler(finalizeUpdate, () => this.#wantSettled('finalize'), { validator: () => this.#allow('finalize') });
     setHandler(abortUpdate, () => this.#want('end'), { validator: () => this.#allow('abort') });
   }
 
@@ -97,12 +100,22 @@ class Move {
       return;
     }
     if (this.#stage !== 'streaming') throw new Error(`the streams are not running yet (${this.#journal.state.phase})`);
-    // A cutover whose traffic has moved is only writing its story: what is wished now comes after it.
-    const settling = this.#busy === (this.#moved ? 'forward' : 'reverse');
-    if (this.#busy !== null && !settling) throw new Error('a cutover is under way');
+    // While a cutover runs nobody knows yet which side will serve: the handler waits for its end and asks again.
+    if (this.#busy) return;
     if (wish === 'approve' && this.#moved) throw new Error('the destination serves already; going back is a rollback');
     if (wish === 'rollback' && !this.#moved) throw new Error('the source serves: there is nothing to roll back');
     if (wish === 'finalize' && !this.#moved) throw new Error('the traffic has not moved: abort instead');
+  }
+
+  async #wantSettled(wish: 'approve' | 'rollback' | 'finalize'): Promise<string> {
+    if (!(await condition(() => !this.#busy, SETTLE_MS)))
+      throw ApplicationFailure.nonRetryable('a cutover is under way', 'refused_now');
+    try {
+      this.#allow(wish);
+    } catch (error) {
+      throw ApplicationFailure.nonRetryable(sentenceOf(error), 'refused_now');
+    }
+    return this.#want(wish === 'finalize' ? 'end' : wish);
   }
 
   #want(wish: Wish): string {
@@ -219,7 +232,7 @@ class Move {
 
   /** A cutover that gives up leaves the streams running: the operator may approve another one. */
   async #cutOver(heading: Heading): Promise<void> {
-    this.#busy = heading;
+    this.#busy = true;
     this.#cutovers++;
     await this.#phase(heading === 'forward' ? 'cutting over' : 'rolling back');
     try {
@@ -233,7 +246,7 @@ class Move {
       if (isCancellation(error)) throw error;
       this.#journal.note('AttemptAborted', { reason: sentenceOf(error) });
     } finally {
-      this.#busy = null;
+      this.#busy = false;
     }
   }
 

@@ -1,7 +1,7 @@
 /** One task: what operators may do with tasks: start, cut over, stop, rehearse on paper, look. */
 import type { Client } from '@temporalio/client';
 import { checkMove } from '../../activities/preparation.js';
-import { nextMigrationId, sidesOf } from '../../activities/situation.js';
+import { assessSituation, nextMigrationId, sidesOf } from '../../activities/situation.js';
 import type { EngineContext } from '../../activities/context.js';
 import { STEPS, STEP_TITLES } from '../cutover/epoch.js';
 import type { TaskKind, TaskStatus } from '../cutover/task.js';
@@ -126,7 +126,9 @@ export class Tasks {
   async cutover(target: Target): Promise<void> {
     const tasks = await this.tasks();
     const task = this.#find(target, tasks);
-    const { source, destination, reversed, kind } = task.state;
+    const { source, destination, kind } = task.state;
+    // The record says which side serves; a workflow's own story may be a moment behind.
+    const reversed = (await assessSituation(this.#context(), { source, destination })).serving === 'destination';
     const reverse = tasks.find((t) => t.running && t.state.kind === 'replication' && t.state.source === source);
     if (reversed && (target === null || kind !== 'replication'))
       throw new CutoverError('already_moved', { database: source, task: reverse?.id ?? task.id });
