@@ -6,8 +6,7 @@ import { claimMigration } from '../../activities/situation.js';
 import { createForward, createReverse } from '../../activities/streams.js';
 import type { Config } from '../../src/config/config.js';
 import { parseConfig } from '../../src/config/load.js';
-import type { EpochPlan, Migration } from '../../src/cutover/contract.js';
-import type { Step } from '../../src/cutover/epoch.js';
+import type { Migration } from '../../src/cutover/contract.js';
 import { startCluster, type Cluster, type Major } from '../../src/dev/embedded-postgres.js';
 import { LocalNode } from '../../src/fleet/local-node.js';
 import { connect, withConnection, type Connection } from '../../src/postgres/connection.js';
@@ -38,8 +37,8 @@ export class Pair {
   readonly node: LocalNode;
   readonly context: EngineContext;
   readonly migration: Migration;
-  /** called at the beginning of each step after a part's first */
-  onStep: (plan: EpochPlan, step: Step) => void = () => undefined;
+  /** called at the beginning of each step, which waits for the answer */
+  onStep: EngineContext['onStep'] = () => undefined;
 
   private constructor(
     source: Cluster,
@@ -58,9 +57,7 @@ export class Pair {
       connections: new Connections({ applicationName: 'cutover engine' }),
       nodes: [node],
       isRunning: () => Promise.resolve(false),
-      onStep: (plan, step) => {
-        this.onStep(plan, step);
-      },
+      onStep: (plan, step) => this.onStep(plan, step),
     };
     this.migration = migration as Migration;
   }

@@ -71,11 +71,12 @@ export class System {
   async serve(): Promise<void> {
     this.served = await serve({
       files: this.files,
-      worker: true,
+      worker: this.#worker,
       temporalAddress: this.temporal.address,
       logger: this.#logger,
+      onStep: (plan, step) => this.onStep(plan, step),
     });
-    await this.served.workerReady;
+    if (this.#worker) await this.served.workerReady;
   }
 
   async stopServing(): Promise<void> {
