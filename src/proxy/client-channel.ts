@@ -64,8 +64,4 @@ export class ClientChannel {
     this.#socket.end();
     this.#socket.setTimeout(FAREWELL_TIMEOUT_MS, () => this.#socket.destroy());
   }
-
-  destroy(): void {
-    this.#socket.destroy();
-  }
 }

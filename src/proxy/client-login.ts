@@ -118,6 +118,7 @@ async function checkPassword(
   }
   if (!accepted) throw new CutoverError('login_failed', { user });
   if (database !== config.admin.name) context.checkRoute(user, database);
+  else if (user !== config.admin.user) throw new CutoverError('user_missing', { user, database });
 }
 
 async function scramAccepted(socket: Socket, reader: PacketReader, credentials: Credentials): Promise<boolean> {

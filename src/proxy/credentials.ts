@@ -43,6 +43,7 @@ export function md5Answer(user: string, password: string, salt: Buffer): string 
 /** The credentials of a configuration, with the slow part of SCRAM done ahead. Replaced as a whole by apply(). */
 export class CredentialStore {
   readonly #known = new Map<string, Promise<Credentials>>();
+  readonly #byUser = new Map<string, Promise<Credentials>>();
 
   constructor(config: Config) {
     for (const user of config.users) {
@@ -51,9 +52,12 @@ export class CredentialStore {
     this.#add(config.admin.user, config.admin.name, [config.admin.password], undefined);
   }
 
-  /** Never rejects; of an unknown pair it gives credentials that nothing matches. */
+  /**
+   * Never rejects. Of an unknown user it gives credentials that nothing matches; of a known user with a database that is
+   * not his, credentials with which he can prove himself before he is told so.
+   */
   of(user: string, database: string): Promise<Credentials> {
-    return this.#known.get(key(user, database)) ?? Promise.resolve(unknown(user));
+    return this.#known.get(key(user, database)) ?? this.#byUser.get(user) ?? Promise.resolve(unknown(user));
   }
 
   #add(user: string, database: string, passwords: readonly string[], hash: string | undefined): void {
@@ -67,6 +71,7 @@ export class CredentialStore {
       shape,
     }));
     this.#known.set(key(user, database), credentials);
+    if (!this.#byUser.has(user)) this.#byUser.set(user, credentials);
   }
 }
 

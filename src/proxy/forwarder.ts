@@ -90,6 +90,7 @@ export class Forwarder {
       case FRONTEND.query:
       case FRONTEND.functionCall:
         this.queries += 1;
+        server.queries += 1;
         replies.push(REPLY.query);
         break;
       case FRONTEND.parse:
@@ -106,6 +107,7 @@ export class Forwarder {
         break;
       case FRONTEND.execute:
         this.queries += 1;
+        server.queries += 1;
         replies.push(REPLY.execute);
         break;
       case FRONTEND.sync:

@@ -34,6 +34,7 @@ export interface ProxyOptions {
 
 const GATE_WAIT_MS = 60_000;
 const SWEEP_MS = 500;
+const FAREWELL_MS = 500;
 const CLIENT_ID_MAX = 0x7fff_ffff;
 
 /** Starts listening and resolves once clients can connect. @throws the error of listen(), as EADDRINUSE */
@@ -55,8 +56,8 @@ class RunningProxy implements Proxy, SessionContext {
   readonly #listener: Server;
   readonly #sessions = new Map<number, ClientSession>();
   readonly #gates = new Map<string, Gate>();
-  /** sockets that have no session of a database: logging in, or of the admin database */
-  readonly #others = new Set<Socket>();
+  /** every connection that clients have opened */
+  readonly #sockets = new Set<Socket>();
   readonly #sweeper: NodeJS.Timeout;
   #lastId = 0;
   #closing = false;
@@ -164,9 +165,13 @@ class RunningProxy implements Proxy, SessionContext {
     await this.#sessionsEnded(graceMs);
     for (const session of this.#sessions.values()) session.terminate(new CutoverError('shutting_down'));
     for (const pool of this.routes.allPools) pool.destroy();
-    for (const session of this.#sessions.values()) session.channel.destroy();
-    for (const socket of this.#others) socket.destroy();
+    // Last words get a moment to be read.
+    for (const socket of this.#sockets) socket.destroySoon();
+    const timer = setTimeout(() => {
+      for (const socket of this.#sockets) socket.destroy();
+    }, FAREWELL_MS);
     await closed;
+    clearTimeout(timer);
   }
 
   forget(id: number): void {
@@ -177,9 +182,9 @@ class RunningProxy implements Proxy, SessionContext {
   // ---- letting clients in
 
   async #accept(socket: Socket): Promise<void> {
-    this.#others.add(socket);
+    this.#sockets.add(socket);
     socket.on('error', () => undefined);
-    socket.on('close', () => this.#others.delete(socket));
+    socket.on('close', () => this.#sockets.delete(socket));
     const waitedMs = this.#config.general.clientLoginTimeoutMs;
     const timer = setTimeout(() => {
       socket.end(backend.errorResponseOf(new CutoverError('login_timeout', { waitedMs }), 'FATAL'));
@@ -217,7 +222,6 @@ class RunningProxy implements Proxy, SessionContext {
     const secret = randomBytes(4);
     const parameters = parametersFor(reported, asked);
     socket.write(greeting(id, secret, parameters));
-    this.#others.delete(socket);
     const unread = client.reader.release();
     const session = new ClientSession({ id, secret, socket, user, database, settings, parameters, unread }, this);
     if (session.phase !== 'closed') this.#sessions.set(id, session);

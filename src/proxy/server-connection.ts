@@ -169,6 +169,7 @@ export class ServerConnection {
   /** Ends the holding back: the client waits for what has come. */
   stopWatching(): void {
     this.#undecided = false;
+    this.#refused = false;
     this.#release();
   }
 
@@ -312,7 +313,7 @@ export class ServerConnection {
     }
     this.#undecided = false;
     // More was sent behind the refused statement and may run: only the client can tell what to do about that.
-    if (this.#refused && !replies.empty) this.#deliverRefusal();
+    if (this.#refused && !replies.empty) this.stopWatching();
     return replies.empty || replies.dueHere ? VERDICT.settled : VERDICT.pass;
   }
 
@@ -332,13 +333,8 @@ export class ServerConnection {
       this.owner?.refused(reply);
       return;
     }
-    if (this.#refused) this.#deliverRefusal();
+    if (this.#refused) this.stopWatching();
     this.owner?.settled();
-  }
-
-  #deliverRefusal(): void {
-    this.#refused = false;
-    this.stopWatching();
   }
 
   #error(buffer: Buffer, start: number, end: number): Verdict {

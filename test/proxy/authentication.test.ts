@@ -41,6 +41,10 @@ describe.each(['scram', 'md5', 'plain'] as const)('with %s', (authType) => {
     expect(unknown).toMatchObject({ code: '28P01', message: 'password authentication failed for user "nobody"' });
     const elsewhere = await clientOf(proxy, 'missing', { password: 'wrong' }).catch((error: unknown) => error);
     expect(elsewhere).toMatchObject({ code: '28P01' });
+    const proven = await clientOf(proxy, 'missing', { password: 'first secret' }).catch((error: unknown) => error);
+    expect(proven).toMatchObject({ code: '3D000' });
+    const admin = await clientOf(proxy, 'admin', { password: 'first secret' }).catch((error: unknown) => error);
+    expect(admin).toMatchObject({ code: '28000' });
   });
 });
 

@@ -117,6 +117,18 @@ test('a batch of which something was done or said already is not sent twice', as
   expect(await sides.moved()).toEqual([]);
 });
 
+test('a client that asks for answers after the refusal gets it, and nothing is sent twice', async () => {
+  const sides = await start();
+  const raw = await RawClient.loggedIn(sides.proxy, 'prod');
+  raw.send(parse('', body('INSERT INTO entry VALUES (1)')), bind(''), EXECUTE);
+  await expect.poll(() => sides.proxy.servers().some((server) => server.errors > 0)).toBe(true);
+  raw.send(frame('H'));
+  expect(raw.types(await raw.until('E'))).toBe('12E');
+  raw.send(SYNC);
+  expect(raw.types(await raw.until('Z'))).toBe('Z');
+  expect(sides.refusals).toEqual([]);
+});
+
 test("with more batches in flight behind it, the refusal is the client's to handle", async () => {
   const sides = await start();
   const raw = await RawClient.loggedIn(sides.proxy, 'prod');

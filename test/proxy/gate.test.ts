@@ -112,10 +112,12 @@ test('a client that always has a statement in flight is held all the same', asyn
   const raw = await RawClient.loggedIn(proxy, 'prod');
   const gate = proxy.gate('prod');
   let sending = true;
-  const next = (): void => {
-    if (sending) raw.socket.write(query('SELECT 1'), () => setImmediate(next));
-  };
-  next();
+  // Each answer brings the next statement while others are still running: the server never has nothing to do.
+  raw.socket.on('data', (chunk: Buffer) => {
+    const answers = chunk.toString('latin1').split('Z\0\0\0\x05').length - 1;
+    for (let answer = 0; sending && answer < answers; answer += 1) raw.send(query('SELECT pg_sleep(0.005)'));
+  });
+  raw.send(query('SELECT pg_sleep(0.005)'), query('SELECT pg_sleep(0.005)'), query('SELECT pg_sleep(0.005)'));
   await raw.until('Z', 20);
   gate.close('cutover');
   expect(await gate.drained(5_000)).toMatchObject({ drained: true });
