@@ -1,0 +1,163 @@
+/** One task: a database under load on the whole program: its switches by name, and the verdict of everything its clients saw. */
+import { Client, Connection } from '@temporalio/client';
+import { expect } from 'vitest';
+import type { MoveResult } from '../../src/cutover/contract.js';
+import { compareLedger } from '../../src/dev/ledger/compare.js';
+import { startLedger, type Ledger } from '../../src/dev/ledger/ledger.js';
+import { prepareLedger, PUBLICATION, type LoadedHistory } from '../../src/dev/ledger/prepare.js';
+import { System, type SystemOptions } from '../support/served.js';
+import { until } from '../support/wait.js';
+import { expectSameContents, sequencesOf } from './contents.js';
+import { drawTickets, SEQUENCES, type Tickets } from './tickets.js';
+
+/** Long enough for a loaded machine; every wait below is for a condition and returns at once when it holds. */
+const SWITCH_DEADLINE_MS = 90_000;
+/** Writes acknowledged between two switches, so that each of them has something to lose. */
+const WRITES_BETWEEN = 100;
+
+export interface CutoverLine {
+  readonly epoch: string;
+  readonly heading: string;
+  readonly outcome: string;
+  readonly reason: string | null;
+  readonly paused_ms: string | null;
+}
+
+export class Moving {
+  readonly system: System;
+  readonly history: LoadedHistory;
+  readonly temporal: Client;
+  #ledger: Ledger | null = null;
+  #tickets: Tickets | null = null;
+
+  private constructor(system: System, history: LoadedHistory, temporal: Client) {
+    this.system = system;
+    this.history = history;
+    this.temporal = temporal;
+  }
+
+  static async start(options: SystemOptions): Promise<Moving> {
+    const system = await System.start({ ...options, schema: SEQUENCES + (options.schema ?? '') });
+    const history = await prepareLedger(system.source.endpoint('app'), { rows: 5_000, extraTables: 3 });
+    const connection = await Connection.connect({ address: system.temporal.address });
+    return new Moving(system, history, new Client({ connection }));
+  }
+
+  /** Eight writers, a reader and a client that draws numbers, through the proxy. */
+  async load(): Promise<Ledger> {
+    const endpoint = this.system.endpoint();
+    this.#ledger = await startLedger({ endpoint, writtenTables: 3, thinkMs: 5 });
+    this.#tickets = await drawTickets(endpoint);
+    await this.writes();
+    return this.#ledger;
+  }
+
+  get ledger(): Ledger {
+    if (!this.#ledger) throw new Error('load() comes first');
+    return this.#ledger;
+  }
+
+  /** Waits until more writes were acknowledged. */
+  async writes(count = WRITES_BETWEEN): Promise<void> {
+    const before = this.ledger.acknowledged.length;
+    await until('writes are acknowledged', () => this.ledger.acknowledged.length >= before + count, 60_000);
+  }
+
+  /** `RESHARD` by an operator; resolves once the destination serves and the way back stands. */
+  async reshard(): Promise<string> {
+    const [started] = await this.system.admin<{ task_id: string }>(`RESHARD prod prod_new ${PUBLICATION}`);
+    await this.#turned('prod -> prod_new (reverse)');
+    return started?.task_id ?? '';
+  }
+
+  /** `CUTOVER <task>` of whichever streams run, by an operator: forward or back, as they run. */
+  async cutoverByOperator(task: string): Promise<void> {
+    const before = await this.#streams();
+    await this.system.admin(`CUTOVER ${task}`);
+    await this.#turned(before.includes('(reverse)') ? 'prod -> prod_new' : 'prod -> prod_new (reverse)');
+  }
+
+  /** The id of the running streams, which is what a rollback names. */
+  async streamsTask(): Promise<string> {
+    return (await this.system.task('streams run', (t) => t.type === 'replication prod -> prod_new (reverse)')).id ?? '';
+  }
+
+  async #streams(): Promise<string> {
+    const task = await this.system.task('streams run', (t) => t.type.startsWith('replication '));
+    return task.type;
+  }
+
+  async #turned(route: string): Promise<void> {
+    await this.system.task(
+      `streams run ${route}`,
+      (t) => t.type === `replication ${route}` && t.status === 'running',
+      SWITCH_DEADLINE_MS,
+    );
+  }
+
+  /** The workflow `cutover` with the JSON of an operator; resolves or rejects with its result. */
+  async cutover(input: { rollback?: boolean; acceptLoss?: boolean } = {}): Promise<MoveResult> {
+    const workflowId = `operator-${Date.now().toString(36)}`;
+    const args = [{ source: 'prod', destination: 'prod_new', ...input }];
+    const handle = await this.temporal.workflow.start('cutover', { workflowId, taskQueue: 'cutover', args });
+    return (await handle.result()) as MoveResult;
+  }
+
+  rollback(): Promise<MoveResult> {
+    return this.cutover({ rollback: true });
+  }
+
+  /** Which major serves the name `prod` now, asked through the proxy on a connection of its own. */
+  async servingMajor(): Promise<number> {
+    const client = await this.system.client();
+    const { rows } = await client.query<{ major: number }>(
+      `SELECT current_setting('server_version_num')::int / 10000 AS major`,
+    );
+    await client.end();
+    return rows[0]?.major ?? 0;
+  }
+
+  /** Newest first. */
+  cutovers(): Promise<CutoverLine[]> {
+    return this.system.admin<CutoverLine & Record<string, string | null>>('SHOW CUTOVERS');
+  }
+
+  /** Ends the load. Nothing lost, doubled, refused, repeated; the reader never went back; both sides equal. */
+  async expectNothingLost(): Promise<void> {
+    const { ledger } = this;
+    await this.stopLoad();
+    expect(ledger.refused).toEqual([]);
+    expect(ledger.unknown).toEqual([]);
+    expect(ledger.reader).toMatchObject({ wentBack: 0, missed: [] });
+    expect(await compareLedger(this.system.endpoint(), ledger, this.history)).toEqual({
+      lost: [],
+      doubled: [],
+      unexpected: [],
+      balanceOk: true,
+      historyOk: true,
+      unknownFound: 0,
+    });
+    expect(this.#tickets).toMatchObject({ refused: [], repeated: [] });
+    await expectSameContents(this.system.source, this.system.destination);
+  }
+
+  async stopLoad(): Promise<void> {
+    await Promise.all([this.#ledger?.stop(), this.#tickets?.stop()]);
+  }
+
+  /** The sequences of the side that serves stand past those of the other one: their values never meet. */
+  async expectSequencesAhead(serving: 'source' | 'destination'): Promise<void> {
+    const { source, destination } = this.system;
+    const ahead = await sequencesOf(serving === 'source' ? source : destination);
+    const behind = await sequencesOf(serving === 'source' ? destination : source);
+    expect(ahead.size).toBeGreaterThan(4);
+    for (const [name, value] of ahead)
+      expect(value, `sequence ${name}`).toBeGreaterThan(behind.get(name) ?? -Infinity);
+  }
+
+  async stop(): Promise<void> {
+    await this.stopLoad();
+    await this.temporal.connection.close();
+    await this.system.stop();
+  }
+}
