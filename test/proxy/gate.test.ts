@@ -117,7 +117,7 @@ test('a client that always has a statement in flight is held all the same', asyn
     const answers = chunk.toString('latin1').split('Z\0\0\0\x05').length - 1;
     for (let answer = 0; sending && answer < answers; answer += 1) raw.send(query('SELECT pg_sleep(0.005)'));
   });
-  raw.send(query('SELECT pg_sleep(0.005)'), query('SELECT pg_sleep(0.005)'), query('SELECT pg_sleep(0.005)'));
+  raw.send(...Array.from({ length: 20 }, () => query('SELECT pg_sleep(0.005)')));
   await raw.until('Z', 20);
   gate.close('cutover');
   expect(await gate.drained(5_000)).toMatchObject({ drained: true });
