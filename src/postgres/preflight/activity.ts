@@ -2,9 +2,6 @@
 import { bothSides, combined, failed, listed, ok, rowsOf, warning } from './check.js';
 import type { Finding, PreflightCheck } from './check.js';
 
-const LONG_TRANSACTION_SECONDS = 60;
-const ORPHAN_SECONDS = 60;
-
 /**
  * A slot is ready only when every transaction that ran at its creation has ended (PostgreSQL documentation, 47.2.5), and
  * the seal waits for writers. Other roles' transactions are visible to pg_monitor only.
@@ -12,19 +9,20 @@ const ORPHAN_SECONDS = 60;
 export const longTransactions: PreflightCheck = {
   id: 'long-transactions',
   title: 'Long transactions on the source',
-  async run({ source }) {
+  async run({ source, config }) {
+    const { timeoutMs } = config.cutover;
     const rows = await rowsOf<{ holder: string }>(
       source,
       `SELECT 'pid ' || pid || ' (' || coalesce(usename, '?') || ' in ' || coalesce(datname, '?') || ', "' || application_name || '", '
          || coalesce(state, '?') || ', ' || round(extract(epoch FROM clock_timestamp() - xact_start)) || ' s)' AS holder
        FROM pg_stat_activity
-       WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND xact_start < clock_timestamp() - $1 * interval '1 second'
+       WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND xact_start < clock_timestamp() - $1 * interval '1 millisecond'
        ORDER BY xact_start`,
-      [LONG_TRANSACTION_SECONDS],
+      [timeoutMs],
     );
-    if (rows.length === 0) return ok(`None is older than ${LONG_TRANSACTION_SECONDS.toString()} s.`);
+    if (rows.length === 0) return ok(`None is older than the ${timeoutMs.toString()} ms that a cutover may take.`);
     return warning(
-      `The streams cannot begin before these end: ${listed(rows.map((r) => r.holder))}.`,
+      `The streams cannot begin before these end, and no cutover waits so long: ${listed(rows.map((r) => r.holder))}.`,
       'Wait for them, or end them (pg_terminate_backend).',
     );
   },
@@ -33,15 +31,15 @@ export const longTransactions: PreflightCheck = {
 export const preparedTransactions: PreflightCheck = {
   id: 'prepared-transactions',
   title: 'Prepared transactions on the source',
-  async run({ source }) {
+  async run({ source, config }) {
     const rows = await rowsOf<{ gid: string; seconds: number }>(
       source,
-      `SELECT gid, round(extract(epoch FROM clock_timestamp() - prepared))::int AS seconds FROM pg_prepared_xacts ORDER BY prepared`,
+      `SELECT gid, extract(epoch FROM clock_timestamp() - prepared)::float8 AS seconds FROM pg_prepared_xacts ORDER BY prepared`,
     );
     if (rows.length === 0) return ok('There are none.');
-    const names = rows.map((row) => `"${row.gid}" (${row.seconds.toString()} s)`);
+    const names = rows.map((row) => `"${row.gid}" (${Math.round(row.seconds).toString()} s)`);
     const detail = `They count as writers in flight, and no stream begins before they end: ${listed(names)}.`;
-    return rows.some((row) => row.seconds >= ORPHAN_SECONDS)
+    return rows.some((row) => row.seconds * 1000 >= config.cutover.timeoutMs)
       ? failed(detail, 'COMMIT PREPARED or ROLLBACK PREPARED those whose owner is gone.')
       : warning(detail, 'Wait until their owner has ended them.');
   },

@@ -119,8 +119,7 @@ export const lockTable: PreflightCheck = {
     const tables = (await tablesToMove(context)).length;
     const relations = await countOf(
       context.source,
-      `pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relpersistence <> 't'
-         AND n.nspname NOT IN ('cutover', 'information_schema', 'pg_catalog')`,
+      `pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relpersistence <> 't' AND c.oid >= 16384 AND n.nspname <> 'cutover'`,
     );
     return combined([
       await lockFinding(context.source, 'source', tables),

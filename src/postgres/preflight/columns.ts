@@ -15,19 +15,23 @@ import {
 import type { Finding, PreflightCheck } from './check.js';
 
 const VIRTUAL_SINCE_MAJOR = 18;
+/** Measured: with REPLICA IDENTITY FULL, 18 refuses the application's UPDATE as a publisher; 15 and 17 do not. */
+const FULL_REFUSED_SINCE_MAJOR = 18;
 
 interface GeneratedRow {
   readonly name: string;
   readonly virtual: boolean;
-  /** the column belongs to what tells the table's rows apart */
-  readonly identifies: boolean;
+  /** the column belongs to the index that tells the table's rows apart */
+  readonly indexed: boolean;
+  /** the whole row tells the table's rows apart */
+  readonly full: boolean;
 }
 
 /** Generated columns are not replicated, the destination computes them (PostgreSQL documentation, 29.6). */
 const GENERATED = `
   SELECT c.oid::regclass || '.' || quote_ident(a.attname) AS name, a.attgenerated = 'v' AS virtual,
-    c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i
-      WHERE i.indexrelid = pg_get_replica_identity_index(c.oid) AND a.attnum = ANY (i.indkey)) AS identifies
+    c.relreplident = 'f' AS full, EXISTS (SELECT FROM pg_index i
+      WHERE i.indexrelid = pg_get_replica_identity_index(c.oid) AND a.attnum = ANY (i.indkey)) AS indexed
   FROM unnest($1::text[], $2::text[]) AS t (schema, name)
   JOIN pg_class c ON c.oid = format('%I.%I', t.schema, t.name)::regclass
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped
@@ -39,8 +43,11 @@ export const generatedColumns: PreflightCheck = {
   async run(context) {
     const rows = await rowsOf<GeneratedRow>(context.source, GENERATED, tableParameters(await tablesToMove(context)));
     const major = majorOf(await versionOf(context.destination));
+    const newest = Math.max(major, majorOf(await versionOf(context.source)));
     const virtual = rows.filter((row) => row.virtual).map((row) => row.name);
-    const identifying = rows.filter((row) => row.identifies).map((row) => row.name);
+    const identifying = rows
+      .filter((row) => row.indexed || (row.full && newest >= FULL_REFUSED_SINCE_MAJOR))
+      .map((row) => row.name);
     const findings: Finding[] = [];
     if (virtual.length > 0 && major < VIRTUAL_SINCE_MAJOR)
       findings.push(

