@@ -1,4 +1,5 @@
 /** One task: put a process together: proxy, node, admin database and, unless it runs apart, the worker. */
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Client } from '@temporalio/client';
 import type { EngineContext } from '../activities/context.js';
 import { AdminDatabase } from './admin/handler.js';
@@ -127,7 +128,7 @@ class TemporalLink {
   #client: Promise<Client> | null = null;
   #worker: RunningWorker | null = null;
   #context: EngineContext | null = null;
-  #closed = false;
+  readonly #stopping = new AbortController();
 
   constructor(config: Config, options: ServeOptions) {
     this.#config = config;
@@ -158,7 +159,7 @@ class TemporalLink {
   }
 
   async #keepWorker(context: EngineContext): Promise<void> {
-    while (!this.#closed) {
+    while (!this.#stopping.signal.aborted) {
       try {
         this.#worker = await startWorker(this.#config.temporal, context);
         this.#logger.info({}, 'the worker runs');
@@ -167,12 +168,13 @@ class TemporalLink {
       } catch (error) {
         this.#logger.warn({ problem: messageOf(error) }, 'no worker: moves wait, traffic goes on');
       }
-      if (!this.#closed) await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      // Cut short by close(): an ending process must not wait for its next try.
+      await delay(RETRY_MS, undefined, { signal: this.#stopping.signal }).catch(() => undefined);
     }
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#stopping.abort();
     await this.#worker?.stop();
     await this.#context?.connections.close();
     await (await this.#client?.catch(() => null))?.connection.close();

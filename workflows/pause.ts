@@ -5,7 +5,7 @@
  * only when a workflow starts.
  */
 import type { EpochOutcome, EpochPlan } from '../src/cutover/contract.js';
-import { EVENT_OF, type EpochEvent } from '../src/cutover/epoch.js';
+import { EVENT_OF, pausedMsOf, type EpochEvent } from '../src/cutover/epoch.js';
 import { pausePart } from './activities.js';
 
 export async function pause(plan: EpochPlan): Promise<EpochOutcome> {
@@ -24,7 +24,7 @@ export async function pause(plan: EpochPlan): Promise<EpochOutcome> {
   ).openDestination(plan, soFar, closed.sealLsn === null);
   const events = [...soFar, ...opened.events];
   if (!opened.ok) return giveUp(plan, events, opened.step, opened.reason);
-  return { epoch: plan.epoch, outcome: 'committed', reason: null, events, pausedMs: pausedMs(events) };
+  return { epoch: plan.epoch, outcome: 'committed', reason: null, events, pausedMs: pausedMsOf(events) };
 }
 
 /** Before the commit this aborts; after it, it goes forward: the record decides, not this workflow. */
@@ -47,13 +47,5 @@ async function giveUp(
         ]
       : [];
   const all = [...events, ...last];
-  return { epoch: plan.epoch, outcome: decided.outcome, reason: decided.reason, events: all, pausedMs: pausedMs(all) };
-}
-
-/** From the first node closing its gate to the last opening it, by the clock of the process that ran the steps. */
-function pausedMs(events: readonly EpochEvent[]): number | null {
-  const at = (type: string): number => Date.parse(String(events.find((e) => e.type === type)?.data['at'] ?? ''));
-  const resumed = [at('TrafficResumed'), at('TrafficReturned')].find((ms) => !Number.isNaN(ms));
-  const ms = (resumed ?? NaN) - at('TrafficPaused');
-  return Number.isNaN(ms) ? null : ms;
+  return { epoch: plan.epoch, outcome: decided.outcome, reason: decided.reason, events: all, pausedMs: pausedMsOf(all) };
 }

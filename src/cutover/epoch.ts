@@ -165,8 +165,8 @@ export function evolve(state: EpochState, event: EpochEvent): EpochState {
   invariant(!(decided && phase === 'committed'), 'I3: an aborted epoch was committed');
   if (SEQUENCE_OF[event.type] < sequenceOfPhase(state.phase)) return state;
   const step = STEPS.find((s) => EVENT_OF[s] === event.type);
-  const ms = event.data['ms'];
-  const reason = event.data['reason'];
+  const ms = event.data.ms;
+  const reason = event.data.reason;
   return {
     epoch: state.epoch,
     phase,
@@ -184,4 +184,18 @@ function sequenceOfPhase(phase: Phase): number {
 /** The stream of an epoch's events in `cutover.event`. */
 export function epochStream(migration: string, epoch: number): string {
   return `${migration}@${epoch.toString()}`;
+}
+
+/**
+ * How long clients were held: from the first node closing its gate to the last one opening it, by the clock of the process
+ * that ran the steps. Null when the story has no beginning or no end.
+ */
+export function pausedMsOf(events: readonly EpochEvent[]): number | null {
+  const at = (type: EpochEventType): number => {
+    const value = events.find((e) => e.type === type)?.data.at;
+    return typeof value === 'string' ? Date.parse(value) : NaN;
+  };
+  const end = [at('TrafficResumed'), at('TrafficReturned')].find((ms) => !Number.isNaN(ms)) ?? NaN;
+  const pausedMs = end - at('TrafficPaused');
+  return Number.isNaN(pausedMs) ? null : pausedMs;
 }

@@ -24,7 +24,7 @@ export function checkRequest(input: unknown): ReshardRequest & { readonly slot?:
   for (const name of ['rollback', 'acceptLoss'] as const)
     if (fields[name] !== undefined && typeof fields[name] !== 'boolean')
       throw new RequestInvalid(`"${name}" must be true or false`);
-  if (fields['cutover'] !== undefined && fields['cutover'] !== 'automatic' && fields['cutover'] !== 'approved')
+  if (fields.cutover !== undefined && fields.cutover !== 'automatic' && fields.cutover !== 'approved')
     throw new RequestInvalid('"cutover" must be "automatic" or "approved"');
   return fields as unknown as ReshardRequest;
 }

@@ -83,7 +83,7 @@ async function fromTemporal(client: Client, taskQueue: string): Promise<Map<stri
   let seen = 0;
   for await (const info of client.workflow.list({ query })) {
     if (++seen > LIST_MAX) break;
-    const kind = KIND_OF_TYPE[info.type];
+    const kind = Object.hasOwn(KIND_OF_TYPE, info.type) ? KIND_OF_TYPE[info.type] : undefined;
     const earlier = found.get(info.workflowId);
     if (kind === undefined) continue;
     // A workflow that continued as new is listed once for each run: the first start, the last end.
@@ -108,8 +108,8 @@ async function eventsOf(
   entry: Found,
   recorded: readonly TaskEvent[] | undefined,
 ): Promise<readonly TaskEvent[]> {
-  const whole = recorded?.some((e) => ['TaskFinished', 'TaskFailed', 'TaskCancelled'].includes(e.type)) === true;
-  if (whole) return recorded ?? [];
+  const ended = (e: TaskEvent): boolean => ['TaskFinished', 'TaskFailed', 'TaskCancelled'].includes(e.type);
+  if (recorded?.some(ended) === true) return recorded;
   try {
     return await client.workflow.getHandle(entry.workflowId).query<readonly TaskEvent[]>('events');
   } catch {
@@ -142,7 +142,7 @@ async function fromRecord(records: readonly Connection[]): Promise<Map<string, T
 function toTask(workflowId: string, found: Found | null, events: readonly TaskEvent[]): Omit<Task, 'id'> {
   const folded = events.reduce(evolveTask, initialTask(found?.kind ?? kindOf(events), '', ''));
   const at = (event: TaskEvent | undefined): Date | null => {
-    const value = event?.data['at'];
+    const value = event?.data.at;
     return typeof value === 'string' ? new Date(value) : null;
   };
   const startedAt = found?.startedAt ?? at(events[0]) ?? new Date(0);
@@ -175,6 +175,6 @@ function outcomeOf(found: Found | null, folded: TaskState): Partial<TaskState> {
 }
 
 function kindOf(events: readonly TaskEvent[]): TaskKind {
-  const kind = events.find((e) => e.type === 'TaskStarted')?.data['kind'];
+  const kind = events.find((e) => e.type === 'TaskStarted')?.data.kind;
   return TASK_KINDS.find((k) => k === kind) ?? 'reshard';
 }

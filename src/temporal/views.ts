@@ -3,9 +3,9 @@ import type { Heading } from '../cutover/contract.js';
 import {
   begun,
   evolve,
+  pausedMsOf,
   PHASE_AFTER,
   type EpochEvent,
-  type EpochEventType,
   type EpochState,
   type Step,
 } from '../cutover/epoch.js';
@@ -113,15 +113,11 @@ async function epochStory(connection: Connection, decision: Decision): Promise<E
     [`${decision.migration}@${decision.epoch.toString()}`],
   );
   const events = rows.filter((e) => Object.hasOwn(PHASE_AFTER, e.type));
-  const heading = events.find((e) => e.type === 'CutoverBegun')?.data['heading'];
-  const at = (type: EpochEventType): number =>
-    Date.parse(String(events.find((e) => e.type === type)?.data['at'] ?? ''));
-  const end = [at('TrafficResumed'), at('TrafficReturned')].find((ms) => !Number.isNaN(ms)) ?? NaN;
-  const pausedMs = end - at('TrafficPaused');
+  const heading = events.find((e) => e.type === 'CutoverBegun')?.data.heading;
   return {
     state: events.reduce(evolve, begun(decision.epoch)),
     heading: heading === 'forward' || heading === 'reverse' ? heading : null,
-    pausedMs: Number.isNaN(pausedMs) ? null : pausedMs,
+    pausedMs: pausedMsOf(events),
   };
 }
 

@@ -59,7 +59,7 @@ describe.each([
         pausedMs: 1,
       });
       expect(await servedMajor(client)).toBe(heading === 'forward' ? majors.destination : majors.source);
-      console.log(heading, JSON.stringify(result.events.map((e) => [e.type, e.data['ms']])));
+      console.log(heading, JSON.stringify(result.events.map((e) => [e.type, e.data.ms])));
     }
     const { rows } = await client.query(`SELECT count(*)::int AS n FROM public.item`);
     expect(rows[0]).toEqual({ n: 104 });
@@ -68,7 +68,7 @@ describe.each([
       const counts = await Promise.all(
         [pair().source, pair().destination].map((c) => c.query('app', 'SELECT count(*)::int AS n FROM public.item')),
       );
-      return counts.every((rows) => rows[0]?.['n'] === 104);
+      return counts.every((rows) => rows[0]?.n === 104);
     });
   });
 });

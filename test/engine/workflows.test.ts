@@ -35,7 +35,11 @@ const start = (type: string, id: string, input: object) =>
 describe('a move by Temporal alone', () => {
   it('a cutover without streams fails naming COPY_DATA', async () => {
     const handle = await start('cutover', 'early', request);
-    await expect(handle.result()).rejects.toMatchObject({ cause: { message: expect.stringContaining('COPY_DATA') } });
+    const failure = await handle.result().then(
+      () => '',
+      (error: unknown) => String((error as Error).cause),
+    );
+    expect(failure).toContain('COPY_DATA');
   });
 
   it('moves, says that it has moved, fails a second one naming the first, goes back, moves again', async () => {
@@ -53,7 +57,7 @@ describe('a move by Temporal alone', () => {
     expect(again).toMatchObject({ outcome: 'unchanged' });
     expect(again.sentence).toContain('serves since');
     const back = (await (await start('cutover', 'back', { ...request, rollback: true })).result()) as MoveResult;
-    console.log(JSON.stringify(back.steps.map((s) => [s.type, s.data['ms']])), back.pausedMs);
+    console.log(JSON.stringify(back.steps.map((s) => [s.type, s.data.ms])), back.pausedMs);
     expect(back).toMatchObject({ outcome: 'moved', heading: 'reverse' });
     expect(await major()).toBe(17);
     const forth = (await (await start('cutover', 'forth', request)).result()) as MoveResult;

@@ -8,6 +8,7 @@ import type { Config } from '../../src/config/config.js';
 import { parseConfig } from '../../src/config/load.js';
 import type { Migration } from '../../src/cutover/contract.js';
 import { startCluster, type Cluster, type Major } from '../../src/dev/embedded-postgres.js';
+import { invariant } from '../../src/errors/invariant.js';
 import { LocalNode } from '../../src/fleet/local-node.js';
 import { connect, withConnection, type Connection } from '../../src/postgres/connection.js';
 import { Connections } from '../../src/postgres/connections.js';
@@ -36,7 +37,7 @@ export class Pair {
   readonly proxy: Proxy;
   readonly node: LocalNode;
   readonly context: EngineContext;
-  readonly migration: Migration;
+  #migration: Migration | null;
   /** called at the beginning of each step, which waits for the answer */
   onStep: EngineContext['onStep'] = () => undefined;
 
@@ -59,7 +60,12 @@ export class Pair {
       isRunning: () => Promise.resolve(false),
       onStep: (plan, step) => this.onStep(plan, step),
     };
-    this.migration = migration as Migration;
+    this.#migration = migration;
+  }
+
+  get migration(): Migration {
+    invariant(this.#migration, 'a bare pair has no migration');
+    return this.#migration;
   }
 
   /** Two clusters and a proxy in front; nothing of a migration yet, and no schema at the destination. */
@@ -89,9 +95,9 @@ export class Pair {
     const bare = await Pair.bare(options);
     await bare.destination.query('app', SCHEMA);
     const migration = await claimMigration(bare.context, { source: 'prod', destination: 'prod_new' }, 'test');
-    const pair = Object.assign(bare, { migration });
-    await pair.#stream();
-    return pair;
+    bare.#migration = migration;
+    await bare.#stream();
+    return bare;
   }
 
   async #stream(): Promise<void> {
@@ -158,5 +164,8 @@ export function usePair(options: PairOptions): () => Pair {
   afterAll(async () => {
     await pair?.stop();
   });
-  return () => pair as Pair;
+  return () => {
+    invariant(pair, 'the pair is used before beforeAll has started it');
+    return pair;
+  };
 }
