@@ -47,5 +47,11 @@ async function giveUp(
         ]
       : [];
   const all = [...events, ...last];
-  return { epoch: plan.epoch, outcome: decided.outcome, reason: decided.reason, events: all, pausedMs: pausedMsOf(all) };
+  return {
+    epoch: plan.epoch,
+    outcome: decided.outcome,
+    reason: decided.reason,
+    events: all,
+    pausedMs: pausedMsOf(all),
+  };
 }

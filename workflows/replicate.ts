@@ -73,8 +73,12 @@ class Streams {
       this.#schemaFinalised = true;
     });
     setHandler(movedSignal, (heading) => this.#note(heading));
-    setHandler(endSignal, (ending) => { this.#end(ending); });
-    setHandler(stopSignal, () => { this.#end(this.#moved ? 'finalize' : 'remove'); });
+    setHandler(endSignal, (ending) => {
+      this.#end(ending);
+    });
+    setHandler(stopSignal, () => {
+      this.#end(this.#moved ? 'finalize' : 'remove');
+    });
     setHandler(finalizeUpdate, () => this.#answer('finalize'), {
       validator: () => {
         if (!this.#moved) throw new Error('the traffic has not moved: stop the task to remove the streams');

@@ -87,10 +87,26 @@ class Move {
       this.#note(heading);
     });
     setHandler(stopSignal, () => void this.#want('end'));
-    setHandler(approveUpdate, () => this.#wantSettled('approve'), { validator: () => { this.#allow('approve'); } });
-    setHandler(rollbackUpdate, () => this.#wantSettled('rollback'), { validator: () => { this.#allow('rollback'); } });
-    setHandler(finalizeUpdate, () => this.#wantSettled('finalize'), { validator: () => { this.#allow('finalize'); } });
-    setHandler(abortUpdate, () => this.#want('end'), { validator: () => { this.#allow('abort'); } });
+    setHandler(approveUpdate, () => this.#wantSettled('approve'), {
+      validator: () => {
+        this.#allow('approve');
+      },
+    });
+    setHandler(rollbackUpdate, () => this.#wantSettled('rollback'), {
+      validator: () => {
+        this.#allow('rollback');
+      },
+    });
+    setHandler(finalizeUpdate, () => this.#wantSettled('finalize'), {
+      validator: () => {
+        this.#allow('finalize');
+      },
+    });
+    setHandler(abortUpdate, () => this.#want('end'), {
+      validator: () => {
+        this.#allow('abort');
+      },
+    });
   }
 
   /** Says why not. */

@@ -37,7 +37,8 @@ export const ERRORS = {
     sqlstate: '58030',
     level: 'error',
     message: 'the swapped configuration was not saved: {problem}',
-    remedy: 'The routing in memory stands; make the folder of pgdog.toml and users.toml writable, or edit the names by hand.',
+    remedy:
+      'The routing in memory stands; make the folder of pgdog.toml and users.toml writable, or edit the names by hand.',
   },
   database_unknown: {
     sqlstate: '3D000',
@@ -91,7 +92,8 @@ export const ERRORS = {
     sqlstate: '08001',
     level: 'error',
     message: 'Temporal at {address} cannot be reached: {problem}',
-    remedy: 'Start Temporal, set TEMPORAL_ADDRESS or [temporal] address, or use serve --dev. Traffic is served without it.',
+    remedy:
+      'Start Temporal, set TEMPORAL_ADDRESS or [temporal] address, or use serve --dev. Traffic is served without it.',
   },
   bundle_missing: {
     sqlstate: 'XX000',

@@ -66,7 +66,11 @@ beforeEach(async () => {
     destinationWriter: await connect(destination.endpoint(destinationDatabase)),
   };
   const tables = await applicationTables(s);
-  await ensurePublication(s, 'cutover_m1_forward', tables.filter((t) => t.table !== 'parted'));
+  await ensurePublication(
+    s,
+    'cutover_m1_forward',
+    tables.filter((t) => t.table !== 'parted'),
+  );
   await armFence(s, tables, 'always');
   await armFence(d, tables, 'always');
 });
@@ -252,7 +256,12 @@ describe('streams', () => {
       const syncs = await tableSyncs(pair.destination, 'cutover_m1_forward');
       return syncs.length > 0 && syncs.every((t) => t.state === 'r');
     });
-    const toDestination = await ensureReplicationRole(pair.destination, destination.endpoint(destinationDatabase), 'm1', tables);
+    const toDestination = await ensureReplicationRole(
+      pair.destination,
+      destination.endpoint(destinationDatabase),
+      'm1',
+      tables,
+    );
     await ensurePublication(pair.destination, 'cutover_m1_reverse', tables);
     await ensureSlot(pair.destination, 'cutover_m1_reverse');
     await ensureSubscription(pair.source, 'cutover_m1_reverse', toDestination, { ...options, copyData: false });
