@@ -151,8 +151,7 @@ export class Moving {
     const ahead = await sequencesOf(serving === 'source' ? source : destination);
     const behind = await sequencesOf(serving === 'source' ? destination : source);
     expect(ahead.size).toBeGreaterThan(4);
-    for (const [name, value] of ahead)
-      expect(value, `sequence ${name}`).toBeGreaterThan(behind.get(name) ?? -Infinity);
+    for (const [name, value] of ahead) expect(value, `sequence ${name}`).toBeGreaterThan(behind.get(name) ?? -Infinity);
   }
 
   async stop(): Promise<void> {
