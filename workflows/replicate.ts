@@ -6,6 +6,7 @@
 import {
   CancellationScope,
   condition,
+  ContinueAsNew,
   continueAsNew,
   getExternalWorkflowHandle,
   isCancellation,
@@ -117,6 +118,8 @@ class Streams {
       do await this.#watch();
       while (!(await this.#mayEnd()));
     } catch (error) {
+      // Not an end: the next run watches on.
+      if (error instanceof ContinueAsNew) throw error;
       if (this.#ending === null) {
         // A lost stream, a cancel: the streams go, the side that serves stays.
         this.#ending = this.#moved ? 'finalize' : 'remove';
