@@ -158,11 +158,17 @@ export function decide(state: EpochState, command: Command, data: EpochEvent['da
   }
 }
 
-/** The state after `event`. Total: an event that repeats an earlier phase changes nothing. */
+/**
+ * The state after `event`. Total: an event that repeats an earlier phase changes nothing.
+ *
+ * @throws InvariantViolation when the story holds both decisions
+ */
 export function evolve(state: EpochState, event: EpochEvent): EpochState {
   const phase = PHASE_AFTER[event.type];
-  const decided = state.phase === 'aborted' || state.phase === 'returned';
-  invariant(!(decided && phase === 'committed'), 'I3: an aborted epoch was committed');
+  const aborted = state.phase === 'aborted' || state.phase === 'returned';
+  const committed = state.phase === 'committed' || state.phase === 'swapped' || state.phase === 'resumed';
+  invariant(!(aborted && phase === 'committed'), 'I3: an aborted epoch was committed');
+  invariant(!(committed && phase === 'aborted'), 'I3: a committed epoch was aborted');
   if (SEQUENCE_OF[event.type] < sequenceOfPhase(state.phase)) return state;
   const step = STEPS.find((s) => EVENT_OF[s] === event.type);
   const ms = event.data.ms;
