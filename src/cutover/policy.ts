@@ -5,12 +5,15 @@ export function pauseBetweenAttemptsMs(attempt: number, leaseMs: number): number
   return Math.min(60_000, Math.max(1_000, leaseMs) * 2 ** Math.min(attempt - 1, 5));
 }
 
+/** Temporal takes no longer one. */
+const WORKFLOW_TASK_TIMEOUT_MAX_MS = 120_000;
+
 /**
  * The timeout of the workflow task that holds the pause. A worker that dies is noticed after this time, so it is short; it must
  * exceed the lease so that the nodes have decided before another worker runs the task again.
  */
 export function workflowTaskTimeoutMs(leaseMs: number): number {
-  return Math.min(60_000, Math.max(2_000, Math.ceil(leaseMs / 0.8) + 500));
+  return Math.min(WORKFLOW_TASK_TIMEOUT_MAX_MS, Math.max(2_000, Math.ceil(leaseMs / 0.8) + 500));
 }
 
 /** A watch activity returns after this time and the workflow continues as new, so that histories stay short. */
