@@ -1,0 +1,60 @@
+/** One task: a request typed by a person is taken as meant, or refused with a sentence that names the field. */
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { checkRequest, moveRequest, RequestInvalid } from '../../src/cutover/request.js';
+
+const move = { source: 'prod', destination: 'prod_new' };
+
+test.each([
+  move,
+  { ...move, rollback: true },
+  { ...move, publication: 'all_tables', acceptLoss: false },
+  { ...move, cutover: 'approved' },
+  { ...move, slot: 'mine' },
+])('%j is taken unchanged', (request) => {
+  expect(checkRequest(request)).toEqual(request);
+});
+
+test.each([
+  [null, 'one JSON object'],
+  [[move], 'one JSON object'],
+  ['prod', 'one JSON object'],
+  [{}, '"source"'],
+  [{ source: 'prod' }, '"destination"'],
+  [{ source: '', destination: 'prod_new' }, '"source"'],
+  [{ source: 1, destination: 'prod_new' }, '"source"'],
+  [{ ...move, publication: 1 }, '"publication"'],
+  [{ ...move, slot: null }, '"slot"'],
+  [{ ...move, rollback: 'true' }, '"rollback"'],
+  [{ ...move, acceptLoss: 1 }, '"acceptLoss"'],
+  [{ ...move, cutover: 'soon' }, '"cutover"'],
+  [{ ...move, rolback: true }, 'unknown field "rolback"'],
+  [JSON.parse('{"source":"prod","destination":"prod_new","__proto__":{}}'), 'unknown field "__proto__"'],
+] as const)('%j is refused naming what is wrong', (input: unknown, sentence) => {
+  expect(() => checkRequest(input)).toThrow(RequestInvalid);
+  expect(() => checkRequest(input)).toThrow(sentence);
+});
+
+test('a misspelt rollback never moves the traffic forward instead', () => {
+  expect(() => checkRequest({ ...move, rollBack: true })).toThrow(
+    'known are source, destination, publication, rollback',
+  );
+});
+
+test('any input is taken or refused in words, nothing else is thrown', () => {
+  fc.assert(
+    fc.property(fc.anything(), (input) => {
+      try {
+        expect(checkRequest(input)).toBe(input);
+      } catch (error) {
+        expect(error).toBeInstanceOf(RequestInvalid);
+      }
+    }),
+  );
+});
+
+test('a cutover is asked for without the fields of a reshard, and without fields nobody gave', () => {
+  expect(moveRequest({ ...move, ...{ cutover: 'approved', slot: 'mine' } })).toEqual(move);
+  const all = { ...move, publication: 'p', rollback: false, acceptLoss: true };
+  expect(moveRequest(all)).toEqual(all);
+});
