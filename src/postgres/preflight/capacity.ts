@@ -4,7 +4,18 @@
  * Who needs what: PostgreSQL documentation, 29.12 (logical replication, configuration settings). While tables are copied,
  * each running copy needs a slot and a sender on the publisher, a worker and an origin on the subscriber, beside the stream's own.
  */
-import { combined, failed, ok, rowOf, settingsOf, tablesToMove, tableParameters, versionOf, warning } from './check.js';
+import {
+  combined,
+  failed,
+  ok,
+  rowOf,
+  settingsOf,
+  tablesToMove,
+  TABLES_TO_MOVE,
+  tableParameters,
+  versionOf,
+  warning,
+} from './check.js';
 import type { Finding, PreflightCheck, PreflightContext, PreflightSide } from './check.js';
 
 interface Need {
@@ -151,8 +162,8 @@ export const walDisk: PreflightCheck = {
     const idleTimeout = Number(settings.get('idle_replication_slot_timeout') ?? 0);
     const { bytes } = await rowOf<{ bytes: number }>(
       source,
-      `SELECT coalesce(sum(pg_table_size(format('%I.%I', t.schema, t.name)::regclass)), 0)::float8 AS bytes
-       FROM unnest($1::text[], $2::text[]) AS t (schema, name)`,
+      `SELECT coalesce(sum(pg_table_size(c.oid)), 0)::float8 AS bytes
+       FROM ${TABLES_TO_MOVE}`,
       tableParameters(await tablesToMove(context)),
     );
     const findings = [walKeepFinding(keepMegabytes * 1024 * 1024, bytes)];

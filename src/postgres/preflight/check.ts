@@ -117,7 +117,11 @@ export async function tablesToMove(context: PreflightContext): Promise<readonly 
   }
 }
 
-/** Parameters for `unnest($1::text[], $2::text[]) AS t (schema, name)`. */
+/** `c`: the pg_class rows of the tables given as `tableParameters`. No cast to regclass: it needs USAGE on the schema. */
+export const TABLES_TO_MOVE = `unnest($1::text[], $2::text[]) AS t (schema, name)
+  JOIN pg_namespace tn ON tn.nspname = t.schema JOIN pg_class c ON c.relnamespace = tn.oid AND c.relname = t.name`;
+
+/** Parameters for TABLES_TO_MOVE. */
 export function tableParameters(tables: readonly TableName[]): readonly [readonly string[], readonly string[]] {
   return [tables.map((t) => t.schema), tables.map((t) => t.table)];
 }

@@ -9,6 +9,7 @@ import {
   rowsOf,
   tableParameters,
   tablesToMove,
+  TABLES_TO_MOVE,
   versionOf,
   warning,
 } from './check.js';
@@ -32,8 +33,7 @@ const GENERATED = `
   SELECT c.oid::regclass || '.' || quote_ident(a.attname) AS name, a.attgenerated = 'v' AS virtual,
     c.relreplident = 'f' AS full, EXISTS (SELECT FROM pg_index i
       WHERE i.indexrelid = pg_get_replica_identity_index(c.oid) AND a.attnum = ANY (i.indkey)) AS indexed
-  FROM unnest($1::text[], $2::text[]) AS t (schema, name)
-  JOIN pg_class c ON c.oid = format('%I.%I', t.schema, t.name)::regclass
+  FROM ${TABLES_TO_MOVE}
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped
   ORDER BY 1`;
 

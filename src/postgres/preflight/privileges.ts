@@ -3,12 +3,24 @@
  *
  * A superuser may do everything. What the others need is listed in docs/requirements.md; the two must say the same.
  */
-import { bothSides, combined, failed, listed, ok, rowOf, rowsOf, tableParameters, tablesToMove } from './check.js';
+import { quoteIdentifier } from '../connection.js';
+import {
+  bothSides,
+  combined,
+  failed,
+  ok,
+  rowOf,
+  rowsOf,
+  tableParameters,
+  tablesToMove,
+  TABLES_TO_MOVE,
+} from './check.js';
 import type { Finding, PreflightCheck, PreflightContext, PreflightSide } from './check.js';
 
 /** What the role of a connection may do. */
 interface Rights {
   readonly role: string;
+  readonly database: string;
   readonly superuser: boolean;
   readonly version: number;
   readonly replication: boolean;
@@ -24,7 +36,7 @@ interface Rights {
 const PREDEFINED_SINCE = 160_000;
 
 const RIGHTS = `
-  SELECT quote_ident(current_user) AS role, rolsuper AS superuser, current_setting('server_version_num')::int AS version,
+  SELECT quote_ident(current_user) AS role, quote_ident(current_database()) AS database, rolsuper AS superuser, current_setting('server_version_num')::int AS version,
     rolreplication AS replication, rolcreaterole AS "createRole",
     has_database_privilege(current_database(), 'CREATE') AS "createInDatabase",
     has_function_privilege('pg_replication_origin_progress(text, boolean)', 'EXECUTE') AS "originProgress",
@@ -47,7 +59,7 @@ export const privileges: PreflightCheck = {
       findings.push(
         failed(
           `The schema_admin ${rights.role} of the ${side.role} lacks: ${missing.map((m) => m.what).join('; ')}.`,
-          `On the ${side.role}: ${missing.map((m) => m.grant).join('; ')}.`,
+          `On the ${side.role}: ${missing.map((m) => m.grant).join('; ')};`,
         ),
       );
     }
@@ -62,7 +74,7 @@ interface Missing {
 }
 
 function missingRights(rights: Rights): readonly Missing[] {
-  const { role } = rights;
+  const { role, database } = rights;
   const needed: readonly (Missing & { readonly has: boolean })[] = [
     {
       has: rights.replication,
@@ -78,7 +90,7 @@ function missingRights(rights: Rights): readonly Missing[] {
     {
       has: rights.createInDatabase,
       what: 'CREATE on the database, for publications and the schema "cutover"',
-      grant: `GRANT CREATE ON DATABASE … TO ${role}`,
+      grant: `GRANT CREATE ON DATABASE ${database} TO ${role}`,
     },
     {
       has: rights.createSubscription,
@@ -107,17 +119,17 @@ async function missingOwnership(
 ): Promise<readonly Missing[]> {
   const owners = await rowsOf<{ owner: string }>(
     context.source,
-    `SELECT DISTINCT pg_get_userbyid(c.relowner) AS owner FROM unnest($1::text[], $2::text[]) AS t (schema, name)
-     JOIN pg_class c ON c.oid = format('%I.%I', t.schema, t.name)::regclass ORDER BY 1`,
+    `SELECT DISTINCT pg_get_userbyid(c.relowner) AS owner FROM ${TABLES_TO_MOVE} ORDER BY 1`,
     tableParameters(await tablesToMove(context)),
   );
   const missing = await notMemberOf(
     context[role],
     owners.map((row) => row.owner),
   );
-  if (missing.length === 0) return [];
-  const grants = missing.map((owner) => `GRANT ${JSON.stringify(owner)} TO ${rights.role}`);
-  return [{ what: `membership in the owners of the tables (${listed(missing)})`, grant: listed(grants) }];
+  return missing.map((owner) => ({
+    what: `membership in ${owner}, which owns tables`,
+    grant: `GRANT ${quoteIdentifier(owner)} TO ${rights.role}`,
+  }));
 }
 
 /** A role that does not exist is another check's finding. */

@@ -2,7 +2,17 @@
 import { CutoverError } from '../../errors/errors.js';
 import type { TableName } from '../fence.js';
 import { publishedTables } from '../publications.js';
-import { combined, failed, listed, ok, rowsOf, tableParameters, tablesToMove, warning } from './check.js';
+import {
+  combined,
+  failed,
+  listed,
+  ok,
+  rowsOf,
+  tableParameters,
+  tablesToMove,
+  TABLES_TO_MOVE,
+  warning,
+} from './check.js';
 import type { Finding, PreflightCheck, PreflightContext, PreflightSide } from './check.js';
 
 const displayed = (table: TableName): string => `${table.schema}.${table.table}`;
@@ -89,8 +99,7 @@ const REPLICA_IDENTITY = `
         AND y.typtype = 'b' AND y.typcategory <> 'A' AND y.oid NOT IN (SELECT type FROM comparable)
         AND NOT EXISTS (SELECT FROM pg_cast k WHERE k.castsource = y.oid AND k.castmethod = 'b'
           AND k.casttarget IN (SELECT type FROM comparable))) AS incomparable
-  FROM unnest($1::text[], $2::text[]) AS t (schema, name)
-  JOIN pg_class c ON c.oid = format('%I.%I', t.schema, t.name)::regclass ORDER BY 1`;
+  FROM ${TABLES_TO_MOVE} ORDER BY 1`;
 
 /** PostgreSQL documentation, 29.1.1: without a replica identity, UPDATE and DELETE on a published table are refused. */
 export const replicaIdentity: PreflightCheck = {

@@ -1,0 +1,115 @@
+/** One task: see that the grants preflight names are those that a role needs, by giving them to one that has none. */
+import { afterEach, describe, expect, it } from 'vitest';
+import type { Cluster } from '../../src/dev/embedded-postgres.js';
+import { connect } from '../../src/postgres/connection.js';
+import { dumpSchema } from '../../src/postgres/dump/dump.js';
+import { CHECKS, preflight, runCheck } from '../../src/postgres/preflight/preflight.js';
+import { applySchema, splitSchema } from '../../src/postgres/schema.js';
+import { installRecord } from '../../src/postgres/record.js';
+import { armFence, applicationTables } from '../../src/postgres/fence.js';
+import {
+  ensurePublication,
+  ensureReplicationRole,
+  ensureSlot,
+  ensureSubscription,
+} from '../../src/postgres/streams.js';
+import { freshDatabase, useClusters } from '../support/clusters.js';
+import { sidesOf, type Sides } from './preflight-setup.js';
+
+const clusters = useClusters({
+  old: { major: 15, auth: 'scram' },
+  source: { major: 17, auth: 'scram' },
+  destination: { major: 18, auth: 'scram' },
+});
+const PASSWORD = 'mover-password';
+const open: Sides[] = [];
+afterEach(async () => {
+  for (const one of open.splice(0)) await one.end();
+});
+
+let counter = 0;
+
+/** Two sides whose schema_admin is a plain role, with a table of another role on the source. */
+async function plainSides(source: Cluster): Promise<Sides & { readonly mover: string }> {
+  counter += 1;
+  const [mover, owner] = [`mover_${counter.toString()}`, `owner_${counter.toString()}`];
+  for (const cluster of [source, clusters.destination])
+    await cluster.query('postgres', `CREATE ROLE ${mover} LOGIN PASSWORD '${PASSWORD}'; CREATE ROLE ${owner}`);
+  const from = await freshDatabase(source);
+  await source.query(
+    from,
+    `CREATE SCHEMA app AUTHORIZATION ${owner}; CREATE TABLE app.item (id int PRIMARY KEY, v text);
+    ALTER TABLE app.item OWNER TO ${owner}; INSERT INTO app.item VALUES (1, 'x')`,
+  );
+  const to = await freshDatabase(clusters.destination);
+  const both = await sidesOf(source, clusters.destination, { user: mover, password: PASSWORD, databases: [from, to] });
+  open.push(both);
+  return { ...both, mover };
+}
+
+const privileges = async (both: Sides): Promise<{ verdict: string; detail: string; remedy: string }> => {
+  const check = CHECKS.find((c) => c.id === 'privileges');
+  if (!check) throw new Error('there is a check of privileges');
+  return runCheck(check, both);
+};
+
+/** The statements of the remedy for one side. */
+function statementsFor(role: 'source' | 'destination', remedy: string): string {
+  return new RegExp(`On the ${role}: (.*?;)(?= On the|$)`).exec(remedy)?.[1] ?? '';
+}
+
+describe('a schema_admin without superuser', () => {
+  it('is told every grant it lacks, and they suffice for a move from 17 to 18', async () => {
+    const both = await plainSides(clusters.source);
+    const before = await privileges(both);
+    expect(before).toMatchObject({
+      verdict: 'failed',
+      detail: expect.stringContaining('lacks: REPLICATION') as string,
+    });
+    await both.onSource(statementsFor('source', before.remedy));
+    await both.onDestination(statementsFor('destination', before.remedy));
+    expect(await privileges(both)).toMatchObject({ verdict: 'ok' });
+    const results = await preflight(both);
+    expect(results.filter((r) => r.verdict !== 'ok')).toEqual([]);
+    await moveWith(both);
+  });
+
+  it('is told that 15 has no way for it to stream back', async () => {
+    const both = await plainSides(clusters.old);
+    expect(await privileges(both)).toMatchObject({
+      verdict: 'failed',
+      remedy: expect.stringMatching(/source: .*SUPERUSER \(before 16 nobody else may\)/) as string,
+    });
+  });
+});
+
+/** The parts of a move that need privileges, in the order of a move. */
+async function moveWith(both: Sides): Promise<void> {
+  const { source, destination } = both;
+  const parts = splitSchema(await dumpSchema(source.endpoint), { destinationVersion: 180000 });
+  await applySchema(destination.connection, [...parts.pre, ...parts.primaryKeys], { ignoreExisting: false });
+  await installRecord(source.connection, 'open');
+  await installRecord(destination.connection, 'closed');
+  const tables = await applicationTables(source.connection);
+  await ensurePublication(source.connection, 'cutover_m1_forward', tables);
+  await ensureSlot(source.connection, 'cutover_m1_forward');
+  const publisher = await ensureReplicationRole(source.connection, source.endpoint, 'm1', tables);
+  await ensureSubscription(destination.connection, 'cutover_m1_forward', publisher, {
+    copyData: true,
+    binary: true,
+    originNone: true,
+  });
+  await armFence(source.connection, tables, 'always');
+  await armFence(destination.connection, tables, 'origin');
+  const watcher = await connect(destination.endpoint);
+  try {
+    await expect
+      .poll(async () => (await watcher.query('SELECT v FROM app.item')).rows, { timeout: 15_000 })
+      .toEqual([{ v: 'x' }]);
+  } finally {
+    await watcher.end();
+    await destination.connection.query('ALTER SUBSCRIPTION cutover_m1_forward DISABLE');
+    await destination.connection.query('ALTER SUBSCRIPTION cutover_m1_forward SET (slot_name = NONE)');
+    await destination.connection.query('DROP SUBSCRIPTION cutover_m1_forward');
+  }
+}
