@@ -77,9 +77,10 @@ export class Moving {
     await this.#turned(before.includes('(reverse)') ? 'prod -> prod_new' : 'prod -> prod_new (reverse)');
   }
 
-  /** The id of the running streams, which is what a rollback names. */
-  async streamsTask(): Promise<string> {
-    return (await this.system.task('streams run', (t) => t.type === 'replication prod -> prod_new (reverse)')).id ?? '';
+  /** The id of the running streams, which is what a rollback names; empty while they run forward within their move. */
+  async streamsTask(heading: 'forward' | 'reverse' = 'reverse'): Promise<string> {
+    const type = `replication prod -> prod_new${heading === 'reverse' ? ' (reverse)' : ''}`;
+    return (await this.system.task('streams run', (t) => t.type === type && t.status === 'running')).id ?? '';
   }
 
   async #streams(): Promise<string> {
