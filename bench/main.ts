@@ -1,5 +1,7 @@
 /** One task: `npm run bench -- <name> [options]`: choose a bench and read its options. */
 import { parseArgs } from 'node:util';
+import { Cleanup, interrupted } from '../src/cli/demo/cleanup.js';
+import type { Major } from '../src/dev/embedded-postgres.js';
 import { messageOf } from '../src/errors/errors.js';
 import { relay } from './relay.js';
 import { stall } from './stall.js';
@@ -25,14 +27,21 @@ const OPTIONS = {
   help: { type: 'boolean', short: 'h', default: false },
 } as const;
 
+const MAJORS: readonly Major[] = [15, 17, 18];
+
 type Name = Exclude<keyof typeof OPTIONS, 'help'>;
 
-async function main(): Promise<number> {
+async function run(cleanup: Cleanup): Promise<number> {
   const { values, positionals } = parseArgs({ options: OPTIONS, allowPositionals: true });
   const count = (name: Name, min: number, max: number): number => {
     const value = Number(values[name]);
     if (Number.isInteger(value) && value >= min && value <= max) return value;
     throw new Error(`--${name} is a whole number from ${min.toString()} to ${max.toString()}`);
+  };
+  const major = (name: 'from' | 'to'): Major => {
+    const found = MAJORS.find((known) => known.toString() === values[name]);
+    if (found === undefined) throw new Error(`--${name} is one of ${MAJORS.join(', ')}`);
+    return found;
   };
   const [name] = positionals;
   if (values.help || positionals.length !== 1) {
@@ -41,31 +50,37 @@ async function main(): Promise<number> {
   }
   switch (name) {
     case 'relay':
-      await relay({
-        rounds: count('rounds', 1, 100),
-        seconds: count('seconds', 1, 600),
-        clients: count('clients', 1, 100),
-      });
+      await relay(
+        { rounds: count('rounds', 1, 100), seconds: count('seconds', 1, 600), clients: count('clients', 1, 100) },
+        cleanup,
+      );
       return 0;
     case 'stall':
-      return stall({
-        runs: count('runs', 1, 1_000),
-        writers: count('writers', 1, 100),
-        tables: count('tables', 0, 5_000),
-        rows: count('rows', 0, 100_000_000),
-        from: count('from', 15, 18),
-        to: count('to', 15, 18),
-        thinkMs: count('think-ms', 0, 1_000),
-      });
+      return stall(
+        {
+          runs: count('runs', 1, 1_000),
+          writers: count('writers', 1, 100),
+          tables: count('tables', 0, 5_000),
+          rows: count('rows', 1, 100_000_000),
+          from: major('from'),
+          to: major('to'),
+          thinkMs: count('think-ms', 0, 1_000),
+        },
+        cleanup,
+      );
     default:
       process.stderr.write(`bench: there is no bench "${name ?? ''}"\n${USAGE}`);
       return 2;
   }
 }
 
+const cleanup = new Cleanup();
 try {
-  process.exitCode = await main();
+  const exitCode = await Promise.race([run(cleanup), interrupted()]);
+  await cleanup.run();
+  process.exit(exitCode);
 } catch (error) {
   process.stderr.write(`bench: ${messageOf(error)}\n`);
-  process.exitCode = 1;
+  await cleanup.run().catch(() => undefined);
+  process.exit(1);
 }

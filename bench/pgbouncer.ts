@@ -1,106 +1,74 @@
 /** One task: run Debian's PgBouncer in front of a server, where it is installed. */
-import { execFileSync, spawn } from 'node:child_process';
-import { chmodSync, chownSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { connect } from 'node:net';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, chownSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Endpoint } from '../src/postgres/endpoint.js';
 import { freePort, LOOPBACK } from '../src/dev/ports.js';
-import { release, removeAtEnd, watch } from '../src/dev/guardian.js';
-import { postgresBinaries, temporaryFolder } from '../src/dev/postgres-binaries.js';
-import { holdsWithin } from '../src/dev/processes.js';
+import { postgresBinaries } from '../src/dev/postgres-binaries.js';
+import type { Cleanup } from '../src/cli/demo/cleanup.js';
+import { startProgram } from '../src/cli/demo/program.js';
 import { programPath, type Mode } from './pgbench.js';
+
+type PoolMode = 'transaction' | 'session';
 
 export interface PgBouncer {
   readonly version: string;
   endpoint(mode: Mode): Endpoint;
-  poolMode(mode: Mode): 'transaction' | 'session';
-  stop(): Promise<void>;
+  poolMode(mode: Mode): PoolMode;
 }
 
-const DEADLINE_MS = 10_000;
 /** The first version that keeps prepared statements in transaction pooling. */
-const PREPARED_SINCE = [1, 21];
+const PREPARED_SINCE = { major: 1, minor: 21 };
 
-/** Starts it for `server`; undefined when it is not installed. */
-export async function startPgBouncer(server: Endpoint, poolSize: number): Promise<PgBouncer | undefined> {
-  const program = programPath('pgbouncer');
-  if (program === undefined) return undefined;
-  const version = /PgBouncer ([\d.]+)/.exec(execFileSync(program, ['--version'], { encoding: 'utf8' }))?.[1] ?? '0';
+/** Starts it for `server` with its files in `folder`; undefined when it is not installed. */
+export async function startPgBouncer(
+  server: Endpoint,
+  poolSize: number,
+  folder: string,
+  cleanup: Cleanup,
+): Promise<PgBouncer | undefined> {
+  const command = programPath('pgbouncer');
+  if (command === undefined) return undefined;
+  const version = /PgBouncer ([\d.]+)/.exec(execFileSync(command, ['--version'], { encoding: 'utf8' }))?.[1] ?? '0';
+  const port = await freePort();
   // It refuses to run as root, as PostgreSQL does: the same user runs it.
   const { runAs } = postgresBinaries(18);
-  const folder = mkdtempSync(join(temporaryFolder(), 'cutover-pgbouncer-'));
-  removeAtEnd(folder);
-  const port = await freePort();
-  const file = join(folder, 'pgbouncer.ini');
-  writeFileSync(file, settings(server, port, poolSize));
-  if (runAs) for (const path of [folder, file]) chownSync(path, runAs.uid, runAs.gid);
-  chmodSync(folder, 0o700);
-  const child = spawn(program, ['-q', file], { ...runAs, cwd: folder, stdio: 'ignore', detached: true });
-  const { pid } = child;
-  if (pid !== undefined) watch({ pid, signal: 'SIGTERM' });
-  let ended = false;
-  child.once('exit', () => {
-    ended = true;
-    if (pid !== undefined) release(pid);
-  });
-  await untilListening(port, () => ended);
-  const poolMode = (mode: Mode): 'transaction' | 'session' =>
+  const own = join(folder, 'pgbouncer');
+  const file = join(own, 'pgbouncer.ini');
+  mkdirSync(own, { mode: 0o700 });
+  writeFileSync(file, settings(server, port, poolSize), { mode: 0o600 });
+  if (runAs) {
+    chmodSync(folder, 0o711);
+    for (const path of [own, file]) chownSync(path, runAs.uid, runAs.gid);
+  }
+  const logFile = join(folder, 'pgbouncer.log');
+  const program = await startProgram({ name: 'PgBouncer', command, args: ['-q', file], port, logFile, runAs });
+  cleanup.defer(() => program.stop());
+  const poolMode = (mode: Mode): PoolMode =>
     mode === 'prepared' && !keepsPrepared(version) ? 'session' : 'transaction';
-  return {
-    version,
-    poolMode,
-    endpoint: (mode) => ({ ...server, host: LOOPBACK, port, database: poolMode(mode) }),
-    stop: async () => {
-      child.kill('SIGTERM');
-      await holdsWithin(() => ended, DEADLINE_MS);
-      rmSync(folder, { recursive: true, force: true });
-    },
-  };
+  return { version, poolMode, endpoint: (mode) => ({ ...server, host: LOOPBACK, port, database: poolMode(mode) }) };
 }
 
-/** Logs are off and authentication is trust: it is to relay, and nothing else. */
-function settings(server: Endpoint, port: number, poolSize: number): string {
-  const target = `host=${server.host} port=${server.port.toString()} dbname=${server.database} user=${server.user} password=${server.password ?? ''}`;
+/** No log of connections and no authentication: it is to relay, and nothing else. */
+function settings({ host, port, database, user, password = '' }: Endpoint, ownPort: number, poolSize: number): string {
+  const target = `host=${host} port=${port.toString()} dbname=${database} user=${user} password=${password}`;
   return [
     '[databases]',
     `transaction = ${target} pool_mode=transaction`,
     `session = ${target} pool_mode=session`,
     '[pgbouncer]',
     `listen_addr = ${LOOPBACK}`,
-    `listen_port = ${port.toString()}`,
+    `listen_port = ${ownPort.toString()}`,
     'unix_socket_dir =',
     'auth_type = any',
     `default_pool_size = ${poolSize.toString()}`,
     'log_connections = 0',
     'log_disconnections = 0',
-    'ignore_startup_parameters = extra_float_digits',
     '',
   ].join('\n');
 }
 
 function keepsPrepared(version: string): boolean {
   const [major = 0, minor = 0] = version.split('.').map(Number);
-  const [sinceMajor = 0, sinceMinor = 0] = PREPARED_SINCE;
-  return major > sinceMajor || (major === sinceMajor && minor >= sinceMinor);
-}
-
-async function untilListening(port: number, ended: () => boolean): Promise<void> {
-  const end = performance.now() + DEADLINE_MS;
-  while (performance.now() < end && !ended()) {
-    if (await accepts(port)) return;
-  }
-  throw new Error('PgBouncer does not listen');
-}
-
-function accepts(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(port, LOOPBACK);
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', () => {
-      setTimeout(resolve, 20, false);
-    });
-  });
+  return major > PREPARED_SINCE.major || (major === PREPARED_SINCE.major && minor >= PREPARED_SINCE.minor);
 }

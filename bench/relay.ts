@@ -1,12 +1,15 @@
 /** One task: compare what is between pgbench and PostgreSQL: nothing, PgBouncer, a bare Node relay, the proxy. */
 import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { startCluster } from '../src/dev/embedded-postgres.js';
-import { LOOPBACK } from '../src/dev/ports.js';
+import { keepAtEnd, removeAtEnd } from '../src/dev/guardian.js';
+import { freePort, LOOPBACK } from '../src/dev/ports.js';
+import { temporaryFolder } from '../src/dev/postgres-binaries.js';
 import type { Endpoint } from '../src/postgres/endpoint.js';
+import type { Cleanup } from '../src/cli/demo/cleanup.js';
 import { writeConfiguration } from '../src/cli/demo/configuration.js';
-import { startOwnProcess } from '../src/cli/demo/own-process.js';
+import { startProgram } from '../src/cli/demo/program.js';
 import { initialise, measure, MODES, programPath, type Mode } from './pgbench.js';
 import { startPgBouncer } from './pgbouncer.js';
 import { median, rounded } from './statistics.js';
@@ -39,66 +42,76 @@ const SCALE = 10;
 const WARM_UP_SECONDS = 1;
 
 /** Runs the whole comparison; prints a JSON line per measurement and a summary at the end. */
-export async function relay(options: RelayOptions): Promise<void> {
+export async function relay(options: RelayOptions, cleanup: Cleanup): Promise<void> {
   const pgbench = programPath('pgbench');
-  if (pgbench === undefined) throw new Error('pgbench is not installed (Debian: postgresql-contrib or postgresql-15)');
-  const stops: (() => Promise<void>)[] = [];
-  try {
-    const targets = await startTargets(options.clients, pgbench, stops);
-    const measurements = await interleaved({ pgbench, targets }, options);
-    for (const line of summary(measurements, targets)) process.stdout.write(`${line}\n`);
-  } finally {
-    for (const stop of stops.reverse()) await stop();
-  }
+  if (pgbench === undefined) throw new Error('pgbench is not installed (Debian: apt-get install postgresql-contrib)');
+  const targets = await startTargets(options.clients, pgbench, cleanup);
+  const measurements = await interleaved({ pgbench, targets }, options);
+  for (const line of summary(measurements, targets)) process.stdout.write(`${line}\n`);
 }
 
-async function startTargets(
-  clients: number,
-  pgbench: string,
-  stops: (() => Promise<void>)[],
-): Promise<readonly Target[]> {
+async function startTargets(clients: number, pgbench: string, cleanup: Cleanup): Promise<readonly Target[]> {
+  const folder = mkdtempSync(join(temporaryFolder(), 'cutover-bench-'));
+  removeAtEnd(folder);
+  cleanup.defer(() => {
+    rmSync(folder, { recursive: true, force: true });
+    keepAtEnd(folder);
+  });
   const cluster = await startCluster({ major: 18 });
-  stops.push(() => cluster.remove());
+  cleanup.defer(() => cluster.remove());
   await cluster.createDatabase('bench');
   const server = cluster.endpoint('bench');
   await initialise(pgbench, server, SCALE);
-  const bare = await startOwnProcess(new URL('./bare-relay.js', import.meta.url), [
-    server.host,
-    server.port.toString(),
-  ]);
-  stops.push(() => bare.stop());
   const targets = [
     plain('direct', server),
-    plain('bare relay', { ...server, host: LOOPBACK, port: bare.port }),
-    plain('proxy', await startOurs(server, clients, stops)),
+    plain('bare relay', await startBareRelay(server, folder, cleanup)),
+    plain('proxy', await startOurs(server, clients, folder, cleanup)),
   ];
-  const bouncer = await startPgBouncer(server, clients);
+  const bouncer = await startPgBouncer(server, clients, folder, cleanup);
   if (bouncer === undefined) {
     process.stdout.write('skipped 1 of 4 targets: PgBouncer is not installed (Debian: apt-get install pgbouncer)\n');
     return targets;
   }
-  stops.push(() => bouncer.stop());
   const note = (mode: Mode): string => `PgBouncer ${bouncer.version}, ${bouncer.poolMode(mode)} pooling`;
   return [...targets, { name: 'PgBouncer', note, endpoint: (mode) => bouncer.endpoint(mode) }];
 }
 
-async function startOurs(server: Endpoint, clients: number, stops: (() => Promise<void>)[]): Promise<Endpoint> {
-  const folder = mkdtempSync(join(tmpdir(), 'cutover-bench-'));
-  stops.push(() => {
-    rmSync(folder, { recursive: true, force: true });
-    return Promise.resolve();
-  });
+async function startBareRelay(server: Endpoint, folder: string, cleanup: Cleanup): Promise<Endpoint> {
+  const port = await freePort();
+  const args = [server.host, server.port.toString(), port.toString()];
+  await startOwn('bare-relay', args, port, folder, cleanup);
+  return { ...server, host: LOOPBACK, port };
+}
+
+async function startOurs(server: Endpoint, clients: number, folder: string, cleanup: Cleanup): Promise<Endpoint> {
   const { host, port, database, user, password = '' } = server;
   const configuration = await writeConfiguration(
     folder,
     [{ name: database, host, port, databaseName: database }],
     [{ name: user, password, schemaAdmin: true }],
-    [`default_pool_size = ${clients.toString()}`],
+    { general: [`default_pool_size = ${clients.toString()}`] },
   );
   const { config, users } = configuration.files;
-  const proxy = await startOwnProcess(new URL('./proxy-process.js', import.meta.url), [config, users]);
-  stops.push(() => proxy.stop());
+  await startOwn('proxy-process', [config, users], configuration.port, folder, cleanup);
   return { ...server, host: LOOPBACK, port: configuration.port };
+}
+
+/** Runs a module of this folder in a process of its own. */
+async function startOwn(
+  module: string,
+  args: readonly string[],
+  port: number,
+  folder: string,
+  cleanup: Cleanup,
+): Promise<void> {
+  const program = await startProgram({
+    name: module,
+    command: process.execPath,
+    args: [fileURLToPath(new URL(`./${module}.js`, import.meta.url)), ...args],
+    port,
+    logFile: join(folder, `${module}.log`),
+  });
+  cleanup.defer(() => program.stop());
 }
 
 function plain(name: string, endpoint: Endpoint): Target {

@@ -1,13 +1,183 @@
-/** One task: measure what 8 writers notice of a cutover and of a rollback. */
+/** One task: measure what the writers of a live database notice of a cutover and of a rollback. */
+import { nowMs } from '../src/dev/ledger/book.js';
+import { compareLedger, type Comparison } from '../src/dev/ledger/compare.js';
+import { startLedger, type Ledger } from '../src/dev/ledger/ledger.js';
+import { prepareLedger, PUBLICATION, type LoadedHistory } from '../src/dev/ledger/prepare.js';
+import type { Major } from '../src/dev/embedded-postgres.js';
+import { holdsWithin } from '../src/dev/processes.js';
+import type { Cleanup } from '../src/cli/demo/cleanup.js';
+import { Operator, type Move } from '../src/cli/demo/operator.js';
+import { APPLICATION_USER, DESTINATION, setStage, SOURCE, type Stage } from '../src/cli/demo/stage.js';
+import { median, rounded } from './statistics.js';
+
 export interface StallOptions {
+  /** each is a cutover and a rollback */
   readonly runs: number;
   readonly writers: number;
+  /** published tables beside the ledger's own four */
   readonly tables: number;
   readonly rows: number;
-  readonly from: number;
-  readonly to: number;
+  readonly from: Major;
+  readonly to: Major;
   readonly thinkMs: number;
 }
-export function stall(_: StallOptions): Promise<number> {
-  return Promise.reject(new Error('not yet'));
+
+/** What the writers saw of one switch. */
+interface Switch {
+  readonly epoch: number;
+  /** longest time between two consecutive acknowledged writes of all writers */
+  readonly gapMs: number;
+  /** longest wait of one writer for one answer */
+  readonly stallMs: number;
+  readonly pausedMs: number;
+  /** attempts that were given up before this one */
+  readonly aborted: number;
+  readonly stepMs: Readonly<Record<string, number>>;
+}
+
+interface Run {
+  readonly cutover: Switch;
+  readonly rollback: Switch;
+  readonly errors: number;
+}
+
+const WRITTEN_TABLES_MAX = 100;
+const RESHARD_DEADLINE_MS = 300_000;
+const CUTOVER_DEADLINE_MS = 120_000;
+/** Around the pause: what is held before it and what is cold after it belong to the stall. */
+const MARGIN_MS = 500;
+const SETTLE_MS = 1_500;
+
+/** Prints a JSON line for each run and a summary; answers the exit code. */
+export async function stall(options: StallOptions, cleanup: Cleanup): Promise<number> {
+  const stage = await setStage({ from: options.from, to: options.to, ui: false, report: say }, cleanup);
+  const history = await prepareLedger(stage.source.endpoint(SOURCE), {
+    rows: options.rows,
+    extraTables: options.tables,
+    owner: APPLICATION_USER,
+  });
+  const writtenTables = Math.min(options.tables, WRITTEN_TABLES_MAX);
+  const { writers, thinkMs } = options;
+  const ledger = await startLedger({ endpoint: stage.application, writers, thinkMs, writtenTables });
+  cleanup.defer(() => ledger.stop());
+  const operator = await Operator.connect(stage.configuration.admin);
+  cleanup.defer(() => operator.end());
+  const runs = await new Bench(operator, ledger).repeat(options.runs);
+  await ledger.stop();
+  return report(options, runs, ledger, await compareAtSource(stage, ledger, history));
+}
+
+class Bench {
+  readonly #operator: Operator;
+  readonly #ledger: Ledger;
+
+  constructor(operator: Operator, ledger: Ledger) {
+    this.#operator = operator;
+    this.#ledger = ledger;
+  }
+
+  async repeat(runs: number): Promise<readonly Run[]> {
+    const task = await this.#operator.reshard(SOURCE, DESTINATION, PUBLICATION);
+    const done: Run[] = [];
+    for (let number = 1; number <= runs; number += 1) {
+      const errorsBefore = this.#errors;
+      // RESHARD itself makes the first cutover.
+      if (number > 1) await this.#operator.command(`CUTOVER ${task}`);
+      const cutover = await this.#switched(task);
+      const reverse = await this.#operator.reverseTask(CUTOVER_DEADLINE_MS);
+      await this.#operator.command(`CUTOVER ${reverse}`);
+      const rollback = await this.#switched(reverse);
+      const run = { cutover, rollback, errors: this.#errors - errorsBefore };
+      done.push(run);
+      process.stdout.write(`${JSON.stringify({ bench: 'stall', run: number, ...run })}\n`);
+    }
+    return done;
+  }
+
+  #epoch = 0;
+
+  get #errors(): number {
+    return this.#ledger.refused.length + this.#ledger.unknown.length;
+  }
+
+  async #switched(task: string): Promise<Switch> {
+    let aborted = 0;
+    const deadlineMs = this.#epoch === 0 ? RESHARD_DEADLINE_MS : CUTOVER_DEADLINE_MS;
+    const move = await this.#operator.untilMoved(task, this.#epoch, deadlineMs, {
+      onAborted: ({ epoch, reason }) => {
+        aborted += 1;
+        say(`epoch ${epoch.toString()} was aborted: ${reason ?? 'no reason'}`);
+      },
+    });
+    this.#epoch = move.epoch;
+    await holdsWithin(() => nowMs() >= move.resumedAtMs + SETTLE_MS, 2 * SETTLE_MS);
+    return this.#measured(move, aborted);
+  }
+
+  #measured(move: Move, aborted: number): Switch {
+    const [from, to] = [move.pausedAtMs - MARGIN_MS, move.resumedAtMs + MARGIN_MS];
+    return {
+      epoch: move.epoch,
+      gapMs: rounded(this.#ledger.longestGapBetween(from, to)),
+      stallMs: rounded(this.#ledger.longestStallBetween(from, to)),
+      pausedMs: move.pausedMs,
+      aborted,
+      stepMs: Object.fromEntries(move.steps.map(({ name, ms }) => [name, ms])),
+    };
+  }
+}
+
+/** After as many rollbacks as cutovers the source serves again. */
+function compareAtSource(stage: Stage, ledger: Ledger, history: LoadedHistory): Promise<Comparison> {
+  return compareLedger(stage.source.endpoint(SOURCE), ledger, history);
+}
+
+function report(options: StallOptions, runs: readonly Run[], ledger: Ledger, comparison: Comparison): number {
+  const cutovers = runs.map(({ cutover }) => cutover);
+  const rollbacks = runs.map(({ rollback }) => rollback);
+  const summary = {
+    bench: 'stall',
+    summary: true,
+    from: options.from,
+    to: options.to,
+    runs: runs.length,
+    writers: options.writers,
+    thinkMs: options.thinkMs,
+    tables: options.tables,
+    cutover: sumOf(cutovers),
+    rollback: sumOf(rollbacks),
+    both: sumOf([...cutovers, ...rollbacks]),
+    acknowledged: ledger.acknowledged.length,
+    errors: runs.reduce((sum, { errors }) => sum + errors, 0),
+    lost: comparison.lost.length,
+    doubled: comparison.doubled.length,
+    unexpected: comparison.unexpected.length,
+    balanceOk: comparison.balanceOk,
+    historyOk: comparison.historyOk,
+    staleReads: ledger.reader.wentBack + ledger.reader.missed.length,
+  };
+  process.stdout.write(`${JSON.stringify(summary)}\n`);
+  for (const { message, client } of ledger.refused.slice(0, 10)) say(`${client}: ${message}`);
+  const { lost, doubled, unexpected } = comparison;
+  const clean = lost.length + doubled.length + unexpected.length + summary.errors + summary.staleReads === 0;
+  return clean && comparison.balanceOk && comparison.historyOk ? 0 : 1;
+}
+
+function sumOf(switches: readonly Switch[]): Readonly<Record<string, unknown>> {
+  const gaps = switches.map(({ gapMs }) => gapMs);
+  const names = Object.keys(switches[0]?.stepMs ?? {});
+  const step = (name: string): number => rounded(median(switches.map(({ stepMs }) => stepMs[name] ?? NaN)), 2);
+  return {
+    medianGapMs: rounded(median(gaps)),
+    worstGapMs: rounded(Math.max(...gaps)),
+    medianStallMs: rounded(median(switches.map(({ stallMs }) => stallMs))),
+    medianPausedMs: rounded(median(switches.map(({ pausedMs }) => pausedMs))),
+    worstPausedMs: rounded(Math.max(...switches.map(({ pausedMs }) => pausedMs))),
+    aborted: switches.reduce((sum, { aborted }) => sum + aborted, 0),
+    medianStepMs: Object.fromEntries(names.map((name) => [name, step(name)])),
+  };
+}
+
+function say(sentence: string): void {
+  process.stderr.write(`bench: ${sentence}\n`);
 }

@@ -28,26 +28,32 @@ export interface Configuration {
   readonly admin: Endpoint;
 }
 
-/**
- * Writes both files into `folder`, readable by their owner alone, with every user on every database.
- *
- * @param general further keys of [general], as text
- */
+export interface FurtherKeys {
+  /** lines of [general] */
+  readonly general?: readonly string[];
+  readonly temporal?: { readonly address: string; readonly namespace: string };
+}
+
+/** Writes both files into `folder`, readable by their owner alone, with every user on every database. */
 export async function writeConfiguration(
   folder: string,
   databases: readonly ServedDatabase[],
   logins: readonly Login[],
-  general: readonly string[] = [],
+  further: FurtherKeys = {},
 ): Promise<Configuration> {
   const port = await freePort();
   const password = randomPassword();
   const files = { config: join(folder, 'pgdog.toml'), users: join(folder, 'users.toml') };
-  const head = ['[general]', `host = ${quoted(LOOPBACK)}`, `port = ${port.toString()}`, ...general];
+  const { general = [], temporal } = further;
+  const generalText = section('[general]', [`host = ${quoted(LOOPBACK)}`, `port = ${port.toString()}`, ...general]);
+  const temporalText = temporal === undefined ? [] : [temporalSection(temporal)];
   const names = `[${databases.map(({ name }) => quoted(name)).join(', ')}]`;
   const userText = (login: Login): string => section('[[users]]', userLines(login, names));
   const adminText = section('[admin]', [`password = ${quoted(password)}`]);
   const mode = 0o600;
-  writeFileSync(files.config, [head.join('\n'), ...databases.map(databaseText)].join('\n\n') + '\n', { mode });
+  writeFileSync(files.config, [generalText, ...temporalText, ...databases.map(databaseText)].join('\n\n') + '\n', {
+    mode,
+  });
   writeFileSync(files.users, [...logins.map(userText), adminText].join('\n\n') + '\n', { mode });
   return { files, port, admin: { host: LOOPBACK, port, database: 'admin', user: 'admin', password } };
 }
@@ -55,6 +61,10 @@ export async function writeConfiguration(
 /** A password nobody has to know. */
 export function randomPassword(): string {
   return randomBytes(12).toString('hex');
+}
+
+function temporalSection({ address, namespace }: { readonly address: string; readonly namespace: string }): string {
+  return section('[temporal]', [`address = ${quoted(address)}`, `namespace = ${quoted(namespace)}`]);
 }
 
 function databaseText({ name, host, port, databaseName }: ServedDatabase): string {
