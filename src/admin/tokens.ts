@@ -12,6 +12,8 @@ const LENGTH_MAX = 100_000;
 const GAP = /(?:\s|--[^\n]*|\/\*[\s\S]*?\*\/)+/y;
 const IDENTIFIER = /"((?:[^"]|"")*)"/y;
 const STRING = /'((?:[^']|'')*)'/y;
+/** What a literal with a backslash becomes (PostgreSQL documentation, 4.1.2.2); only the backslash and the quote are escaped. */
+const ESCAPE_STRING = /[eE]'((?:[^'\\]|''|\\[\\'])*)'/y;
 /** Anything else up to a gap: names with dashes and dots and connection URLs need no quotes. A comma stands alone. */
 const WORD = /,|[^\s;"',]+/y;
 
@@ -54,6 +56,8 @@ class Scanner {
     if (identifier !== null) return { kind: 'identifier', text: (identifier[1] ?? '').replaceAll('""', '"') };
     const string = this.#match(STRING);
     if (string !== null) return { kind: 'string', text: (string[1] ?? '').replaceAll("''", "'") };
+    const escaped = this.#match(ESCAPE_STRING);
+    if (escaped !== null) return { kind: 'string', text: (escaped[1] ?? '').replace(/'(')|\\(.)/g, '$1$2') };
     const word = this.#match(WORD);
     if (word !== null) return { kind: 'word', text: word[0] };
     throw syntax('a quote is not closed');

@@ -30,6 +30,11 @@ export function cutoverConfig(keys: GeneralKeys, warn: (sentence: string) => voi
       '"cutover_last_transaction_delay" is no longer needed and has no effect: parity is exact, also on an idle source',
     );
   }
+  if (keys.cutover_replication_lag_threshold !== undefined) {
+    warn(
+      '"cutover_replication_lag_threshold" is no longer needed and has no effect: the swap waits for the last write',
+    );
+  }
   if (keys.cutover_timeout_action === 'cutover') {
     warn('"cutover_timeout_action = cutover" swaps without parity, and only where the request says acceptLoss');
   }

@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parseCommand } from '../../src/admin/parse.js';
+import { quoteLiteral } from '../../src/postgres/connection.js';
 import { CutoverError } from '../../src/errors/errors.js';
 
 const move = { source: 'prod', destination: 'prod_new', publication: 'all_tables' };
@@ -105,11 +106,26 @@ test('a password in a mistyped command is not repeated', () => {
   }
 });
 
+/** Texts in which every second character means something to a parser. */
+const difficult = fc.string({
+  unit: fc.oneof(fc.constantFrom('"', "'", '\\', ';', '-', ' '), fc.string({ unit: 'grapheme', maxLength: 1 })),
+});
+
 test('any name arrives as it was quoted, and no text breaks the parser', () => {
   fc.assert(
-    fc.property(fc.string({ unit: 'grapheme' }), fc.constantFrom('"', "'"), (name, quote) => {
+    fc.property(difficult, fc.constantFrom('"', "'"), (name, quote) => {
       const quoted = quote + name.replaceAll(quote, quote + quote) + quote;
       expect(parseCommand(`RETIRE\n${quoted} ;`)).toEqual({ command: 'retire', database: name });
+    }),
+  );
+  fc.assert(
+    fc.property(difficult, (name) => {
+      const json = JSON.stringify({ database: name });
+      expect(parseCommand(`CUTOVER_NODE state ${quoteLiteral(json)}`)).toEqual({
+        command: 'node',
+        method: 'state',
+        json,
+      });
     }),
   );
   fc.assert(
