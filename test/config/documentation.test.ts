@@ -62,7 +62,7 @@ test('the defaults in the document are those in force', () => {
   const [, section = ''] = DOCUMENT.split('### `[general]` works');
   const rows = (section.split('###')[0] ?? '').split('\n').map((line) => line.split('|').map((cell) => cell.trim()));
   const defaults = rows.flatMap(([, key = '', value = '']) =>
-    key.startsWith("`") && value !== '' ? [[key, value] as const] : [],
+    key.startsWith('`') && value !== '' ? [[key, value] as const] : [],
   );
   expect(defaults.length).toBeGreaterThan(25);
   for (const [key, value] of defaults) {
