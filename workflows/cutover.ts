@@ -38,7 +38,7 @@ export async function cutover(input: MoveRequest): Promise<MoveResult> {
     }
     return await new Mover(journal, required(request, situation), heading, request.acceptLoss === true).run();
   } catch (error) {
-    journal.note(isCancellation(error) ? 'TaskCancelled' : 'TaskFailed', { reason: sentenceOf(error) });
+    journal.failed(error);
     throw error;
   }
 }
@@ -107,6 +107,9 @@ class Mover {
     );
     try {
       return await this.#attempts();
+    } catch (error) {
+      this.#journal.failed(error);
+      throw error;
     } finally {
       await CancellationScope.nonCancellable(async () => {
         await this.#journal.write(this.#migration).catch(() => undefined);

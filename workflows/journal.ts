@@ -1,5 +1,5 @@
 /** One task: keep a workflow's own story: fold it for the queries, and write it into the record once there is one. */
-import { setCurrentDetails, setHandler, workflowInfo } from '@temporalio/workflow';
+import { isCancellation, setCurrentDetails, setHandler, workflowInfo } from '@temporalio/workflow';
 import { defineQuery } from '@temporalio/workflow';
 import type { Migration, TaskEvent, TaskEventType } from '../src/cutover/contract.js';
 import { evolveTask, initialTask, type TaskKind, type TaskState } from '../src/cutover/task.js';
@@ -38,6 +38,12 @@ export class Journal {
 
   note(type: TaskEventType, data: TaskEvent['data'] = {}): void {
     this.#push({ sequence: this.#events.length, type, data: { ...data, at: new Date().toISOString() } });
+  }
+
+  /** A failure is told once, by whoever knows of it while there is still a record to write it into. */
+  failed(error: unknown): void {
+    if (this.#state.status === 'failed' || this.#state.status === 'cancelled') return;
+    this.note(isCancellation(error) ? 'TaskCancelled' : 'TaskFailed', { reason: sentenceOf(error) });
   }
 
   #push(event: TaskEvent): void {
