@@ -3,7 +3,6 @@ import {
   ApplicationFailure,
   CancellationScope,
   condition,
-  executeChild,
   isCancellation,
   ParentClosePolicy,
   setHandler,
@@ -73,7 +72,10 @@ class Move {
   #streamsEnded: string | null = null;
   #moved = false;
   #wish: Wish | null = null;
+  /** the side that served when the wish was uttered */
+  #wishedWhenMoved = false;
   #busy = false;
+  #cutover: ChildWorkflowHandle<typeof cutover> | null = null;
   #cutovers = 0;
 
   constructor(request: ReshardRequest, journal: Journal, migration: Migration) {
@@ -102,7 +104,7 @@ class Move {
         this.#allow('finalize');
       },
     });
-    setHandler(abortUpdate, () => this.#want('end'), {
+    setHandler(abortUpdate, () => this.#want('end', 'abort'), {
       validator: () => {
         this.#allow('abort');
       },
@@ -131,13 +133,22 @@ class Move {
     } catch (error) {
       throw ApplicationFailure.nonRetryable(sentenceOf(error), 'refused_now');
     }
-    return this.#want(wish === 'finalize' ? 'end' : wish);
+    return this.#want(wish === 'finalize' ? 'end' : wish, wish);
   }
 
-  #want(wish: Wish): string {
+  #want(wish: Wish, word: string = wish): string {
     this.#wish = wish;
-    if (wish === 'end') this.#preparing.cancel();
-    return `${wish}: accepted`;
+    this.#wishedWhenMoved = this.#moved;
+    if (wish === 'end') {
+      this.#preparing.cancel();
+      this.#stopCutover();
+    }
+    return `${word}: accepted`;
+  }
+
+  /** A cutover that waits for its moment gives up; one that is past its commit does not hear it. */
+  #stopCutover(): void {
+    this.#cutover?.signal(stopSignal).catch(() => undefined);
   }
 
   #note(heading: Heading): void {
@@ -227,11 +238,21 @@ class Move {
       await condition(() => this.#wish !== null || this.#streamsEnded !== null);
       if (this.#streamsEnded !== null && this.#wish === null)
         throw ApplicationFailure.nonRetryable(this.#streamsEnded, 'stream_lost');
-      if (this.#wish === 'end' && (await this.#mayEnd())) return;
+      if (this.#wish === 'end' && !this.#overtaken() && (await this.#mayEnd())) return;
       const wish = this.#wish;
       this.#wish = null;
       if (wish === 'approve' || wish === 'rollback') await this.#cutOver(wish === 'approve' ? 'forward' : 'reverse');
     }
+  }
+
+  /** Who wanted to stop the move while the other side served did not ask for what an end means now. */
+  #overtaken(): boolean {
+    if (this.#wishedWhenMoved === this.#moved) return false;
+    const side = this.#moved ? 'destination' : 'source';
+    this.#journal.note('AttemptAborted', {
+      reason: `the stop came too late: the ${side} serves; stop again to end there`,
+    });
+    return true;
   }
 
   /** Finalizing has a condition that an operator must meet first; until then the soak goes on. */
@@ -252,18 +273,26 @@ class Move {
     this.#cutovers++;
     await this.#phase(heading === 'forward' ? 'cutting over' : 'rolling back');
     try {
-      const result: MoveResult = await executeChild(cutover, {
+      this.#cutover = await startChild(cutover, {
         workflowId: `${workflowInfo().workflowId}/cutover-${this.#cutovers.toString()}`,
         args: [{ ...moveRequest(this.#request), rollback: heading === 'reverse' }],
         staticSummary: `Cutover ${route(this.#migration, heading)}`,
       });
+      if (this.#endWished()) this.#stopCutover();
+      const result: MoveResult = await this.#cutover.result();
       if (result.outcome !== 'not moved') this.#note(heading);
     } catch (error) {
       if (isCancellation(error)) throw error;
       this.#journal.note('AttemptAborted', { reason: sentenceOf(error) });
     } finally {
       this.#busy = false;
+      this.#cutover = null;
     }
+  }
+
+  /** Asked again after an await, when a message may have come. */
+  #endWished(): boolean {
+    return this.#wish === 'end';
   }
 
   /** After a commit a failing reshard leaves the streams to their owner: the way back must not be lost with it. */
