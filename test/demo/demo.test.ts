@@ -1,0 +1,137 @@
+/** One task: the demo as a person runs it: its exit code is honest, and it leaves nothing behind however it ends. */
+import { spawn } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect, onTestFinished, test } from 'vitest';
+import { release, watch } from '../../src/dev/guardian.js';
+import { childrenOf, isRunning } from '../../src/dev/processes.js';
+import { invariant } from '../../src/errors/invariant.js';
+import { until } from '../support/wait.js';
+
+const PROGRAM = fileURLToPath(new URL('../../dist/src/cli/demo.js', import.meta.url));
+/** Few rows: these tests are about the demo, not about the copy. */
+const ROWS = '20000';
+const WHOLE_RUN_MS = 180_000;
+
+interface Demo {
+  readonly pid: number;
+  readonly output: () => string;
+  readonly exit: Promise<number | NodeJS.Signals>;
+}
+
+function startDemo(...args: readonly string[]): Demo {
+  invariant(existsSync(PROGRAM), 'the demo is built: npm run build');
+  const child = spawn(process.execPath, [PROGRAM, '--rows', ROWS, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const { pid } = child;
+  invariant(pid !== undefined, 'the demo runs');
+  watch({ pid, signal: 'SIGKILL' });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
+  const exit = new Promise<number | NodeJS.Signals>((resolve) => {
+    child.once('close', (code, signal) => {
+      release(pid);
+      resolve(code ?? signal ?? 1);
+    });
+  });
+  onTestFinished(() => {
+    child.kill('SIGKILL');
+  });
+  return { pid, output: () => output, exit };
+}
+
+/** The demo and every process below it. */
+function familyOf(pid: number): readonly number[] {
+  return [pid, ...childrenOf(pid).flatMap((child) => familyOf(child))];
+}
+
+async function said(demo: Demo, sentence: RegExp): Promise<string> {
+  return until(
+    `the demo says ${sentence.source}\n${demo.output()}`,
+    () => sentence.exec(demo.output())?.[0],
+    WHOLE_RUN_MS,
+  );
+}
+
+async function nobodyLeft(family: readonly number[]): Promise<void> {
+  await until('no process is left', () => !family.some(isRunning));
+}
+
+test(
+  'a whole run loses nothing, stays when asked to, and ends with its verdict',
+  { timeout: WHOLE_RUN_MS },
+  async () => {
+    const demo = startDemo('--keep');
+    await said(demo, /Everything is left running/);
+    const output = demo.output();
+    expect(output).toMatch(/copy public\.history .* rows .* (KB|MB)/);
+    for (const step of [
+      'pauseTraffic',
+      'sealSource',
+      'awaitParity',
+      'advanceSequences',
+      'commitCutover',
+      'resumeTraffic',
+    ]) {
+      expect(output.match(new RegExp(`\\d ${step} +[\\d.]+ ms`, 'g')), step).toHaveLength(3);
+    }
+    expect(output.match(/^CUTOVER \d+: /gm)).toHaveLength(2);
+    expect(output).toContain('Comparison with the side that serves: PostgreSQL 18');
+    expect(output).toMatch(/longest stall of any client in the whole run: [\d.]+ ms/);
+    expect(output).toContain('Result: nothing lost, nothing doubled, nothing refused');
+    const page = /Temporal, every step of every move: (\S+)/.exec(output)?.[1];
+    expect((await fetch(page ?? '')).status).toBe(200);
+    const folder = /passwords and log of the proxy: (\S+)/.exec(output)?.[1] ?? '';
+    for (const password of passwordsIn(join(folder, 'users.toml'))) expect(output).not.toContain(password);
+    const family = familyOf(demo.pid);
+    expect(family.length).toBeGreaterThan(5);
+    process.kill(demo.pid, 'SIGINT');
+    expect(await demo.exit).toBe(0);
+    await nobodyLeft(family);
+    expect(existsSync(folder)).toBe(false);
+  },
+);
+
+test('one acknowledged row deleted by hand makes the run exit with 1', { timeout: WHOLE_RUN_MS }, async () => {
+  const demo = startDemo('--lose-one-write');
+  await said(demo, /Ledger:/);
+  const family = familyOf(demo.pid);
+  expect(await demo.exit).toBe(1);
+  expect(demo.output()).toContain('Result: FAILED');
+  expect(demo.output()).toContain('1 acknowledged write lost');
+  await nobodyLeft(family);
+});
+
+test.each(['SIGINT', 'SIGTERM'] as const)(
+  '%s in the middle leaves no process behind',
+  { timeout: WHOLE_RUN_MS },
+  async (signal) => {
+    const demo = startDemo();
+    await said(demo, /^RESHARD/m);
+    const family = familyOf(demo.pid);
+    process.kill(demo.pid, signal);
+    expect(await demo.exit).toBe(130);
+    await nobodyLeft(family);
+  },
+);
+
+test('killed at its start, the demo leaves no process behind', { timeout: WHOLE_RUN_MS }, async () => {
+  const demo = startDemo();
+  await said(demo, /proxy at/);
+  const family = familyOf(demo.pid);
+  process.kill(demo.pid, 'SIGKILL');
+  await demo.exit;
+  await nobodyLeft(family);
+});
+
+test('a wrong option is one clear line, and nothing is started', async () => {
+  const demo = startDemo('--from', '9');
+  expect(await demo.exit).toBe(1);
+  expect(demo.output()).toBe('demo: --from is one of 15, 17, 18\n');
+});
+
+function passwordsIn(file: string): readonly string[] {
+  const found = [...readFileSync(file, 'utf8').matchAll(/^password = "(.+)"$/gm)].map(([, password]) => password ?? '');
+  invariant(found.length >= 3, 'users.toml has the passwords of two users and of the admin');
+  return found;
+}
