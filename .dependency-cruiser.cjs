@@ -5,7 +5,7 @@
  */
 const LAYERS = [
   ['cli', '^src/(cli|dev)/'],
-  ['process', '^src/(main|serve)\\.ts$'],
+  ['process', '^src/(main|serve|serve-worker|version)\\.ts$'],
   ['admin', '^src/(admin|dashboard)/'],
   ['temporal', '^src/temporal/'],
   ['activities', '^activities/'],

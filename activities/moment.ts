@@ -17,8 +17,9 @@ import { fenceGap } from '../src/postgres/fence.js';
 import { canaryArrived, parityOf } from '../src/postgres/parity.js';
 import { beginEpoch, noteEvents, readIdentity, readRecord } from '../src/postgres/record.js';
 import { readSequences } from '../src/postgres/sequences.js';
-import { dropSlot, dropSubscription, streamHealth, streamName } from '../src/postgres/streams.js';
+import { streamHealth, streamName } from '../src/postgres/streams.js';
 import type { EngineContext } from './context.js';
+import { applyForward } from './exclusive-streams.js';
 import { connectionTo } from './situation.js';
 
 const POLL_MS = 100;
@@ -132,10 +133,9 @@ async function warm(context: EngineContext, migration: Migration, heading: Headi
   // An autovacuum gives way only after deadlock_timeout; a role without the right to set it keeps the server's.
   await (await at(source, 'seal')).query(`SET deadlock_timeout = '50ms'`).catch(() => undefined);
   if (migration.concurrent) return;
-  // A reverse slot left by an aborted attempt would send everything again.
-  const leftOver = streamName(migration.id, heading === 'forward' ? 'reverse' : 'forward');
-  await dropSubscription(await at(source, 'seal'), leftOver);
-  await dropSlot(await at(destination, 'parity'), leftOver);
+  // A node that aborted by its lease knows nothing of streams: a reverse slot left behind would send everything again, and
+  // forward may still be disabled.
+  await applyForward(context, migration, heading, { source, destination });
 }
 
 /** Why this is not the moment, as words; null when it is. Decides nothing about parity. */

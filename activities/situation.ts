@@ -83,6 +83,7 @@ async function toMigration(context: EngineContext, row: MigrationRow): Promise<M
     publication: row.publication === '' ? null : row.publication,
     owner: row.owner,
     concurrent: versions.every((v) => v >= ORIGIN_SINCE),
+    soakMs: context.config().cutover.soakMs,
   };
 }
 

@@ -45,7 +45,8 @@ const RETRY_MS = 2_000;
 export async function serve(options: ServeOptions): Promise<Served> {
   const { files, logger } = options;
   await finishSwap(files);
-  const load = (): Config => withTemporal(loadConfig(files), options.temporalAddress);
+  const load = (adminPassword?: string): Config =>
+    withTemporal(loadConfig(files, adminPassword === undefined ? {} : { adminPassword }), options.temporalAddress);
   const config = load();
   for (const warning of config.warnings) logger.warn({}, warning);
   const temporal = new TemporalLink(config, options);
@@ -64,7 +65,8 @@ export async function serve(options: ServeOptions): Promise<Served> {
   const node = new LocalNode('local', proxy, logger);
   late.node = node;
   const reload = async (): Promise<void> => {
-    await node.reload(load());
+    // A password that was generated lasts as long as the process.
+    await node.reload(load(config.admin.passwordConfigured ? undefined : config.admin.password));
   };
   const tasks = new Tasks({ proxy, node, client: () => temporal.client() });
   late.admin = new AdminDatabase({

@@ -235,7 +235,7 @@ class Move {
   async #serveWishes(): Promise<void> {
     for (;;) {
       await this.#phase(this.#moved ? 'soaking' : 'replicating');
-      await condition(() => this.#wish !== null || this.#streamsEnded !== null);
+      if (!(await this.#wished())) this.#want('end');
       if (this.#streamsEnded !== null && this.#wish === null)
         throw ApplicationFailure.nonRetryable(this.#streamsEnded, 'stream_lost');
       if (this.#wish === 'end' && !this.#overtaken() && (await this.#mayEnd())) return;
@@ -253,6 +253,17 @@ class Move {
       reason: `the stop came too late: the ${side} serves; stop again to end there`,
     });
     return true;
+  }
+
+  /** Waits for a wish or a lost stream; false when the soak is over. Its time begins anew with each move. */
+  async #wished(): Promise<boolean> {
+    const awaited = (): boolean => this.#wish !== null || this.#streamsEnded !== null;
+    const { soakMs } = this.#migration;
+    if (!this.#moved || soakMs === null) {
+      await condition(awaited);
+      return true;
+    }
+    return condition(awaited, soakMs);
   }
 
   /** Finalizing has a condition that an operator must meet first; until then the soak goes on. */

@@ -63,7 +63,7 @@ function sayWhere(temporal: TemporalDevServer): void {
 }
 
 try {
-  await program.parseAsync();
+  await program.parseAsync(process.argv, { from: 'node' });
   // The workflow runtime keeps threads of its own; everything that had to end has ended.
   process.exit(0);
 } catch (error) {

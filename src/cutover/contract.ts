@@ -56,6 +56,8 @@ export interface Migration {
   readonly owner: string;
   /** both servers are 16 or newer: forward and reverse streams run at the same time */
   readonly concurrent: boolean;
+  /** time between a commit and an automatic finalize; null = until someone finalizes */
+  readonly soakMs: number | null;
 }
 
 export type Heading = 'forward' | 'reverse';
