@@ -50,6 +50,7 @@ export class ScriptedEngine {
       workflowBundle: { code: readFileSync(BUNDLE_PATH, 'utf8') },
       activities: watched({ ...defaults(holder), ...script }, holder),
       shutdownGraceTime: '1s',
+      maxHeartbeatThrottleInterval: '100ms',
     });
     const client = new Client({ connection: await Connection.connect({ address }) });
     const engine = new ScriptedEngine(client, connection, worker, taskQueue);
@@ -135,6 +136,7 @@ export function migrationOf(owner: string): Migration {
     publication: null,
     owner,
     concurrent: true,
+    soakMs: null,
   };
 }
 
