@@ -1,10 +1,13 @@
 /** One task: a database under load on the whole program: its switches by name, and the verdict of everything its clients saw. */
+import { readFileSync, writeFileSync } from 'node:fs';
 import { Client, Connection } from '@temporalio/client';
 import { expect } from 'vitest';
 import type { MoveResult } from '../../src/cutover/contract.js';
 import { compareLedger } from '../../src/dev/ledger/compare.js';
 import { startLedger, type Ledger } from '../../src/dev/ledger/ledger.js';
 import { prepareLedger, PUBLICATION, type LoadedHistory } from '../../src/dev/ledger/prepare.js';
+import type { Cluster } from '../../src/dev/embedded-postgres.js';
+import { connect } from '../../src/postgres/connection.js';
 import { System, type SystemOptions } from '../support/served.js';
 import { until } from '../support/wait.js';
 import { expectSameContents, sequencesOf } from './contents.js';
@@ -70,6 +73,17 @@ export class Moving {
     return started?.task_id ?? '';
   }
 
+  /** `COPY_DATA` by an operator; resolves once a cutover may be asked for. */
+  async copyData(): Promise<string> {
+    const [started] = await this.system.admin<{ task_id: string }>(`COPY_DATA prod prod_new ${PUBLICATION}`);
+    await this.system.task(
+      'the copy streams',
+      (t) => t.type === 'copy_data prod -> prod_new' && t.inner_status === 'replicating',
+      SWITCH_DEADLINE_MS,
+    );
+    return started?.task_id ?? '';
+  }
+
   /** `CUTOVER <task>` of whichever streams run, by an operator: forward or back, as they run. */
   async cutoverByOperator(task: string): Promise<void> {
     const before = await this.#streams();
@@ -96,7 +110,7 @@ export class Moving {
     );
   }
 
-  /** The workflow `cutover` with the JSON of an operator; resolves or rejects with its result. */
+  /** The workflow `cutover` with the JSON of an operator; resolves or rejects with its result. Must be awaited in the end. */
   async cutover(input: { rollback?: boolean; acceptLoss?: boolean } = {}): Promise<MoveResult> {
     const workflowId = `operator-${Date.now().toString(36)}`;
     const args = [{ source: 'prod', destination: 'prod_new', ...input }];
@@ -116,6 +130,35 @@ export class Moving {
     );
     await client.end();
     return rows[0]?.major ?? 0;
+  }
+
+  /** Sets keys of [general] in the file, as an operator would, and reloads. */
+  async configure(keys: Readonly<Record<string, string | number>>): Promise<void> {
+    const { config } = this.system.files;
+    const kept = readFileSync(config, 'utf8')
+      .split('\n')
+      .filter((line) => !Object.keys(keys).some((key) => line.startsWith(`${key} =`)));
+    const lines = Object.entries(keys).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
+    kept.splice(kept.indexOf('[general]') + 1, 0, ...lines);
+    writeFileSync(config, kept.join('\n'));
+    await this.system.admin('RELOAD');
+  }
+
+  /**
+   * Keeps the next cutover from `from` between its moment and its pause: the moment is found, the epoch not begun. What
+   * happens in between is what a pause meets that nobody could foresee.
+   */
+  async holdBeforePause(from: Cluster): Promise<{ reached(): Promise<void>; letGo(): Promise<void> }> {
+    const holder = await connect(from.endpoint('app'));
+    // Reading the record stays possible; cutover.begin() waits.
+    await holder.query('BEGIN; LOCK TABLE cutover.decision IN EXCLUSIVE MODE');
+    const waits = `SELECT FROM pg_locks WHERE relation = 'cutover.decision'::regclass AND NOT granted`;
+    return {
+      reached: async () => {
+        await until('the moment is found', async () => (await from.query('app', waits)).length > 0, SWITCH_DEADLINE_MS);
+      },
+      letGo: () => holder.end(),
+    };
   }
 
   /** Newest first. */
