@@ -99,7 +99,8 @@ function listener(): WaitListener {
       if (phase !== '') detail(`${phase} …`);
     },
     onCopies: (copies) => {
-      for (const copy of copies) {
+      // The marker table of the protocol is one row; nobody waits for it.
+      for (const copy of copies.filter(({ table }) => !table.startsWith('cutover.'))) {
         const last = printedAt.get(copy.table) ?? -Infinity;
         if (performance.now() - last < COPY_LINE_EVERY_MS) continue;
         printedAt.set(copy.table, performance.now());
