@@ -32,7 +32,6 @@ export interface ApplyResult {
 }
 
 const LEDGER = `
-  SELECT pg_advisory_xact_lock(hashtext('cutover.schema'));
   CREATE SCHEMA IF NOT EXISTS cutover;
   CREATE TABLE IF NOT EXISTS cutover.schema_statement (
     position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -56,8 +55,7 @@ export async function applySchema(
   options: ApplyOptions,
 ): Promise<ApplyResult> {
   await inTransaction(connection, () => connection.query(LEDGER));
-  const migration = await activeMigration(connection);
-  const run = new ApplyRun(connection, options, await madeEarlier(connection, migration), migration);
+  const run = new ApplyRun(connection, options, await activeMigration(connection));
   if (options.transaction === 'each')
     for (const statement of statements) await inTransaction(connection, () => run.apply(statement));
   else
@@ -107,16 +105,14 @@ async function expectClosed(connection: Connection): Promise<void> {
 class ApplyRun {
   readonly #connection: Connection;
   readonly #options: ApplyOptions;
-  readonly #earlier: ReadonlySet<string>;
   readonly #migration: string | null;
   #settings: ReadonlyMap<string, string> | undefined;
   #applied = 0;
   #existing = 0;
 
-  constructor(connection: Connection, options: ApplyOptions, earlier: ReadonlySet<string>, migration: string | null) {
+  constructor(connection: Connection, options: ApplyOptions, migration: string | null) {
     this.#connection = connection;
     this.#options = options;
-    this.#earlier = earlier;
     this.#migration = migration;
   }
 
@@ -138,7 +134,7 @@ class ApplyRun {
   async #attempt(statement: Statement): Promise<StatementOutcome> {
     await this.#connection.query('SAVEPOINT statement');
     try {
-      await this.#connection.query(statement.text);
+      await this.#connection.query(statement.text.replace(UNTOLD, 'CREATE EXTENSION '));
       await this.#connection.query({
         name: 'cutover_schema_note',
         text: `INSERT INTO cutover.schema_statement (hash, migration, drop_statement) VALUES ($1, $2, $3)
@@ -148,21 +144,33 @@ class ApplyRun {
       await this.#connection.query('RELEASE statement');
       return 'applied';
     } catch (error) {
-      if (!this.#mayExist(statement) || !saysItExists(error, statement)) return failed(statement.text)(error);
+      if (!saysItExists(error, statement)) return failed(statement.text)(error);
       await this.#connection.query('ROLLBACK TO statement; RELEASE statement');
-      return 'existing';
+      if (await this.#mayExist(statement)) return 'existing';
+      return failed(statement.text)(error);
     }
   }
 
-  #mayExist(statement: Statement): boolean {
+  async #mayExist(statement: Statement): Promise<boolean> {
     // An extension is often there from the beginning; its comment then belongs to somebody else.
     const isExtension = statement.entry.type === 'EXTENSION' || statement.text.startsWith('COMMENT ON EXTENSION ');
-    return isExtension || this.#options.ignoreExisting || this.#earlier.has(hashOf(statement));
+    if (isExtension || this.#options.ignoreExisting) return true;
+    // What another migration has made here is not this one's work.
+    const { rows } = await this.#connection.query(
+      'SELECT FROM cutover.schema_statement WHERE hash = $1 AND migration IS NOT DISTINCT FROM $2',
+      [hashOf(statement), this.#migration],
+    );
+    return rows.length > 0;
   }
 }
 
+/** IF NOT EXISTS would not say whether the extension is ours to remove. */
+const UNTOLD = /^CREATE EXTENSION IF NOT EXISTS /;
 /** duplicate_schema, _object, _table, _function, _column (PostgreSQL documentation, Appendix A) */
 const EXISTS: ReadonlySet<string> = new Set(['42P06', '42710', '42P07', '42723', '42701']);
+/** dependent_objects_still_exist */
+const DEPENDENT_OBJECTS = '2BP01';
+const UNIQUE_VIOLATION = '23505';
 /** Statements that PostgreSQL refuses in other words when they have been run before. */
 const EXISTS_IN_OTHER_WORDS: readonly { readonly code: string; readonly statement: RegExp }[] = [
   { code: '42P16', statement: /\bADD CONSTRAINT [^]* PRIMARY KEY\b/ },
@@ -172,16 +180,25 @@ const EXISTS_IN_OTHER_WORDS: readonly { readonly code: string; readonly statemen
 ];
 
 function saysItExists(error: unknown, statement: Statement): boolean {
-  const { code } = error as { code?: string };
+  const { code, schema } = error as { code?: string; schema?: string };
   if (code === undefined) return false;
+  // Some objects (text search configurations) are not looked for before their row is written.
+  if (code === UNIQUE_VIOLATION) return schema === 'pg_catalog';
   return EXISTS.has(code) || EXISTS_IN_OTHER_WORDS.some((e) => e.code === code && e.statement.test(statement.text));
 }
 
 function failed(statement: string): (cause: unknown) => never {
   return (cause) => {
     const firstLine = (statement.split('\n', 1)[0] ?? '').slice(0, STATEMENT_CHARACTERS_MAX);
-    throw new CutoverError('schema_failed', { problem: messageOf(cause), statement: firstLine }, { cause });
+    const problem = messageOf(cause) + dependents(cause);
+    throw new CutoverError('schema_failed', { problem, statement: firstLine }, { cause });
   };
+}
+
+/** Only here does PostgreSQL name in the detail what stands in the way; other details may show rows. */
+function dependents(cause: unknown): string {
+  const { code, detail } = cause as { code?: string; detail?: string };
+  return code === DEPENDENT_OBJECTS && detail !== undefined ? `: ${detail.replaceAll('\n', ', ')}` : '';
 }
 
 function settingsText(settings: ReadonlyMap<string, string>): string {
@@ -192,22 +209,15 @@ function hashOf(statement: Statement): string {
   return createHash('sha256').update(statement.text).digest('base64url');
 }
 
-/** What another migration has made here is not this one's work. */
-async function madeEarlier(connection: Connection, migration: string | null): Promise<ReadonlySet<string>> {
-  const { rows } = await connection.query<{ hash: string }>(
-    'SELECT hash FROM cutover.schema_statement WHERE migration IS NOT DISTINCT FROM $1',
-    [migration],
-  );
-  return new Set(rows.map((row) => row.hash));
-}
-
 async function activeMigration(connection: Connection): Promise<string | null> {
   return (await findMigration(connection))?.id ?? null;
 }
 
+/** One at a time in a database: of two that make the same object at once, the second would fail instead of finding it. */
 async function inTransaction<T>(connection: Connection, work: () => Promise<T>): Promise<T> {
   await connection.query('BEGIN');
   try {
+    await connection.query(`SELECT pg_advisory_xact_lock(hashtext('cutover.schema'))`);
     const result = await work();
     await connection.query('COMMIT');
     return result;

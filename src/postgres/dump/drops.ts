@@ -5,7 +5,7 @@
  * words do. One that matches no entry is not used.
  */
 import { IDENTIFIER, QUALIFIED } from './names.js';
-import type { DumpedStatement } from './statements.js';
+import type { DumpedStatement, DumpEntry } from './statements.js';
 
 /** `DROP TRIGGER IF EXISTS name ON table`: the entry is called `table name` in the table's schema. */
 const ON_TABLE = new RegExp(
@@ -21,22 +21,43 @@ const DEFAULT = new RegExp(
 const VIEW_OF_NOTHING = new RegExp(`^CREATE OR REPLACE VIEW (?<table>${QUALIFIED}) AS\\b`);
 const OBJECT = /^DROP (?<type>[A-Z ]+) IF EXISTS (?<name>[^]+?)(?: CASCADE)?;$/;
 
+const ROUTINE_TYPES: ReadonlySet<string> = new Set(['FUNCTION', 'PROCEDURE']);
+
 /** Which entry is dropped by which statement, by the entry's number. */
 export function dropsByEntry(dumped: readonly DumpedStatement[]): ReadonlyMap<number, string> {
   const entries = new Map<string, number>();
   for (const { entry } of dumped) {
-    const key = keyOf(entry.type, entry.schema === null ? entry.name : `${entry.schema}.${entry.name}`);
+    const key = keyOf(entry.type, nameOf(entry));
     if (!entries.has(key)) entries.set(key, entry.number);
   }
-  const drops = new Map<number, string>();
-  for (const { entry, text } of dumped) {
-    if (entry.number > 0) break;
+  const head = dumped.filter(({ entry }) => entry.number === 0).map(({ text }) => text);
+  const drops = routineDrops(dumped, head);
+  for (const text of head) {
     const number = possibleKeys(text)
       .map((key) => entries.get(key))
       .find((found) => found !== undefined);
     if (number !== undefined) drops.set(number, text);
   }
   return drops;
+}
+
+/** A routine's entry has the types of its arguments, its DROP also their names: told by their order, which is reversed. */
+function routineDrops(dumped: readonly DumpedStatement[], head: readonly string[]): Map<number, string> {
+  const routines = new Map(
+    dumped.filter(({ entry }) => ROUTINE_TYPES.has(entry.type)).map(({ entry }) => [entry.number, entry]),
+  );
+  const texts = head.filter((text) => /^DROP (FUNCTION|PROCEDURE) /.test(text)).reverse();
+  const drops = new Map<number, string>();
+  for (const [at, entry] of [...routines.values()].entries()) {
+    const text = texts[at];
+    const start = keyOf(`DROP ${entry.type} IF EXISTS`, nameOf(entry).replace(/\([^]*$/, '('));
+    if (text?.replaceAll('"', '').startsWith(start) === true) drops.set(entry.number, text);
+  }
+  return drops;
+}
+
+function nameOf(entry: DumpEntry): string {
+  return entry.schema === null ? entry.name : `${entry.schema}.${entry.name}`;
 }
 
 /** Entries are named without quotes. */

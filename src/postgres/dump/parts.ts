@@ -3,7 +3,6 @@
  *
  * pg_dump's order is kept within each part: it is the order of dependencies.
  */
-import { invariant } from '../../errors/invariant.js';
 import { adaptText, knowsSetting } from './adapt.js';
 import { dropsByEntry } from './drops.js';
 import { IDENTIFIER, QUALIFIED } from './names.js';
@@ -58,6 +57,9 @@ const PRIMARY_KEY = new RegExp(
 const REPLICA_IDENTITY = new RegExp(
   `^ALTER TABLE (?:ONLY )?(?<table>${QUALIFIED}) REPLICA IDENTITY USING INDEX (?<index>${IDENTIFIER});$`,
 );
+const CONSTRAINT = new RegExp(
+  `^ALTER TABLE (?:ONLY )?(?<table>${QUALIFIED})\\s+ADD CONSTRAINT (?<index>${IDENTIFIER}) `,
+);
 const INDEX_ATTACH = new RegExp(`^ALTER INDEX (?<parent>${QUALIFIED}) ATTACH PARTITION (?<child>${QUALIFIED});$`);
 
 /** What Cutover itself has put on the tables of a side: the fence, and the grants of its replication roles. */
@@ -98,6 +100,7 @@ export function splitSchema(dump: string, options: SplitOptions): SchemaParts {
 /** Gives each statement the settings before it and the DROP that undoes it; these stand alone in the dump. */
 function completed(dumped: readonly DumpedStatement[], destinationVersion: number): readonly Statement[] {
   const drops = dropsByEntry(dumped);
+  const attached = attachedIndexes(dumped);
   const dropped = new Set<number>();
   const result: Statement[] = [];
   let settings: ReadonlyMap<string, string> = new Map();
@@ -108,7 +111,8 @@ function completed(dumped: readonly DumpedStatement[], destinationVersion: numbe
     const adapted = adaptText(text, entry, destinationVersion);
     if (setting || entry.number === 0 || adapted === null) continue;
     // The first statement of an entry makes the object, the others say more about it.
-    const drop = dropped.has(entry.number) ? null : (drops.get(entry.number) ?? null);
+    const isFirst = !dropped.has(entry.number) && !attached.has(indexOf(CONSTRAINT, text) ?? '');
+    const drop = isFirst ? (drops.get(entry.number) ?? null) : null;
     dropped.add(entry.number);
     result.push({ entry, text: adapted, settings, drop });
   }
@@ -121,16 +125,20 @@ function settingIn(text: string): { name: string; value: string } | null {
   return groups?.name === undefined ? null : { name: groups.name, value: groups.value ?? '' };
 }
 
+/** The indexes of partitions that go with the index of their parent: PostgreSQL does not let them be dropped alone. */
+function attachedIndexes(statements: readonly { readonly text: string }[]): ReadonlySet<string> {
+  return new Set(statements.flatMap(({ text }) => INDEX_ATTACH.exec(text)?.groups?.child ?? []));
+}
+
 /** The entries of primary keys and replica identities, with the attachments of their partitions' indexes. */
 function entriesTheCopyNeeds(statements: readonly Statement[]): ReadonlySet<number> {
   const entries = new Set<number>();
   const indexes = new Set<string>();
   for (const { entry, text } of statements) {
-    const groups = (PRIMARY_KEY.exec(text) ?? REPLICA_IDENTITY.exec(text))?.groups;
-    if (!groups) continue;
-    invariant(groups.table !== undefined && groups.index !== undefined, 'both groups match when the whole does');
+    const index = indexOf(PRIMARY_KEY, text) ?? indexOf(REPLICA_IDENTITY, text);
+    if (index === null) continue;
     entries.add(entry.number);
-    indexes.add(indexBeside(groups.table, groups.index));
+    indexes.add(index);
   }
   for (const { entry, text } of statements) {
     const groups = INDEX_ATTACH.exec(text)?.groups;
@@ -140,8 +148,10 @@ function entriesTheCopyNeeds(statements: readonly Statement[]): ReadonlySet<numb
   return entries;
 }
 
-/** An index lies in its table's schema; both names stay quoted as pg_dump wrote them. */
-function indexBeside(table: string, index: string): string {
+/** The index that a statement on a table names. It lies in the table's schema; both stay quoted as pg_dump wrote them. */
+function indexOf(statement: RegExp, text: string): string | null {
+  const { table, index } = statement.exec(text)?.groups ?? {};
+  if (table === undefined || index === undefined) return null;
   const schema = new RegExp(`^(${IDENTIFIER})\\.`).exec(table)?.[1];
   return schema === undefined ? index : `${schema}.${index}`;
 }

@@ -1,0 +1,117 @@
+/** One task: hold the cutting of a dump into statements and parts to the lexical rules of PostgreSQL. */
+import { describe, expect, it } from 'vitest';
+import { splitSchema } from '../../src/postgres/schema.js';
+import { splitStatements } from '../../src/postgres/dump/statements.js';
+
+const texts = (dump: string): readonly string[] => splitStatements(dump).map((s) => s.text);
+
+/** An entry as pg_dump writes it. */
+const entry = (type: string, name: string, ...statements: string[]): string =>
+  `--\n-- Name: ${name}; Type: ${type}; Schema: public; Owner: me\n--\n\n${statements.join('\n')}\n\n`;
+
+describe('a semicolon', () => {
+  it.each([
+    ['in a string', `SELECT 'a;b''c;';`],
+    ['in a string with escapes', `SELECT E'a\\';b\\\\';`],
+    ['in a name', `SELECT 1 AS "a;""b;";`],
+    ['in a dollar quote', `SELECT $$a;b$$;`],
+    ['in a dollar quote with a tag, that holds another', `SELECT $a$ $b$;$b$ $$;$$ ; $a$;`],
+    ['in a line comment', `SELECT 1 -- a;b\n;`],
+    ['in nested comments', `SELECT 1 /* a; /* b; */ c; */;`],
+    ['in parentheses', `CREATE RULE r AS ON DELETE TO t DO ALSO (DELETE FROM u; DELETE FROM v;);`],
+    [
+      'in a body',
+      `CREATE FUNCTION f() RETURNS int LANGUAGE sql\n BEGIN ATOMIC\n SELECT CASE WHEN true THEN 1 END;\n SELECT 2;\nEND;`,
+    ],
+    ['in the body of a procedure', `CREATE OR REPLACE PROCEDURE p() LANGUAGE sql BEGIN ATOMIC SELECT 1; END;`],
+  ])('%s does not end the statement', (_, statement) => {
+    expect(texts(`${statement}\nSELECT 'next';\n`)).toEqual([statement, `SELECT 'next';`]);
+  });
+
+  it('after a name with a dollar sign ends it: that is not a quote', () => {
+    expect(texts('SELECT a$b$; SELECT c$b$;')).toEqual(['SELECT a$b$;', 'SELECT c$b$;']);
+  });
+
+  it('after a column called "begin" or "end" ends it', () => {
+    expect(
+      texts('CREATE TABLE t (begin int, "end" int); CREATE VIEW v AS SELECT begin FROM t; SELECT 1;'),
+    ).toHaveLength(3);
+  });
+});
+
+it('a dump that was cut off is refused, not half applied', () => {
+  for (const cut of ['CREATE TABLE t (id int', `SELECT 'a`, 'SELECT $x$ a', 'SELECT /* a', 'SELECT 1'])
+    expect(() => texts(`SELECT 0;\n${cut}`)).toThrow(/the dump ends inside|unfinished/);
+});
+
+it('the commands of psql and the comments of pg_dump are not statements', () => {
+  expect(texts('\\restrict abc\n--\n-- PostgreSQL; dump\n--\n\nSELECT 1;\n\\unrestrict abc\n')).toEqual(['SELECT 1;']);
+});
+
+describe('the parts of a schema', () => {
+  const dump = [
+    `SET transaction_timeout = 0;\nSET client_encoding = 'UTF8';\nSELECT pg_catalog.set_config('search_path', '', false);\n`,
+    'DROP INDEX IF EXISTS public.t_v;\nALTER TABLE IF EXISTS ONLY public.t DROP CONSTRAINT IF EXISTS t_pkey;\nDROP TABLE IF EXISTS public.t;\n\n',
+    entry('TABLE', 't', 'CREATE TABLE public.t (id int, v int);', 'ALTER TABLE public.t OWNER TO me;'),
+    entry('PUBLICATION', 'p', 'CREATE PUBLICATION p;'),
+    entry('CONSTRAINT', 't t_pkey', 'ALTER TABLE ONLY public.t\n    ADD CONSTRAINT t_pkey PRIMARY KEY (id);'),
+    entry('INDEX', 't_v', 'CREATE INDEX t_v ON public.t (v);'),
+    entry(
+      'TRIGGER',
+      't cutover_fence_write',
+      'CREATE TRIGGER cutover_fence_write BEFORE INSERT ON public.t;',
+      'ALTER TABLE public.t ENABLE ALWAYS TRIGGER cutover_fence_write;',
+    ),
+    entry(
+      'ACL',
+      'TABLE t',
+      'GRANT SELECT,MAINTAIN ON TABLE public.t TO app;',
+      'GRANT MAINTAIN ON TABLE public.t TO other;',
+      'GRANT SELECT ON TABLE public.t TO cutover_m1_replication;',
+    ),
+  ].join('');
+  const parts = (destinationVersion: number): Record<string, readonly string[]> =>
+    Object.fromEntries(
+      Object.entries(splitSchema(dump, { destinationVersion })).map(
+        ([name, list]: [string, readonly { text: string }[]]) => [
+          name,
+          list.map((s) => s.text.replaceAll(/\s+/g, ' ')),
+        ],
+      ),
+    );
+
+  it('hold what the copy needs before it, the rest after it, and nothing of Cutover itself', () => {
+    expect(parts(180000)).toEqual({
+      pre: [
+        'CREATE TABLE public.t (id int, v int);',
+        'ALTER TABLE public.t OWNER TO me;',
+        'GRANT SELECT,MAINTAIN ON TABLE public.t TO app;',
+        'GRANT MAINTAIN ON TABLE public.t TO other;',
+      ],
+      primaryKeys: ['ALTER TABLE ONLY public.t ADD CONSTRAINT t_pkey PRIMARY KEY (id);'],
+      post: ['CREATE INDEX t_v ON public.t (v);'],
+    });
+  });
+
+  it('leave out what an older destination does not know', () => {
+    expect(parts(160000).pre).toEqual([
+      'CREATE TABLE public.t (id int, v int);',
+      'ALTER TABLE public.t OWNER TO me;',
+      'GRANT SELECT ON TABLE public.t TO app;',
+    ]);
+    const settings = (version: number): readonly string[] => [
+      ...(splitSchema(dump, { destinationVersion: version }).pre[0]?.settings.keys() ?? []),
+    ];
+    expect(settings(160000)).toEqual(['client_encoding', 'search_path']);
+    expect(settings(170000)).toEqual(['transaction_timeout', 'client_encoding', 'search_path']);
+  });
+
+  it('carry the DROP that undoes each object', () => {
+    const { pre, primaryKeys, post } = splitSchema(dump, { destinationVersion: 180000 });
+    expect([...pre, ...primaryKeys, ...post].map((s) => s.drop).filter((drop) => drop !== null)).toEqual([
+      'DROP TABLE IF EXISTS public.t;',
+      'ALTER TABLE IF EXISTS ONLY public.t DROP CONSTRAINT IF EXISTS t_pkey;',
+      'DROP INDEX IF EXISTS public.t_v;',
+    ]);
+  });
+});
