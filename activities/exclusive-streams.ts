@@ -91,7 +91,8 @@ export async function createReverseNow(context: EngineContext, plan: EpochPlan):
 export async function undoReverse(context: EngineContext, plan: EpochPlan): Promise<void> {
   const destination = await context.connections.get(await context.directory.endpointOf(plan.destination), 'parity');
   await inTurn(destination, async () => {
-    if ((await stateInHand(context, plan)) === 'aborted') await turnForward(context, plan.migration, plan.heading, plan);
+    if ((await stateInHand(context, plan)) === 'aborted')
+      await turnForward(context, plan.migration, plan.heading, plan);
   });
 }
 

@@ -64,3 +64,8 @@ export async function canaryArrived(
   });
   return rows.length > 0;
 }
+
+/** Removes the canaries that `cluster`, the side of this connection, wrote: for a side no stream leaves. May be called again. */
+export async function forgetCanaries(connection: Connection, cluster: string): Promise<void> {
+  await connection.query(`DELETE FROM cutover.marker WHERE cluster = $1 AND kind = 'canary'`, [cluster]);
+}

@@ -156,6 +156,12 @@ export async function disableSubscription(subscriber: Connection, name: string):
   if (rows.length > 0) await subscriber.query(`ALTER SUBSCRIPTION ${quoteIdentifier(name)} DISABLE`);
 }
 
+/** Applies again; changes nothing where there is no such subscription, or where it runs. */
+export async function enableSubscription(subscriber: Connection, name: string): Promise<void> {
+  const { rows } = await subscriber.query('SELECT FROM pg_subscription WHERE subname = $1 AND NOT subenabled', [name]);
+  if (rows.length > 0) await subscriber.query(`ALTER SUBSCRIPTION ${quoteIdentifier(name)} ENABLE`);
+}
+
 /** Removes the subscription without touching the publisher, so that it works when the publisher is gone. */
 export async function dropSubscription(subscriber: Connection, name: string): Promise<void> {
   const { rows } = await subscriber.query('SELECT FROM pg_subscription WHERE subname = $1', [name]);
