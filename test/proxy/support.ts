@@ -127,6 +127,8 @@ export class RawClient {
   readonly messages: Message[] = [];
   closed = false;
   readonly #scanner = new FrameScanner(ANY);
+  /** messages of each type since they were last taken */
+  readonly #counts = new Map<string, number>();
   #wake: () => void = () => undefined;
 
   constructor(proxy: Proxy) {
@@ -138,7 +140,9 @@ export class RawClient {
       const { buffer } = this.#scanner;
       while (this.#scanner.peek()) {
         const { type, start, end } = this.#scanner;
-        this.messages.push({ type: String.fromCharCode(type), bytes: Buffer.from(buffer.subarray(start, end)) });
+        const name = String.fromCharCode(type);
+        this.messages.push({ type: name, bytes: Buffer.from(buffer.subarray(start, end)) });
+        this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
         this.#scanner.consume();
       }
       this.#wake();
@@ -168,7 +172,7 @@ export class RawClient {
   /** Waits until `count` messages of `type` have come, and takes all messages. @throws Error after 10 s, or on a close */
   async until(type: string, count = 1): Promise<Message[]> {
     const end = performance.now() + 10_000;
-    while (this.messages.filter((message) => message.type === type).length < count) {
+    while ((this.#counts.get(type) ?? 0) < count) {
       if (this.closed || performance.now() > end) throw new Error(`no ${type}; came: ${this.types(this.messages)}`);
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, 100);
@@ -178,6 +182,7 @@ export class RawClient {
         };
       });
     }
+    this.#counts.clear();
     return this.messages.splice(0);
   }
 

@@ -121,6 +121,19 @@ test('a transaction open during the swap ends where it began', async () => {
   expect(await majorOf(client)).toBe(18);
 });
 
+test('a client that waits for a busy server of the old side is served by the new one', async () => {
+  const { proxy, databaseName } = await start({ defaultPoolSize: 1 });
+  const [busy, waiting] = await Promise.all([clientOf(proxy, 'prod'), clientOf(proxy, 'prod')]);
+  await busy.query('BEGIN');
+  const answer = majorOf(waiting);
+  await until('the client waits', () => proxy.pools().some((pool) => pool.clientsWaiting === 1));
+  proxy.apply(configFor([{ name: 'prod', cluster: clusters.destination, databaseName }]));
+  expect(await answer).toBe(18);
+  expect(await majorOf(busy)).toBe(15);
+  await busy.query('COMMIT');
+  expect(await majorOf(busy)).toBe(18);
+});
+
 test('the client is told what the new server reports differently', async () => {
   const { proxy, after } = await start();
   const client = await clientOf(proxy, 'prod');
