@@ -75,6 +75,16 @@ class Story {
   }
 }
 
+type Parity = { readonly parity: 'exact' } | { readonly parity: 'waived'; readonly reason: string };
+
+/** What the audit trail says for good of a swap that an operator wanted without parity. */
+function waiver(waitedMs: number, missing: string): string {
+  return (
+    `parity was waived (acceptLoss): after ${waitedMs.toString()} ms the destination was not level (${missing}); ` +
+    'writes acknowledged before the switch may be missing on the side that serves now'
+  );
+}
+
 export class CriticalSection {
   readonly #context: EngineContext;
 
@@ -185,11 +195,11 @@ export class CriticalSection {
       const elapsed = (): number => roundMs(performance.now() - start);
       // Sequences do not depend on parity, and where the way back runs already neither does its proof: side by side.
       const [parity, advanced, early] = await Promise.all([
-        this.awaitParity(plan, sealLsn).then((lag) => ({ ...lag, ms: elapsed() })),
+        this.awaitParity(plan, sealLsn).then((parity) => ({ ...parity, ms: elapsed() })),
         this.advanceSequences(plan).then((count) => ({ count, ms: elapsed() })),
         plan.migration.concurrent ? this.createReverseReplication(plan).then(() => ({ ms: elapsed() })) : null,
       ]);
-      story.done('awaitParity', { ms: parity.ms, sealLsn, parity: parity.parity });
+      story.done('awaitParity', { sealLsn, ...parity });
       story.done('advanceSequences', { ms: advanced.ms, sequences: advanced.count });
       at('createReverseReplication');
       if (!early) await this.createReverseReplication(plan);
@@ -206,7 +216,7 @@ export class CriticalSection {
    *
    * If the process dies here: sealed and undecided; the leases end, the nodes abort, the source serves.
    */
-  async awaitParity(plan: EpochPlan, sealLsn: string): Promise<{ parity: 'exact' | 'waived' }> {
+  async awaitParity(plan: EpochPlan, sealLsn: string): Promise<Parity> {
     await this.#context.onStep(plan, 'awaitParity');
     const connection = await this.#connection(plan.destination, 'parity');
     const mark: SealMark = {
@@ -222,7 +232,8 @@ export class CriticalSection {
       return { done: parity.level, missing: parity.missing };
     });
     if (answer.done) return { parity: 'exact' };
-    if (plan.timeoutAction === 'cutover' && plan.acceptLoss) return { parity: 'waived' };
+    if (plan.timeoutAction === 'cutover' && plan.acceptLoss)
+      return { parity: 'waived', reason: waiver(plan.timeoutMs, answer.missing) };
     throw new CutoverError('parity_timeout', { waitedMs: plan.timeoutMs, missing: answer.missing });
   }
 
@@ -265,6 +276,7 @@ export class CriticalSection {
       const decision = decided ? await this.#decision(plan) : await this.commitCutover(plan, story, earlier);
       invariant(isCommitted(decision.state), 'only a committed epoch is carried forward');
       at('swapConfiguration');
+      await this.#context.onStep(plan, 'swapConfiguration');
       // Opening the fence and turning the nodes round do not depend on each other; both must stand before step 8.
       const swap = async (): Promise<void> => {
         if (decided) await this.swapConfiguration(plan);
@@ -275,7 +287,7 @@ export class CriticalSection {
             () => ({ saved: plan.saveConfig }),
           );
       };
-      await Promise.all([swap(), this.#openFence(decision)]);
+      await Promise.all([this.#openFence(decision), swap()]);
       at('resumeTraffic');
       if (decided) await this.resumeTraffic(plan);
       else
@@ -318,7 +330,6 @@ export class CriticalSection {
    * If the process dies here: committed; a node that starts reads the record and serves the destination, whatever its files say.
    */
   async swapConfiguration(plan: EpochPlan): Promise<void> {
-    await this.#context.onStep(plan, 'swapConfiguration');
     const { database, peer } = plan.migration;
     const request = {
       database,

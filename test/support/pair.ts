@@ -24,6 +24,8 @@ export interface PairOptions {
   readonly destination: Major;
   /** more lines for [general] */
   readonly general?: string;
+  /** settings of both clusters */
+  readonly settings?: Readonly<Record<string, string>>;
 }
 
 const SCHEMA = `
@@ -71,8 +73,8 @@ export class Pair {
   /** Two clusters and a proxy in front; nothing of a migration yet, and no schema at the destination. */
   static async bare(options: PairOptions): Promise<Pair> {
     const [source, destination] = await Promise.all([
-      startCluster({ major: options.source }),
-      startCluster({ major: options.destination }),
+      startCluster({ major: options.source, settings: options.settings ?? {} }),
+      startCluster({ major: options.destination, settings: options.settings ?? {} }),
     ]);
     await source.createDatabase('app');
     await destination.createDatabase('app');
@@ -130,7 +132,12 @@ export class Pair {
   }
 }
 
-export function configFor(source: Cluster, destination: Cluster, general: string): Config {
+/** The two configuration files of a pair, as text. */
+export function configText(
+  source: Cluster,
+  destination: Cluster,
+  general: string,
+): { readonly config: string; readonly users: string } {
   const database = (name: string, cluster: Cluster): string => `
 [[databases]]
 name = "${name}"
@@ -146,13 +153,15 @@ password = "secret"
 server_password = "${cluster.password}"
 schema_admin = true
 `;
-  return parseConfig(
-    {
-      file: 'pgdog.toml',
-      text: `[general]\nhost = "127.0.0.1"\nport = 0\n${general}\n${database('prod', source)}${database('prod_new', destination)}`,
-    },
-    { file: 'users.toml', text: `${user('prod', source)}${user('prod_new', destination)}` },
-  );
+  return {
+    config: `[general]\nhost = "127.0.0.1"\nport = 0\n${general}\n${database('prod', source)}${database('prod_new', destination)}`,
+    users: `${user('prod', source)}${user('prod_new', destination)}`,
+  };
+}
+
+export function configFor(source: Cluster, destination: Cluster, general: string): Config {
+  const { config, users } = configText(source, destination, general);
+  return parseConfig({ file: 'pgdog.toml', text: config }, { file: 'users.toml', text: users });
 }
 
 /** A pair for the tests of a file or of a `describe`. */
