@@ -69,6 +69,12 @@ function required(request: MoveRequest, situation: Situation): Migration {
   );
 }
 
+/** The words of the audit trail, where parity was waived. */
+function waived(outcome: EpochOutcome): string {
+  const reason = outcome.events.find((e) => e.type === 'ParityReached')?.data.reason;
+  return typeof reason === 'string' ? `; ${reason}` : '';
+}
+
 /** The tries of one cutover. */
 class Mover {
   readonly #journal: Journal;
@@ -185,7 +191,7 @@ class Mover {
     this.#journal.note('TaskFinished');
     return {
       outcome: 'moved',
-      sentence: `traffic moved (${route(plan.migration, plan.heading)}), epoch ${plan.epoch.toString()}, clients held ${String(outcome.pausedMs ?? 'some')} ms`,
+      sentence: `traffic moved (${route(plan.migration, plan.heading)}), epoch ${plan.epoch.toString()}, clients held ${String(outcome.pausedMs ?? 'some')} ms${waived(outcome)}`,
       heading: this.#heading,
       epoch: plan.epoch,
       pausedMs: outcome.pausedMs,

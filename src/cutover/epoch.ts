@@ -122,7 +122,7 @@ export interface EpochState {
   readonly phase: Phase;
   /** milliseconds each finished step took */
   readonly stepMs: Partial<Record<Step, number>>;
-  /** why it was aborted */
+  /** why it was aborted, or by whose leave it was committed without parity */
   readonly reason: string | null;
 }
 
