@@ -38,13 +38,17 @@ function start(): Promise<MoveResult> {
 async function expectReturned(moved: Promise<MoveResult>, reason: RegExp): Promise<void> {
   const failure = await moved.then(
     (result) => result.sentence,
-    (error: Error) => (error.cause as Error).message,
+    (error: unknown) => ((error as Error).cause as Error).message,
   );
   expect(failure).toMatch(/not moved after 1 attempts; traffic stays where it was/);
   expect(failure).toMatch(reason);
   await moving.system.task('SHOW TASKS says why', ({ status }) => status.startsWith('failed') && reason.test(status));
   const [newest] = await moving.cutovers();
-  expect(newest).toMatchObject({ outcome: 'aborted', heading: 'forward', reason: expect.stringMatching(reason) });
+  expect(newest).toMatchObject({
+    outcome: 'aborted',
+    heading: 'forward',
+    reason: expect.stringMatching(reason) as string,
+  });
   const events = await moving.system.admin<{ event: string; data: string }>('SHOW EVENTS');
   const told = (type: string): boolean => events.some((e) => e.event === type && reason.test(reasonOf(e.data)));
   expect(['CutoverAborted', 'AttemptAborted', 'TaskFailed'].filter(told)).toHaveLength(3);
