@@ -10,8 +10,8 @@ import { invariant } from '../../src/errors/invariant.js';
 import { until } from '../support/wait.js';
 
 const PROGRAM = fileURLToPath(new URL('../../dist/src/cli/demo.js', import.meta.url));
-/** Few rows: these tests are about the demo, not about the copy. */
-const ROWS = '20000';
+/** Where the copy is not the matter. The whole run has as many as the demo itself: fewer are copied before anybody looks. */
+const FEW_ROWS = ['--rows', '20000'];
 const WHOLE_RUN_MS = 180_000;
 
 interface Demo {
@@ -22,7 +22,7 @@ interface Demo {
 
 function startDemo(...args: readonly string[]): Demo {
   invariant(existsSync(PROGRAM), 'the demo is built: npm run build');
-  const child = spawn(process.execPath, [PROGRAM, '--rows', ROWS, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [PROGRAM, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   const { pid } = child;
   invariant(pid !== undefined, 'the demo runs');
   watch({ pid, signal: 'SIGKILL' });
@@ -93,7 +93,7 @@ test(
 );
 
 test('one acknowledged row deleted by hand makes the run exit with 1', { timeout: WHOLE_RUN_MS }, async () => {
-  const demo = startDemo('--lose-one-write');
+  const demo = startDemo('--lose-one-write', ...FEW_ROWS);
   await said(demo, /Ledger:/);
   const family = familyOf(demo.pid);
   expect(await demo.exit).toBe(1);
@@ -106,7 +106,7 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
   '%s in the middle leaves no process behind',
   { timeout: WHOLE_RUN_MS },
   async (signal) => {
-    const demo = startDemo();
+    const demo = startDemo(...FEW_ROWS);
     await said(demo, /^RESHARD/m);
     const family = familyOf(demo.pid);
     process.kill(demo.pid, signal);
@@ -116,7 +116,7 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
 );
 
 test('killed at its start, the demo leaves no process behind', { timeout: WHOLE_RUN_MS }, async () => {
-  const demo = startDemo();
+  const demo = startDemo(...FEW_ROWS);
   await said(demo, /proxy at/);
   const family = familyOf(demo.pid);
   process.kill(demo.pid, 'SIGKILL');
