@@ -80,6 +80,13 @@ async function heartbeating<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
+/** An answer to a person: a stack trace would only bury it, and tell paths of this machine to whoever reads the history. */
+function refusal({ code, message, remedy }: CutoverError): ApplicationFailure {
+  const failure = ApplicationFailure.create({ type: code, message: `${message.replace(/\.$/, '')}. ${remedy}` });
+  failure.stack = '';
+  return failure;
+}
+
 /**
  * The code of the error table becomes the failure's type, by which workflows tell what no retry mends. Causes are left out:
  * a driver's error may quote what it was sent.
@@ -93,11 +100,7 @@ function withReadableFailures<T extends object>(activities: T): T {
         try {
           return await run(...args);
         } catch (error) {
-          if (error instanceof CutoverError)
-            throw ApplicationFailure.create({
-              type: error.code,
-              message: `${error.message}. ${error.remedy}`,
-            });
+          if (error instanceof CutoverError) throw refusal(error);
           if (
             error instanceof Error &&
             error.name !== 'CancelledFailure' &&

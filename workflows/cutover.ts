@@ -1,6 +1,5 @@
 /** One task: move the traffic of a database to the other side of its migration, in either direction, within a number of tries. */
 import {
-  ApplicationFailure,
   CancellationScope,
   condition,
   executeChild,
@@ -24,13 +23,15 @@ import { long, route, short, untilDone } from './activities.js';
 import { Journal, sentenceOf } from './journal.js';
 import { abortUpdate, checked, movedSignal, stopSignal } from './messages.js';
 import { pause } from './pause.js';
+import { asSentence, refusal, refuseOtherMove } from './refusal.js';
 
 export async function cutover(input: MoveRequest): Promise<MoveResult> {
-  const request = checked(input);
+  const request = checked(input, 'cutover');
   const journal = new Journal('cutover', request.source, request.destination);
   const heading: Heading = request.rollback === true ? 'reverse' : 'forward';
   try {
     const situation = await short('See which side serves and whether streams run').assessSituation(request);
+    refuseOtherMove(request, situation);
     const done = alreadyThere(request, heading, situation);
     if (done) {
       journal.note('TaskFinished', { reason: done.sentence });
@@ -39,7 +40,7 @@ export async function cutover(input: MoveRequest): Promise<MoveResult> {
     return await new Mover(journal, required(request, situation), heading, request.acceptLoss === true).run();
   } catch (error) {
     journal.failed(error);
-    throw error;
+    throw asSentence(error);
   }
 }
 
@@ -63,7 +64,7 @@ function alreadyThere(request: MoveRequest, heading: Heading, situation: Situati
 
 function required(request: MoveRequest, situation: Situation): Migration {
   if (situation.migration && situation.streams) return situation.migration;
-  throw ApplicationFailure.nonRetryable(
+  throw refusal(
     `no streams run between "${request.source}" and "${request.destination}": start them with COPY_DATA ${request.source} ${request.destination}`,
     'streams_missing',
   );
@@ -132,7 +133,7 @@ class Mover {
       const reason = outcome.reason ?? 'aborted';
       this.#journal.note('AttemptAborted', { attempt, epoch: plan.epoch, reason });
       if (this.#stopped !== null || attempt >= plan.maxAttempts)
-        throw ApplicationFailure.nonRetryable(
+        throw refusal(
           `not moved after ${attempt.toString()} attempts; traffic stays where it was: ${this.#stopped ?? reason}`,
           'cutover_failed',
         );
@@ -156,7 +157,7 @@ class Mover {
       );
     } catch (error) {
       if (this.#stopped !== null && isCancellation(error))
-        throw ApplicationFailure.nonRetryable(`not moved: ${this.#stopped}`, 'cutover_stopped');
+        throw refusal(`not moved: ${this.#stopped}`, 'cutover_stopped');
       throw error;
     }
   }

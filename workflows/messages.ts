@@ -1,7 +1,8 @@
 /** One task: name the messages workflows understand, from operators and from each other. */
-import { ApplicationFailure, defineSignal, defineUpdate } from '@temporalio/workflow';
+import { defineSignal, defineUpdate } from '@temporalio/workflow';
 import type { Ending, Heading } from '../src/cutover/contract.js';
-import { checkRequest, RequestInvalid } from '../src/cutover/request.js';
+import { checkRequest, FIELDS_OF, RequestInvalid } from '../src/cutover/request.js';
+import { refusal } from './refusal.js';
 
 /** Cut over now: for a move that waits for approval, or again after a rollback. */
 export const approveUpdate = defineUpdate<string>('approve');
@@ -26,11 +27,11 @@ export const endSignal = defineSignal<[Ending]>('end');
 export type StreamStage = 'copied' | 'streaming';
 
 /** Checks an input from outside; a wrong one fails the workflow at once, with a sentence. */
-export function checked(input: unknown): ReturnType<typeof checkRequest> {
+export function checked(input: unknown, workflow: keyof typeof FIELDS_OF): ReturnType<typeof checkRequest> {
   try {
-    return checkRequest(input);
+    return checkRequest(input, FIELDS_OF[workflow]);
   } catch (error) {
-    if (error instanceof RequestInvalid) throw ApplicationFailure.nonRetryable(error.message, 'request_invalid');
+    if (error instanceof RequestInvalid) throw refusal(error.message, 'request_invalid');
     throw error;
   }
 }

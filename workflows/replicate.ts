@@ -9,7 +9,6 @@ import {
   ContinueAsNew,
   continueAsNew,
   getExternalWorkflowHandle,
-  isCancellation,
   setHandler,
   workflowInfo,
 } from '@temporalio/workflow';
@@ -17,6 +16,7 @@ import type { Ending, Migration, ReplicateRequest } from '../src/cutover/contrac
 import { WATCHES_PER_RUN } from '../src/cutover/policy.js';
 import { long, medium, route, short, untilDone } from './activities.js';
 import { Journal, sentenceOf, type JournalMemory } from './journal.js';
+import { asSentence, refuseHeld, refuseOtherMove } from './refusal.js';
 import {
   abortUpdate,
   checked,
@@ -43,14 +43,25 @@ export interface ReplicateContinued {
 
 export async function replicate(input: ReplicateInput): Promise<string> {
   if ('migration' in input) return new Streams(input).run();
-  const request = checked(input);
+  const request = checked(input, 'replicate');
+  const journal = new Journal('replication', request.source, request.destination);
+  const migration = await take(request).catch((error: unknown) => {
+    journal.failed(error);
+    throw asSentence(error);
+  });
+  return new Streams({ migration, copyData: false, memory: journal.memory }).run();
+}
+
+async function take(request: ReplicateRequest): Promise<Migration> {
+  const owner = workflowInfo().workflowId;
+  const situation = await short('See which side serves and whether streams run').assessSituation(request);
+  refuseOtherMove(request, situation);
+  refuseHeld(situation, owner);
   await short(`Check ${request.source} and ${request.destination} before anything is touched`).runPreflight(
     request,
     'streams',
   );
-  const owner = workflowInfo().workflowId;
-  const migration = await short('Take the pair of databases for these streams').claimMigration(request, owner);
-  return new Streams({ migration, copyData: false }).run();
+  return short('Take the pair of databases for these streams').claimMigration(request, owner);
 }
 
 class Streams {
@@ -124,9 +135,9 @@ class Streams {
         // A lost stream, a cancel: the streams go, the side that serves stays.
         this.#ending = this.#moved ? 'finalize' : 'remove';
         await CancellationScope.nonCancellable(() => this.#takeDown(sentenceOf(error)));
-        this.#journal.note(isCancellation(error) ? 'TaskCancelled' : 'TaskFailed', { reason: sentenceOf(error) });
+        this.#journal.failed(error);
         await CancellationScope.nonCancellable(() => this.#journal.write(this.#migration));
-        throw error;
+        throw asSentence(error);
       }
     }
     await CancellationScope.nonCancellable(() => this.#takeDown('stopped by an operator'));

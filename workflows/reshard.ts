@@ -1,6 +1,5 @@
 /** One task: the whole move: schema, copy, indexes, streams, cutover, soak, end. */
 import {
-  ApplicationFailure,
   CancellationScope,
   condition,
   isCancellation,
@@ -28,6 +27,7 @@ import {
   stopSignal,
   type StreamStage,
 } from './messages.js';
+import { asSentence, refusal, refuseHeld, refuseOtherMove } from './refusal.js';
 import { replicate } from './replicate.js';
 
 /** How long an update waits for a cutover to tell which side serves: its last words take milliseconds. */
@@ -36,7 +36,7 @@ const SETTLE_MS = 10_000;
 type Wish = 'approve' | 'rollback' | 'end';
 
 export async function reshard(input: ReshardRequest): Promise<string> {
-  const request = checked(input);
+  const request = checked(input, 'reshard');
   const journal = new Journal(
     request.cutover === 'approved' ? 'copy_data' : 'reshard',
     request.source,
@@ -44,22 +44,24 @@ export async function reshard(input: ReshardRequest): Promise<string> {
   );
   try {
     const situation = await short('See which side serves and whether streams run').assessSituation(request);
+    refuseOtherMove(request, situation);
     if (situation.migration && situation.serving === 'destination') {
       const sentence = `the destination of the move ${request.source} → ${request.destination} serves since ${situation.since ?? '?'}: nothing to do; going back needs "rollback": true`;
       journal.note('TaskFinished', { reason: sentence });
       return sentence;
     }
+    const owner = `${workflowInfo().workflowId}/streams`;
+    refuseHeld(situation, owner);
     journal.note('PhaseEntered', { phase: 'preflight' });
     const checks = await short(
       `Check ${request.source} and ${request.destination} before anything is touched`,
     ).runPreflight(request, 'copy');
     journal.note('PreflightChecked', { warnings: checks.filter((c) => c.verdict === 'warning').map((c) => c.title) });
-    const owner = `${workflowInfo().workflowId}/streams`;
     const migration = await short('Take the pair of databases for this move').claimMigration(request, owner);
     return await new Move(request, journal, migration).run();
   } catch (error) {
-    journal.note(isCancellation(error) ? 'TaskCancelled' : 'TaskFailed', { reason: sentenceOf(error) });
-    throw error;
+    journal.failed(error);
+    throw asSentence(error);
   }
 }
 
@@ -126,12 +128,11 @@ class Move {
   }
 
   async #wantSettled(wish: 'approve' | 'rollback' | 'finalize'): Promise<string> {
-    if (!(await condition(() => !this.#busy, SETTLE_MS)))
-      throw ApplicationFailure.nonRetryable('a cutover is under way', 'refused_now');
+    if (!(await condition(() => !this.#busy, SETTLE_MS))) throw refusal('a cutover is under way', 'refused_now');
     try {
       this.#allow(wish);
     } catch (error) {
-      throw ApplicationFailure.nonRetryable(sentenceOf(error), 'refused_now');
+      throw refusal(sentenceOf(error), 'refused_now');
     }
     return this.#want(wish === 'finalize' ? 'end' : wish, wish);
   }
@@ -228,7 +229,7 @@ class Move {
 
   async #reach(stage: StreamStage): Promise<void> {
     await condition(() => this.#stage === stage || this.#stage === 'streaming' || this.#streamsEnded !== null);
-    if (this.#streamsEnded !== null) throw ApplicationFailure.nonRetryable(this.#streamsEnded, 'stream_lost');
+    if (this.#streamsEnded !== null) throw refusal(this.#streamsEnded, 'stream_lost');
   }
 
   /** Soak, and everything an operator may want meanwhile. */
@@ -236,8 +237,7 @@ class Move {
     for (;;) {
       await this.#phase(this.#moved ? 'soaking' : 'replicating');
       if (!(await this.#wished())) this.#want('end');
-      if (this.#streamsEnded !== null && this.#wish === null)
-        throw ApplicationFailure.nonRetryable(this.#streamsEnded, 'stream_lost');
+      if (this.#streamsEnded !== null && this.#wish === null) throw refusal(this.#streamsEnded, 'stream_lost');
       if (this.#wish === 'end' && !this.#overtaken() && (await this.#mayEnd())) return;
       const wish = this.#wish;
       this.#wish = null;

@@ -1,13 +1,16 @@
 /** One task: SCHEMA_SYNC: a part of the schema alone, for an operator who copies by other means. */
 import type { MoveRequest } from '../src/cutover/contract.js';
 import { medium } from './activities.js';
-import { Journal, sentenceOf } from './journal.js';
+import { Journal } from './journal.js';
 import { checked } from './messages.js';
+import { asSentence, refusal } from './refusal.js';
 
-export type SchemaPart = 'pre' | 'post' | 'cutover';
+const PARTS = ['pre', 'post', 'cutover'] as const;
+export type SchemaPart = (typeof PARTS)[number];
 
 export async function schemaSync(part: SchemaPart, input: MoveRequest): Promise<{ statements: number }> {
-  const request = checked(input);
+  if (!PARTS.includes(part)) throw refusal(`the part must be ${PARTS.join(', ')}`, 'request_invalid');
+  const request = checked(input, 'schemaSync');
   const journal = new Journal('schema_sync', request.source, request.destination);
   journal.note('PhaseEntered', { phase: part === 'pre' ? 'loading schema' : 'creating indexes' });
   try {
@@ -18,7 +21,7 @@ export async function schemaSync(part: SchemaPart, input: MoveRequest): Promise<
     journal.note('TaskFinished');
     return done;
   } catch (error) {
-    journal.note('TaskFailed', { reason: sentenceOf(error) });
-    throw error;
+    journal.failed(error);
+    throw asSentence(error);
   }
 }

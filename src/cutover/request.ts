@@ -6,15 +6,30 @@ export class RequestInvalid extends Error {
 }
 
 const FIELDS = ['source', 'destination', 'publication', 'rollback', 'acceptLoss', 'cutover', 'slot'] as const;
+type Field = (typeof FIELDS)[number];
 
-/** @throws RequestInvalid with one sentence that names the field */
-export function checkRequest(input: unknown): ReshardRequest & { readonly slot?: string } {
+/** What each workflow understands: a field that would be passed over is refused, since whoever wrote it meant something. */
+export const FIELDS_OF = {
+  cutover: ['source', 'destination', 'publication', 'rollback', 'acceptLoss'],
+  reshard: ['source', 'destination', 'publication', 'acceptLoss', 'cutover'],
+  replicate: ['source', 'destination', 'publication', 'slot'],
+  schemaSync: ['source', 'destination', 'publication'],
+} as const satisfies Record<string, readonly Field[]>;
+
+/**
+ * @param known the fields taken; absent: those of all workflows
+ * @throws RequestInvalid with one sentence that names the field
+ */
+export function checkRequest(
+  input: unknown,
+  known: readonly Field[] = FIELDS,
+): ReshardRequest & { readonly slot?: string } {
   if (typeof input !== 'object' || input === null || Array.isArray(input))
     throw new RequestInvalid('the input must be one JSON object, as {"source": "prod", "destination": "prod_new"}');
   const fields = input as Record<string, unknown>;
   for (const name of Object.keys(fields))
-    if (!FIELDS.some((f) => f === name))
-      throw new RequestInvalid(`unknown field "${name}"; known are ${FIELDS.join(', ')}`);
+    if (!known.some((f) => f === name))
+      throw new RequestInvalid(`unknown field "${name}"; known are ${known.join(', ')}`);
   for (const name of ['source', 'destination'] as const)
     if (typeof fields[name] !== 'string' || fields[name] === '')
       throw new RequestInvalid(`"${name}" must name a database`);
