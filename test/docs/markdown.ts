@@ -27,6 +27,7 @@ function levelOf(line: string): number {
 export function tableRows(text: string): string[][] {
   return withoutCode(text)
     .split('\n')
+    .map((line) => line.trim())
     .filter((line) => line.startsWith('|') && !/^\|[\s:|-]+\|$/.test(line))
     .map((line) =>
       line
@@ -48,11 +49,12 @@ export interface CodeBlock {
   readonly text: string;
 }
 
+/** Code blocks, those inside a list without its indentation. */
 export function codeBlocks(text: string): CodeBlock[] {
-  return [...text.matchAll(/^```(\w*)[ ]?([^\n]*)\n([\s\S]*?)^```$/gm)].map((match) => ({
-    language: match[1] ?? '',
-    label: match[2] ?? '',
-    text: match[3] ?? '',
+  return [...text.matchAll(/^( *)```(\w*) ?([^\n]*)\n([\s\S]*?)^\1```$/gm)].map((match) => ({
+    language: match[2] ?? '',
+    label: match[3] ?? '',
+    text: (match[4] ?? '').replaceAll(new RegExp(`^${match[1] ?? ''}`, 'gm'), ''),
   }));
 }
 
@@ -95,5 +97,5 @@ export function anchors(text: string): string[] {
 }
 
 function withoutCode(text: string): string {
-  return text.replace(/^```[\s\S]*?^```$/gm, '');
+  return text.replace(/^ *```[\s\S]*?^ *```$/gm, '');
 }
