@@ -1,0 +1,107 @@
+/** One task: the parts of a move as an operator runs them one by one: SCHEMA_SYNC, REPLICATE, COPY_DATA, CUTOVER. */
+import { expect, it, onTestFinished } from 'vitest';
+import type { Cluster } from '../../src/dev/embedded-postgres.js';
+import { PUBLICATION } from '../../src/dev/ledger/prepare.js';
+import { Moving } from './moving.js';
+
+/** Objects outside the schema `cutover` of one kind: what SCHEMA_SYNC made so far. */
+async function made(cluster: Cluster): Promise<{ tables: number; primaryKeys: number; otherIndexes: number }> {
+  const [row] = await cluster.query<{ tables: number; primaryKeys: number; otherIndexes: number }>(
+    'app',
+    `SELECT count(*) FILTER (WHERE c.relkind = 'r')::int AS tables,
+       count(*) FILTER (WHERE i.indisprimary)::int AS "primaryKeys",
+       count(*) FILTER (WHERE NOT i.indisprimary)::int AS "otherIndexes"
+     FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid WHERE c.relnamespace = 'public'::regnamespace`,
+  );
+  return row ?? { tables: 0, primaryKeys: 0, otherIndexes: 0 };
+}
+
+/** Copies every row as some other tool would. */
+async function copyByOtherMeans(source: Cluster, destination: Cluster): Promise<void> {
+  const tables = await source.query<{ name: string }>(
+    'app',
+    `SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables WHERE schemaname = 'public'`,
+  );
+  for (const { name } of tables) {
+    const [copy] = await source.query<{ rows: string }>(
+      'app',
+      `SELECT coalesce(json_agg(t), '[]')::text AS rows FROM ${name} t`,
+    );
+    await destination.query(
+      'app',
+      `INSERT INTO ${name} OVERRIDING SYSTEM VALUE SELECT * FROM json_populate_recordset(NULL::${name}, $1)`,
+      [copy?.rows],
+    );
+  }
+}
+
+it('SCHEMA_SYNC, a copy by other means, REPLICATE and CUTOVER move as RESHARD does', { timeout: 180_000 }, async () => {
+  const moving = await Moving.start({ source: 17, destination: 18 });
+  onTestFinished(() => moving.stop());
+  const { system } = moving;
+  const { source, destination } = system;
+  const whole = await made(source);
+
+  const sync = async (part: 'PRE' | 'POST'): Promise<void> => {
+    const [task] = await system.admin<{ task_id: string }>(`SCHEMA_SYNC ${part} prod prod_new ${PUBLICATION}`);
+    await system.task(`${part} is there`, (t) => t.id === task?.task_id && t.status === 'finished');
+  };
+  await sync('PRE');
+  expect(await made(destination)).toEqual({ ...whole, otherIndexes: 0 });
+  await copyByOtherMeans(source, destination);
+  await sync('POST');
+  expect(await made(destination)).toEqual(whole);
+  await sync('POST');
+  expect(await made(destination)).toEqual(whole);
+
+  const [streams] = await system.admin<{ task_id: string }>(`REPLICATE prod prod_new ${PUBLICATION}`);
+  const replicating = await system.task(
+    'the streams run',
+    (t) => t.type === 'replication prod -> prod_new' && t.inner_status === 'replicating',
+  );
+  expect(replicating.id).toBe(streams?.task_id);
+  await moving.load();
+  expect(await moving.servingMajor()).toBe(17);
+  await moving.cutoverByOperator(streams?.task_id ?? '');
+  expect(await moving.servingMajor()).toBe(18);
+  await moving.writes();
+  await moving.cutoverByOperator(await moving.streamsTask());
+  expect(await moving.servingMajor()).toBe(17);
+  await moving.writes();
+  await moving.expectNothingLost();
+});
+
+it('COPY_DATA moves nothing by itself; CUTOVER does', { timeout: 180_000 }, async () => {
+  const moving = await Moving.start({ source: 17, destination: 18 });
+  onTestFinished(() => moving.stop());
+  const { system } = moving;
+  await moving.load();
+  const task = await moving.copyData();
+  const slots = await system.admin<{ name: string }>('SHOW REPLICATION_SLOTS');
+  expect(slots.map(({ name }) => name).filter((name) => name.endsWith('_forward'))).toHaveLength(1);
+  await moving.writes();
+  expect(await moving.servingMajor()).toBe(17);
+  expect(await moving.cutovers()).toEqual([]);
+  const plan = await system.admin<{ part: string; verdict: string }>(`CUTOVER ${task} DRY RUN`);
+  expect(plan.filter(({ part }) => part === 'plan')).toHaveLength(8);
+  expect(await moving.cutovers()).toEqual([]);
+
+  await moving.cutoverByOperator(task);
+  expect(await moving.servingMajor()).toBe(18);
+  await moving.writes();
+  await moving.cutoverByOperator(await moving.streamsTask());
+  expect(await moving.servingMajor()).toBe(17);
+  await moving.writes();
+  await moving.expectNothingLost();
+
+  // Given up after the rollback: nothing of the move is left on either side, and the source serves as before.
+  await system.admin(`STOP_TASK ${task}`);
+  await system.task('the copy is given up', (t) => t.id === task && t.status === 'cancelled');
+  for (const cluster of [system.source, system.destination]) {
+    expect(await cluster.query('app', 'SELECT slot_name FROM pg_replication_slots')).toEqual([]);
+    expect(await cluster.query('app', 'SELECT subname FROM pg_subscription')).toEqual([]);
+    expect(await cluster.query('app', `SELECT tgname FROM pg_trigger WHERE tgname ~ 'cutover'`)).toEqual([]);
+  }
+  await system.source.query('app', `INSERT INTO public.documents (body) VALUES ('after the end')`);
+  expect((await made(system.destination)).tables).toBe(0);
+});
