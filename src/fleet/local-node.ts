@@ -15,7 +15,7 @@ import { sameSide, sideKey, type Side } from '../cutover/side.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
 import { Connections } from '../postgres/connections.js';
-import { readRecord, type RecordState } from '../postgres/record.js';
+import { readRecord, type Decision, type RecordState } from '../postgres/record.js';
 import type { Proxy } from '../proxy/contract.js';
 import { Directory } from './directory.js';
 import type { FleetNode, NodeState, PauseAnswer, PauseRequest, SwapRequest } from './node.js';
@@ -396,7 +396,19 @@ export class LocalNode implements FleetNode {
       return;
     }
     await this.directory.nameOf(serving.serving);
+    if (serving.unfinished) await this.#finish(database, serving.unfinished);
     this.#settle(database, serving.epoch, serving.serving);
+  }
+
+  /** Opening the decided side is a duty of whoever goes forward (docs/protocol.md, step 6b); the engine may be gone. */
+  async #finish(database: string, decision: Decision): Promise<void> {
+    const { epoch, source, destination } = decision;
+    try {
+      await resolveEpoch(this.directory, this.connections, { database, epoch, source, destination }, 'decided before');
+    } catch (error) {
+      // Its side is the right one all the same: it is routed to, and opened when the record is read again.
+      this.#log.warn({ epoch, problem: messageOf(error) }, 'the side that was decided could not be opened yet');
+    }
   }
 
   /** Reads the serving epoch again every lease: read-only clients are never refused, so no fence would tell them. */

@@ -125,6 +125,8 @@ export interface Serving {
   readonly other: Side;
   /** an epoch somebody began and nobody decided */
   readonly open: Decision | null;
+  /** the last decision, whose side still refuses writes: who decided died before acting on it */
+  readonly unfinished: Decision | null;
 }
 
 const decided = (decision: Decision): boolean => decision.state === 'aborted' || isCommitted(decision.state);
@@ -143,12 +145,15 @@ export function servingOf(records: readonly RecordState[]): Serving | null {
   const last = decisions.find(decided);
   const moved = last !== undefined && isCommitted(last.state);
   const base = last ?? newest;
+  const serving = moved ? base.destination : base.source;
+  const barred = records.some((r) => sameSide(r.identity, serving) && r.fence.up);
   return {
     database: newest.database,
     peer: newest.peer,
     epoch: last?.epoch ?? 0,
-    serving: moved ? base.destination : base.source,
+    serving,
     other: moved ? base.source : base.destination,
     open: decided(newest) ? null : newest,
+    unfinished: decided(newest) && barred ? newest : null,
   };
 }
