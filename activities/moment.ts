@@ -16,6 +16,7 @@ import type { Purpose } from '../src/postgres/connections.js';
 import { fenceGap } from '../src/postgres/fence.js';
 import { canaryArrived, parityOf } from '../src/postgres/parity.js';
 import { beginEpoch, noteEvents, readIdentity, readRecord } from '../src/postgres/record.js';
+import { lateTable } from '../src/postgres/publications.js';
 import { readSequences } from '../src/postgres/sequences.js';
 import { streamHealth, streamName } from '../src/postgres/streams.js';
 import type { EngineContext } from './context.js';
@@ -155,6 +156,8 @@ async function notYet(context: EngineContext, migration: Migration, heading: Hea
   }
   const gap = await fenceGap(connection, name);
   if (gap !== null) return gap;
+  const late = await leftBehind(connection, migration, heading);
+  if (late !== null) return late;
   const { rows } = await connection.query<{ holder: string }>(
     `SELECT 'pid ' || pid || ' (' || coalesce(usename, '?') || ', "' || application_name || '") has run a transaction for '
        || round(extract(epoch FROM clock_timestamp() - xact_start)) || ' s' AS holder
@@ -165,6 +168,14 @@ async function notYet(context: EngineContext, migration: Migration, heading: Hea
     [cutover.drainTimeoutMs],
   );
   return rows[0]?.holder ?? null;
+}
+
+/** The fence's own check compares what is published with what is fenced: a table that is neither it cannot see. */
+async function leftBehind(source: Connection, migration: Migration, heading: Heading): Promise<string | null> {
+  // The user's publication is at the migration's source; on the way back only "every table" can be compared.
+  if (heading === 'reverse' && migration.publication !== null) return null;
+  const table = await lateTable(source, migration.publication, streamName(migration.id, heading));
+  return table === null ? null : `table ${table} came after the streams were made and is not replicated`;
 }
 
 /**
