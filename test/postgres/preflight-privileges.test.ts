@@ -104,7 +104,7 @@ async function moveWith(both: Sides): Promise<void> {
   const watcher = await connect(destination.endpoint);
   try {
     await expect
-      .poll(async () => (await watcher.query('SELECT v FROM app.item')).rows, { timeout: 15_000 })
+      .poll(async () => (await watcher.query<{ v: string }>('SELECT v FROM app.item')).rows, { timeout: 15_000 })
       .toEqual([{ v: 'x' }]);
   } finally {
     await watcher.end();

@@ -20,7 +20,7 @@ export function knowsSetting(version: number, name: string): boolean {
 export function adaptText(text: string, entry: DumpEntry, version: number): string | null {
   if (version >= MAINTAIN_SINCE || (entry.type !== 'ACL' && entry.type !== 'DEFAULT ACL')) return text;
   const privileges = GRANT.exec(text)?.groups?.privileges;
-  if (privileges === undefined || !privileges.includes('MAINTAIN')) return text;
+  if (!privileges?.includes('MAINTAIN')) return text;
   const known = privileges.split(',').filter((privilege) => privilege.trim() !== 'MAINTAIN');
   return known.length === 0 ? null : text.replace(privileges, known.join(','));
 }
