@@ -31,14 +31,35 @@ export async function serverVersion(connection: Connection): Promise<number> {
   return rows[0]?.version ?? 0;
 }
 
-/** Keeps what the following statements say out of the server's log where the role may: they carry a password. */
+/** What a server may log a statement for (PostgreSQL documentation, 19.8.2); only a superuser may change these. */
+const LOGGING = {
+  log_statement: 'none',
+  log_min_duration_statement: '-1',
+  log_min_duration_sample: '-1',
+  log_transaction_sample_rate: '0',
+  log_min_error_statement: 'panic',
+};
+
+/**
+ * Keeps a statement that carries a password out of the server's log where the role may. The settings go ahead in a message of
+ * their own: `log_statement` is looked at before any part of a message runs.
+ */
 async function quietly(connection: Connection, statement: string): Promise<void> {
-  const { rows } = await connection.query<{ super: boolean }>(`SELECT current_setting('is_superuser') = 'on' AS super`);
-  const quiet =
-    rows[0]?.super === true
-      ? `SET LOCAL log_statement = 'none'; SET LOCAL log_min_duration_statement = -1; SET LOCAL log_min_error_statement = 'panic'; `
-      : '';
-  await connection.query(quiet + statement);
+  const { rows } = await connection.query(
+    `SELECT set_config(name, value, false) FROM json_each_text($1) AS setting (name, value)
+     WHERE current_setting('is_superuser') = 'on'`,
+    [JSON.stringify(LOGGING)],
+  );
+  try {
+    await connection.query(statement);
+  } finally {
+    if (rows.length > 0)
+      await connection.query(
+        Object.keys(LOGGING)
+          .map((name) => `RESET ${name}`)
+          .join('; '),
+      );
+  }
 }
 
 /**
