@@ -1,6 +1,6 @@
 /** One task: compare what is between pgbench and PostgreSQL: nothing, PgBouncer, a bare Node relay, the proxy. */
 import { mkdtempSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { startCluster } from '../src/dev/embedded-postgres.js';
 import { keepAtEnd, removeAtEnd } from '../src/dev/guardian.js';
@@ -10,6 +10,7 @@ import type { Endpoint } from '../src/postgres/endpoint.js';
 import type { Cleanup } from '../src/cli/demo/cleanup.js';
 import { writeConfiguration } from '../src/cli/demo/configuration.js';
 import { startProgram } from '../src/cli/demo/program.js';
+import { machine } from './machine.js';
 import { initialise, measure, MODES, programPath, type Mode } from './pgbench.js';
 import { startPgBouncer } from './pgbouncer.js';
 import { median, rounded } from './statistics.js';
@@ -45,6 +46,7 @@ const WARM_UP_SECONDS = 1;
 export async function relay(options: RelayOptions, cleanup: Cleanup): Promise<void> {
   const pgbench = programPath('pgbench');
   if (pgbench === undefined) throw new Error('pgbench is not installed (Debian: apt-get install postgresql-contrib)');
+  process.stdout.write(`${JSON.stringify({ bench: 'relay', machine: machine(), ...options })}\n`);
   const targets = await startTargets(options.clients, pgbench, cleanup);
   const measurements = await interleaved({ pgbench, targets }, options);
   for (const line of summary(measurements, targets)) process.stdout.write(`${line}\n`);
@@ -79,7 +81,7 @@ async function startTargets(clients: number, pgbench: string, cleanup: Cleanup):
 async function startBareRelay(server: Endpoint, folder: string, cleanup: Cleanup): Promise<Endpoint> {
   const port = await freePort();
   const args = [server.host, server.port.toString(), port.toString()];
-  await startOwn('bare-relay', args, port, folder, cleanup);
+  await startOwn(new URL('./bare-relay.js', import.meta.url), args, port, folder, cleanup);
   return { ...server, host: LOOPBACK, port };
 }
 
@@ -92,24 +94,25 @@ async function startOurs(server: Endpoint, clients: number, folder: string, clea
     { general: [`default_pool_size = ${clients.toString()}`] },
   );
   const { config, users } = configuration.files;
-  await startOwn('proxy-process', [config, users], configuration.port, folder, cleanup);
+  await startOwn(new URL('./proxy-process.js', import.meta.url), [config, users], configuration.port, folder, cleanup);
   return { ...server, host: LOOPBACK, port: configuration.port };
 }
 
 /** Runs a module of this folder in a process of its own. */
 async function startOwn(
-  module: string,
+  module: URL,
   args: readonly string[],
   port: number,
   folder: string,
   cleanup: Cleanup,
 ): Promise<void> {
+  const name = basename(module.pathname, '.js');
   const program = await startProgram({
-    name: module,
+    name,
     command: process.execPath,
-    args: [fileURLToPath(new URL(`./${module}.js`, import.meta.url)), ...args],
+    args: [fileURLToPath(module), ...args],
     port,
-    logFile: join(folder, `${module}.log`),
+    logFile: join(folder, `${name}.log`),
   });
   cleanup.defer(() => program.stop());
 }

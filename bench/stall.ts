@@ -8,6 +8,7 @@ import { holdsWithin } from '../src/dev/processes.js';
 import type { Cleanup } from '../src/cli/demo/cleanup.js';
 import { Operator, type Move } from '../src/cli/demo/operator.js';
 import { APPLICATION_USER, DESTINATION, setStage, SOURCE, type Stage } from '../src/cli/demo/stage.js';
+import { machine, type Machine } from './machine.js';
 import { median, rounded } from './statistics.js';
 
 export interface StallOptions {
@@ -50,6 +51,7 @@ const SETTLE_MS = 1_500;
 
 /** Prints a JSON line for each run and a summary; answers the exit code. */
 export async function stall(options: StallOptions, cleanup: Cleanup): Promise<number> {
+  const at = machine();
   const stage = await setStage({ from: options.from, to: options.to, ui: false, report: say }, cleanup);
   const history = await prepareLedger(stage.source.endpoint(SOURCE), {
     rows: options.rows,
@@ -64,7 +66,8 @@ export async function stall(options: StallOptions, cleanup: Cleanup): Promise<nu
   cleanup.defer(() => operator.end());
   const runs = await new Bench(operator, ledger).repeat(options.runs);
   await ledger.stop();
-  return report(options, runs, ledger, await compareAtSource(stage, ledger, history));
+  const comparison = await compareAtSource(stage, ledger, history);
+  return report(options, at, runs, ledger, comparison);
 }
 
 class Bench {
@@ -132,12 +135,19 @@ function compareAtSource(stage: Stage, ledger: Ledger, history: LoadedHistory): 
   return compareLedger(stage.source.endpoint(SOURCE), ledger, history);
 }
 
-function report(options: StallOptions, runs: readonly Run[], ledger: Ledger, comparison: Comparison): number {
+function report(
+  options: StallOptions,
+  at: Machine,
+  runs: readonly Run[],
+  ledger: Ledger,
+  comparison: Comparison,
+): number {
   const cutovers = runs.map(({ cutover }) => cutover);
   const rollbacks = runs.map(({ rollback }) => rollback);
   const summary = {
     bench: 'stall',
     summary: true,
+    machine: at,
     from: options.from,
     to: options.to,
     runs: runs.length,

@@ -1,0 +1,81 @@
+/** One task: the benches run, end in order and print what they promise; what they measure is not for a test to judge. */
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { expect, test } from 'vitest';
+import { programPath } from '../../bench/pgbench.js';
+import { median } from '../../bench/statistics.js';
+import { invariant } from '../../src/errors/invariant.js';
+
+const PROGRAM = fileURLToPath(new URL('../../dist/bench/main.js', import.meta.url));
+const RUN_MS = 180_000;
+
+async function bench(...args: readonly string[]): Promise<readonly string[]> {
+  invariant(existsSync(PROGRAM), 'the benches are built: npm run build');
+  const { stdout } = await promisify(execFile)(process.execPath, [PROGRAM, ...args], { timeout: RUN_MS });
+  return stdout.trim().split('\n');
+}
+
+function json(line: string | undefined): Record<string, unknown> {
+  return JSON.parse(line ?? '') as Record<string, unknown>;
+}
+
+const numbers = (...names: readonly string[]): Record<string, unknown> =>
+  Object.fromEntries(names.map((name) => [name, expect.any(Number)]));
+
+test('a median is that of the values, whatever their order', () => {
+  expect(median([5, 1, 3])).toBe(3);
+  expect(median([4, 1, 3, 2])).toBe(2.5);
+  expect(median([10, 9])).toBe(9.5);
+});
+
+test('stall prints a line a run and a summary with both directions', { timeout: RUN_MS }, async () => {
+  const lines = await bench('stall', '--runs', '1', '--tables', '3', '--rows', '1000');
+  expect(lines).toHaveLength(2);
+  const one = { ...numbers('epoch', 'gapMs', 'stallMs', 'pausedMs'), aborted: 0 };
+  expect(json(lines[0])).toMatchObject({
+    run: 1,
+    cutover: { ...one, epoch: 1 },
+    rollback: { ...one, epoch: 2 },
+    errors: 0,
+  });
+  const sum = numbers('medianGapMs', 'worstGapMs', 'medianPausedMs');
+  expect(json(lines[1])).toMatchObject({
+    ...{ summary: true, runs: 1, tables: 3, errors: 0, lost: 0, doubled: 0, unexpected: 0 },
+    ...{
+      balanceOk: true,
+      historyOk: true,
+      staleReads: 0,
+      cutover: sum,
+      rollback: sum,
+      machine: numbers('loadAverage'),
+    },
+  });
+});
+
+test.skipIf(programPath('pgbench') === undefined)(
+  'relay measures every target in every mode and sums them up (needs pgbench)',
+  { timeout: RUN_MS },
+  async () => {
+    const lines = await bench('relay', '--rounds', '1', '--seconds', '1');
+    const measured = lines.filter((line) => line.includes('"transactionsPerSecond"')).map(json);
+    const targets = programPath('pgbouncer') === undefined ? 3 : 4;
+    expect(measured).toHaveLength(3 * targets);
+    for (const line of measured) expect(line).toMatchObject(numbers('transactionsPerSecond', 'latencyMs'));
+    expect(lines.slice(-targets).map((line) => line.slice(0, 12).trim())).toEqual(
+      ['direct', 'bare relay', 'proxy', 'PgBouncer'].slice(0, targets),
+    );
+  },
+);
+
+test('an unknown bench and a wrong option are one clear line', async () => {
+  await expect(bench('speed')).rejects.toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining('no bench "speed"') as string,
+  });
+  await expect(bench('stall', '--runs', 'many')).rejects.toMatchObject({
+    code: 1,
+    stderr: 'bench: --runs is a whole number from 1 to 1000\n',
+  });
+});
