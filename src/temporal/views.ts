@@ -154,10 +154,16 @@ export async function eventsOf(
   for (const connection of records) {
     const { rows } = await connection.query<EventView>(
       `SELECT at, stream, sequence, type, data FROM cutover.event
-       WHERE $1::text IS NULL OR stream = $1 ORDER BY at DESC LIMIT $2`,
+       WHERE $1::text IS NULL OR stream = $1 ORDER BY at DESC, stream DESC, sequence DESC LIMIT $2`,
       [stream, limit],
     );
     for (const row of rows) events.set(`${row.stream} ${row.sequence.toString()}`, row);
   }
-  return [...events.values()].sort((a, b) => a.at.getTime() - b.at.getTime()).slice(-limit);
+  return [...events.values()].sort(byTime).slice(-limit);
+}
+
+/** Events that were written together have one time: their place in their stream tells the order. */
+function byTime(a: EventView, b: EventView): number {
+  if (a.at.getTime() !== b.at.getTime()) return a.at.getTime() - b.at.getTime();
+  return a.stream === b.stream ? a.sequence - b.sequence : a.stream < b.stream ? -1 : 1;
 }
