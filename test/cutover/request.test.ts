@@ -1,7 +1,7 @@
 /** One task: a request typed by a person is taken as meant, or refused with a sentence that names the field. */
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { checkRequest, moveRequest, RequestInvalid } from '../../src/cutover/request.js';
+import { checkRequest, FIELDS_OF, moveRequest, RequestInvalid } from '../../src/cutover/request.js';
 
 const move = { source: 'prod', destination: 'prod_new' };
 
@@ -39,6 +39,16 @@ test('a misspelt rollback never moves the traffic forward instead', () => {
   expect(() => checkRequest({ ...move, rollBack: true })).toThrow(
     'known are source, destination, publication, rollback',
   );
+});
+
+test.each([
+  ['cutover', { ...move, cutover: 'approved' }, '"cutover"'],
+  ['reshard', { ...move, rollback: true }, '"rollback"'],
+  ['replicate', { ...move, acceptLoss: true }, '"acceptLoss"'],
+  ['schemaSync', { ...move, slot: 'mine' }, '"slot"'],
+] as const)('%s refuses a field it would pass over: %j', (workflow, request, field) => {
+  expect(() => checkRequest(request, FIELDS_OF[workflow])).toThrow(`unknown field ${field}`);
+  expect(checkRequest(move, FIELDS_OF[workflow])).toEqual(move);
 });
 
 test('any input is taken or refused in words, nothing else is thrown', () => {
