@@ -1,15 +1,13 @@
 /** One task: end a migration: everything taken away before a commit, or the new side kept and the old one fenced after it. */
 import type { Migration } from '../src/cutover/contract.js';
-import { sameSide } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
-import { servingOf } from '../src/fleet/resolution.js';
 import { disarmFence } from '../src/postgres/fence.js';
 import { setActive } from '../src/postgres/migrations.js';
 import { readRecord, setFinal } from '../src/postgres/record.js';
 import type { EngineContext } from './context.js';
 import { resolveLeftOver } from './moment.js';
 import { removeSchema } from './preparation.js';
-import { connectionTo } from './situation.js';
+import { connectionTo, destinationServes } from './situation.js';
 import { removeStreams } from './streams.js';
 
 /** Before any commit stands, or after a rollback: the source serves as if nothing had been. May be called again. */
@@ -50,14 +48,4 @@ export async function finalizeMigration(context: EngineContext, migration: Migra
   await setFinal(serving, epoch, 'finalizing', 'finalized');
   for (const side of [migration.source, migration.destination])
     await setActive(await connectionTo(context, side), migration.id, false);
-}
-
-async function destinationServes(context: EngineContext, migration: Migration): Promise<boolean> {
-  const records = [];
-  for (const side of [migration.source, migration.destination]) {
-    const record = await readRecord(await connectionTo(context, side));
-    if (record) records.push(record);
-  }
-  const serving = servingOf(records);
-  return serving !== null && sameSide(serving.serving, migration.destination);
 }

@@ -32,7 +32,7 @@ export function createActivities(context: EngineContext): Activities & PauseActi
         beat(progress);
       }),
     createReverseStreams: (migration) => heartbeating(() => createReverse(context, migration)),
-    watchStreams: (migration) => watchStreams(context, migration, performance.now() + WATCH_MS, beatSoon),
+    watchStreams: (migration, moved) => watchStreams(context, migration, moved, performance.now() + WATCH_MS, beatSoon),
     removeMigration: (migration) => removeMigration(context, migration),
     checkFinalizable: (migration) => checkFinalizable(context, migration),
     finalizeMigration: (migration) => finalizeMigration(context, migration),

@@ -38,6 +38,17 @@ export async function connectionTo(context: EngineContext, side: Side): Promise<
   return context.connections.get(await context.directory.endpointOf(side), 'record');
 }
 
+/** Whether the traffic has moved, as the records of both sides say. */
+export async function destinationServes(context: EngineContext, migration: Migration): Promise<boolean> {
+  const records: RecordState[] = [];
+  for (const side of [migration.source, migration.destination]) {
+    const record = await readRecord(await connectionTo(context, side));
+    if (record) records.push(record);
+  }
+  const serving = servingOf(records);
+  return serving !== null && sameSide(serving.serving, migration.destination);
+}
+
 /** Both sides of a pair in the order in which claims are made, so that two claimants never deadlock. */
 function inOrder(sides: Sides): readonly Side[] {
   return [sides.source, sides.destination].sort((a, b) => (sideKey(a) < sideKey(b) ? -1 : 1));

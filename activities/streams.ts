@@ -16,7 +16,7 @@ import {
   streamName,
 } from '../src/postgres/streams.js';
 import type { EngineContext } from './context.js';
-import { connectionTo } from './situation.js';
+import { connectionTo, destinationServes } from './situation.js';
 
 const POLL_MS = 1_000;
 const HEALTHY_DEADLINE_MS = 60_000;
@@ -97,27 +97,38 @@ async function seeHealthy(context: EngineContext, migration: Migration, heading:
   }
 }
 
-/** Watches until `untilMs` on the monotonic clock; fails when a slot is gone or has lost its WAL. */
+/**
+ * Watches until `untilMs` on the monotonic clock; fails when a slot is gone or has lost its WAL.
+ *
+ * @returns the way the traffic went when another side serves than `moved` says, null otherwise
+ */
 export async function watchStreams(
   context: EngineContext,
   migration: Migration,
+  moved: boolean,
   untilMs: number,
   report: (lags: Readonly<Record<string, number>>) => Promise<void>,
-): Promise<void> {
+): Promise<Heading | null> {
   while (performance.now() < untilMs) {
-    const lags: Record<string, number> = {};
-    for (const heading of ['forward', 'reverse'] as const) {
-      const name = streamName(migration.id, heading);
-      const health = await streamHealth(await connectionTo(context, endsOf(migration, heading).publisher), name);
-      if (health?.lost === true)
-        throw new CutoverError('stream_lost', { stream: name, problem: 'its WAL was removed' });
-      if (health) lags[heading] = health.lagBytes;
-    }
-    if (Object.keys(lags).length === 0)
-      throw new CutoverError('stream_lost', { stream: migration.id, problem: 'no slot is left' });
-    await report(lags);
+    await report(await lagsOf(context, migration));
+    const serves = await destinationServes(context, migration);
+    if (serves !== moved) return serves ? 'forward' : 'reverse';
     await delay(POLL_MS);
   }
+  return null;
+}
+
+async function lagsOf(context: EngineContext, migration: Migration): Promise<Readonly<Record<string, number>>> {
+  const lags: Record<string, number> = {};
+  for (const heading of ['forward', 'reverse'] as const) {
+    const name = streamName(migration.id, heading);
+    const health = await streamHealth(await connectionTo(context, endsOf(migration, heading).publisher), name);
+    if (health?.lost === true) throw new CutoverError('stream_lost', { stream: name, problem: 'its WAL was removed' });
+    if (health) lags[heading] = health.lagBytes;
+  }
+  if (Object.keys(lags).length === 0)
+    throw new CutoverError('stream_lost', { stream: migration.id, problem: 'no slot is left' });
+  return lags;
 }
 
 /** Subscriptions first, so that nobody comes back for a slot; then publications, slots and roles, on both sides. */

@@ -1,5 +1,6 @@
 /** One task: move the traffic of a database to the other side of its migration, in either direction, within a number of tries. */
 import {
+  allHandlersFinished,
   CancellationScope,
   condition,
   executeChild,
@@ -85,18 +86,29 @@ class Mover {
   readonly #waiting = new CancellationScope();
   #stopped: string | null = null;
   #moved = false;
+  /** the epoch whose pause runs now */
+  #pausing: EpochPlan | null = null;
 
   constructor(journal: Journal, migration: Migration, heading: Heading, acceptLoss: boolean) {
     this.#journal = journal;
     this.#migration = migration;
     this.#heading = heading;
     this.#acceptLoss = acceptLoss;
-    setHandler(abortUpdate, () => this.#stop('aborted by an operator'), {
+    setHandler(abortUpdate, () => this.#abort('aborted by an operator'), {
       validator: () => {
         if (this.#moved) throw new Error('the traffic has moved: go back with a rollback');
       },
     });
     setHandler(stopSignal, () => void this.#stop('stopped by an operator'));
+  }
+
+  /** A pause under way hears of nothing but the record: it is aborted there, unless it is committed already. */
+  async #abort(reason: string): Promise<string> {
+    const plan = this.#pausing;
+    if (plan === null) return this.#stop(reason);
+    this.#stopped ??= reason;
+    const decided = await untilDone('Abort the epoch on the record, unless it is committed').resolvePause(plan, reason);
+    return decided.outcome === 'committed' ? 'too late: the traffic has moved' : reason;
   }
 
   #stop(reason: string): string {
@@ -121,6 +133,8 @@ class Mover {
       await CancellationScope.nonCancellable(async () => {
         await this.#journal.write(this.#migration).catch(() => undefined);
         await untilDone('Let go of the migration').releaseOperation(this.#migration, operation);
+        // An abort that came late still gets its answer.
+        await condition(allHandlersFinished);
       });
     }
   }
@@ -129,7 +143,9 @@ class Mover {
     for (let attempt = 1; ; attempt++) {
       const plan = await this.#moment(attempt);
       const outcome = await CancellationScope.nonCancellable(() => this.#pause(plan));
-      if (outcome.outcome === 'committed') return this.#finish(plan, outcome, attempt);
+      // A cancel that came during the pause came too late: the owner of the streams must hear of the move all the same.
+      if (outcome.outcome === 'committed')
+        return CancellationScope.nonCancellable(() => this.#finish(plan, outcome, attempt));
       const reason = outcome.reason ?? 'aborted';
       this.#journal.note('AttemptAborted', { attempt, epoch: plan.epoch, reason });
       if (this.#stopped !== null || attempt >= plan.maxAttempts)
@@ -167,6 +183,7 @@ class Mover {
     this.#journal.note('PhaseEntered', { phase: 'cutting over', epoch: plan.epoch });
     const epoch = plan.epoch.toString();
     let outcome: EpochOutcome;
+    this.#pausing = plan;
     try {
       outcome = await executeChild(pause, {
         workflowId: `${workflowInfo().workflowId}/pause-${epoch}`,
@@ -180,6 +197,7 @@ class Mover {
     } catch (error) {
       outcome = await untilDone('Ask the record what was decided, and act on it').resolvePause(plan, sentenceOf(error));
     }
+    this.#pausing = null;
     if (outcome.outcome === 'committed') this.#moved = true;
     await untilDone(`Write the timeline of epoch ${epoch}: steps, milliseconds, LSNs`).writeTimeline(plan, outcome);
     return outcome;

@@ -12,7 +12,7 @@ import {
   setHandler,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { Ending, Migration, ReplicateRequest } from '../src/cutover/contract.js';
+import type { Ending, Heading, Migration, ReplicateRequest } from '../src/cutover/contract.js';
 import { WATCHES_PER_RUN } from '../src/cutover/policy.js';
 import { long, medium, route, short, untilDone } from './activities.js';
 import { Journal, sentenceOf, type JournalMemory } from './journal.js';
@@ -71,6 +71,8 @@ class Streams {
   #watching = new CancellationScope();
   #schemaFinalised: boolean;
   #moved: boolean;
+  /** how often a move was heard of */
+  #turns = 0;
   #ending: Ending | null = null;
 
   constructor(input: ReplicateContinued) {
@@ -103,7 +105,9 @@ class Streams {
     });
   }
 
-  async #note(heading: 'forward' | 'reverse'): Promise<void> {
+  async #note(heading: Heading): Promise<void> {
+    this.#turns++;
+    if (this.#moved === (heading === 'forward')) return;
     this.#moved = heading === 'forward';
     this.#journal.note('TrafficMoved', { heading });
     const { parent } = workflowInfo();
@@ -183,10 +187,13 @@ class Streams {
           moved: this.#moved,
           memory: this.#journal.memory,
         });
+      const turns = this.#turns;
       try {
-        await this.#watching.run(() =>
-          long(`Watch the streams ${route(this.#migration)}`).watchStreams(this.#migration),
+        const turned = await this.#watching.run(() =>
+          long(`Watch the streams ${route(this.#migration)}`).watchStreams(this.#migration, this.#moved),
         );
+        // Nobody told: the cutover was terminated in its pause. What was told meanwhile is newer than what the watch saw.
+        if (turned && turns === this.#turns) await this.#note(turned);
       } catch (error) {
         if (!this.#wantsEnd()) throw error;
       }

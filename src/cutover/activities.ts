@@ -37,8 +37,11 @@ export interface Activities {
   armFences(migration: Migration): Promise<void>;
   /** Makes the reverse streams where both servers are 16 or newer, and sees them healthy. */
   createReverseStreams(migration: Migration): Promise<void>;
-  /** Watches the streams, heartbeating; returns after a while so that the history stays short. Fails when one is lost. */
-  watchStreams(migration: Migration): Promise<void>;
+  /**
+   * Watches the streams, heartbeating; returns after a while so that the history stays short. Returns at once, with the way
+   * the traffic went, when the record says that another side serves than `moved` says. Fails when a stream is lost.
+   */
+  watchStreams(migration: Migration, moved: boolean): Promise<Heading | null>;
   /** Takes everything away that the migration made: for an end before any commit. */
   removeMigration(migration: Migration, reason: string): Promise<void>;
   /** Fails with the reason when the migration cannot be finalized now; changes nothing. */
