@@ -18,6 +18,8 @@ export interface RunningWorker {
 /** How long a stopping worker waits for its activities; the pause ends in less, copies resume elsewhere. */
 const SHUTDOWN_GRACE = '3s';
 
+const STICKY_TIMEOUT = '2s';
+
 /**
  * Starts a worker on the task queue of the configuration.
  *
@@ -37,6 +39,8 @@ export async function startWorker(config: TemporalConfig, context: EngineContext
     activities: createActivities(context),
     shutdownGraceTime: SHUTDOWN_GRACE,
     maxHeartbeatThrottleInterval: '1s',
+    // A dead worker keeps its workflows to itself for this long; the default of 10 s is a move that stands still.
+    stickyQueueScheduleToStartTimeout: STICKY_TIMEOUT,
     maxConcurrentWorkflowTaskPolls: 4,
   });
   const ended = worker.run().finally(() => connection.close());
