@@ -122,6 +122,24 @@ export class Moving {
     return this.cutover({ rollback: true });
   }
 
+  /** Waits until a cutover that looks for its moment says that it waits for `reason`. */
+  async waitsFor(reason: RegExp): Promise<void> {
+    await until(
+      `a cutover waits for ${reason.source}`,
+      async () => {
+        for await (const { workflowId } of this.temporal.workflow.list({ query: "WorkflowType = 'cutover'" })) {
+          const { raw } = await this.temporal.workflow.getHandle(workflowId).describe();
+          const details = (raw.pendingActivities ?? []).flatMap(
+            (activity) => activity.heartbeatDetails?.payloads ?? [],
+          );
+          if (details.some(({ data }) => reason.test(Buffer.from(data ?? []).toString('utf8')))) return true;
+        }
+        return false;
+      },
+      SWITCH_DEADLINE_MS,
+    );
+  }
+
   /** Which major serves the name `prod` now, asked through the proxy on a connection of its own. */
   async servingMajor(): Promise<number> {
     const client = await this.system.client();
