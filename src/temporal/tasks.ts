@@ -229,7 +229,8 @@ export class Tasks {
   }
 
   async cutovers(): Promise<readonly CutoverView[]> {
-    return cutoversOf(await this.records());
+    const tasks = await this.tasks();
+    return cutoversOf(await this.records(), (workflowId) => rootOf(workflowId, tasks)?.id ?? null);
   }
 
   async events(taskId: number | null, limit: number): Promise<readonly (EventView & { taskId: number | null })[]> {
@@ -325,6 +326,13 @@ function viewOf(task: Task): SubtaskView {
     updatedAt,
     finishedAt: running ? null : updatedAt,
   };
+}
+
+/** The task under which SHOW TASKS lists a workflow. */
+function rootOf(workflowId: string, tasks: readonly Task[]): Task | null {
+  const task = tasks.find((t) => t.workflowId === workflowId);
+  if (!task) return null;
+  return (task.parentWorkflowId === null ? null : rootOf(task.parentWorkflowId, tasks)) ?? task;
 }
 
 /** The task whose workflow decides: a child's parent while that runs, itself otherwise. */

@@ -79,8 +79,15 @@ export interface CutoverView {
   readonly stepMs: Readonly<Partial<Record<Step, number>>>;
 }
 
-/** Every epoch the records know, newest first, each a fold of its own events. */
-export async function cutoversOf(records: readonly Connection[]): Promise<readonly CutoverView[]> {
+/**
+ * Every epoch the records know, newest first, each a fold of its own events.
+ *
+ * @param taskOf the number of the task that a workflow belongs to
+ */
+export async function cutoversOf(
+  records: readonly Connection[],
+  taskOf: (workflowId: string) => number | null,
+): Promise<readonly CutoverView[]> {
   const views = new Map<string, CutoverView>();
   for (const connection of records) {
     const record = await readRecord(connection);
@@ -88,11 +95,9 @@ export async function cutoversOf(records: readonly Connection[]): Promise<readon
     for (const decision of record?.decisions ?? []) {
       const story = await epochStory(connection, decision);
       const origin = migration?.id === decision.migration ? migration.source : null;
-      const view = toView(
-        decision,
-        story,
-        origin !== null && !sameSide(origin, decision.source) ? 'reverse' : 'forward',
-      );
+      const heading = origin !== null && !sameSide(origin, decision.source) ? 'reverse' : 'forward';
+      const taskId = story.workflowId === null ? null : taskOf(story.workflowId);
+      const view = { ...toView(decision, story, heading), taskId };
       const key = `${decision.migration}@${decision.epoch.toString()}`;
       const known = views.get(key);
       if (!known || (known.outcome === 'running' && view.outcome !== 'running')) views.set(key, view);
@@ -102,6 +107,8 @@ export async function cutoversOf(records: readonly Connection[]): Promise<readon
 }
 
 interface EpochStory {
+  /** the cutover that made the attempt; null until it has written its own story */
+  readonly workflowId: string | null;
   readonly state: EpochState;
   readonly heading: Heading | null;
   readonly pausedMs: number | null;
@@ -114,17 +121,23 @@ async function epochStory(connection: Connection, decision: Decision): Promise<E
   );
   const events = rows.filter((e) => Object.hasOwn(PHASE_AFTER, e.type));
   const heading = events.find((e) => e.type === 'CutoverBegun')?.data.heading;
+  // Epochs are numbered within the record, whatever migration they belong to.
+  const { rows: tellers } = await connection.query<{ stream: string }>(
+    `SELECT stream FROM cutover.event
+     WHERE type = 'PhaseEntered' AND strpos(stream, '@') = 0 AND data ->> 'epoch' = $1::text LIMIT 1`,
+    [decision.epoch.toString()],
+  );
   return {
+    workflowId: tellers[0]?.stream ?? null,
     state: events.reduce(evolve, begun(decision.epoch)),
     heading: heading === 'forward' || heading === 'reverse' ? heading : null,
     pausedMs: pausedMsOf(events),
   };
 }
 
-function toView(decision: Decision, story: EpochStory, heading: Heading): CutoverView {
+function toView(decision: Decision, story: EpochStory, heading: Heading): Omit<CutoverView, 'taskId'> {
   return {
     epoch: decision.epoch,
-    taskId: null,
     database: decision.database,
     peer: decision.peer,
     heading: story.heading ?? heading,

@@ -1,6 +1,7 @@
 /** One task: move a database from psql, as a PgDog user would, and see what the screens say. */
 import { describe, expect, it } from 'vitest';
 import { useSystem } from '../support/served.js';
+import { until } from '../support/wait.js';
 
 const system = useSystem({
   source: 17,
@@ -22,8 +23,12 @@ describe('RESHARD from the admin database', () => {
     expect(started?.task_id).toMatch(/^\d+$/);
     const reverse = await system().task('the reverse stream is a task', (t) => t.type.includes('(reverse)'));
     expect(await major()).toBe('18');
-    const [cutover] = await system().admin<Record<string, string | null>>('SHOW CUTOVERS');
-    expect(Object.entries(cutover ?? {}).filter(([name, value]) => name.endsWith('_ms') && value === null)).toEqual([]);
+    const cutover = await until('the cutover has told its story', async () => {
+      const [newest] = await system().admin<Record<string, string | null>>('SHOW CUTOVERS');
+      return newest?.task_id === null ? null : newest;
+    });
+    expect(cutover.task_id).toBe(started?.task_id);
+    expect(Object.entries(cutover).filter(([name, value]) => name.endsWith('_ms') && value === null)).toEqual([]);
     await expect(system().admin('CUTOVER')).rejects.toMatchObject({ code: '55000' });
     await system().admin(`CUTOVER ${reverse.id ?? ''}`);
     await system().task('the stream runs forward again', (t) => t.type === 'replication prod -> prod_new');
