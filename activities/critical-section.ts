@@ -312,12 +312,14 @@ export class CriticalSection {
     const events = earlier.map((e) => ({ sequence: SEQUENCE_OF[e.type], type: e.type, data: e.data }));
     const stream = epochStream(plan.migration.id, plan.epoch);
     const own = { sequence: SEQUENCE_OF.CutoverCommitted, type: 'CutoverCommitted', data: { epoch: plan.epoch } };
-    const commit = (): Promise<Decision> =>
-      commitEpoch(record, plan.source, plan.epoch, plan.nonce, stream, [...events, own]);
-    const decision = await story.step('commitCutover', commit, () => ({ epoch: plan.epoch }));
-    if (!isCommitted(decision.state))
-      throw new CutoverError('epoch_closed', { epoch: plan.epoch, state: decision.state });
-    return decision;
+    const commit = async (): Promise<Decision> => {
+      const decision = await commitEpoch(record, plan.source, plan.epoch, plan.nonce, stream, [...events, own]);
+      // Before the step is noted as done: an epoch that was aborted has no commit in its story.
+      if (!isCommitted(decision.state))
+        throw new CutoverError('epoch_closed', { epoch: plan.epoch, state: decision.state });
+      return decision;
+    };
+    return story.step('commitCutover', commit, () => ({ epoch: plan.epoch }));
   }
 
   async #openFence(decision: Decision): Promise<void> {

@@ -20,7 +20,16 @@ export type Purpose = 'copy' | 'streams' | 'cutover';
 const NOT_FOR: Readonly<Record<Purpose, readonly string[]>> = {
   copy: [],
   streams: ['destination-empty'],
-  cutover: ['destination-empty', 'source-is-subscriber', 'cutover-schema'],
+  // The streams run already: what they and the copy needed is taken, not missing.
+  cutover: [
+    'destination-empty',
+    'source-is-subscriber',
+    'cutover-schema',
+    'replication-slots',
+    'wal-senders',
+    'replication-workers',
+    'replication-origins',
+  ],
 };
 
 export async function runPreflight(
@@ -130,11 +139,24 @@ async function arm(
   await armFence(connection, tables, mode);
 }
 
+/** In the order of dependence, through plain views too: one is refreshed after those it reads. */
+const MATERIALISED_VIEWS = `
+  WITH RECURSIVE reads (view, depth) AS (
+    SELECT oid, 0 FROM pg_class WHERE relkind IN ('v', 'm')
+    UNION
+    SELECT r.ev_class, reads.depth + 1
+    FROM reads JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = reads.view
+      AND d.classid = 'pg_rewrite'::regclass
+    JOIN pg_rewrite r ON r.oid = d.objid AND r.ev_class <> reads.view
+  )
+  SELECT format('%I.%I', n.nspname, c.relname) AS view
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relkind = 'm' AND n.nspname <> 'cutover'
+  ORDER BY (SELECT max(depth) FROM reads WHERE reads.view = c.oid), c.oid`;
+
 /** Statistics and materialised views are not replicated: without them the first minute is spent on bad plans. */
 async function readyForLoad(destination: Connection): Promise<void> {
-  const { rows } = await destination.query<{ view: string }>(
-    `SELECT format('%I.%I', schemaname, matviewname) AS view FROM pg_matviews WHERE schemaname <> 'cutover'`,
-  );
+  const { rows } = await destination.query<{ view: string }>(MATERIALISED_VIEWS);
   for (const row of rows) await destination.query(`REFRESH MATERIALIZED VIEW ${row.view}`);
   await destination.query('ANALYZE');
 }

@@ -40,3 +40,21 @@ export function engineEndpoint(config: Config, name: string, shard = 0): Endpoin
   if (!admin) throw new CutoverError('schema_admin_missing', { database: name });
   return endpointFor(entry, admin);
 }
+
+/**
+ * The endpoint as a libpq connection string, for a server that connects by itself: single quotes, backslash escapes
+ * (PostgreSQL documentation, 32.1.1.1). It holds the password: for a statement sent quietly, never for a log.
+ */
+export function conninfoOf(endpoint: Endpoint, options: Readonly<Record<string, string>>): string {
+  const parts: Record<string, string> = {
+    host: endpoint.host,
+    port: endpoint.port.toString(),
+    dbname: endpoint.database,
+    user: endpoint.user,
+    ...options,
+    ...(endpoint.password === undefined ? {} : { password: endpoint.password }),
+  };
+  return Object.entries(parts)
+    .map(([key, value]) => `${key}='${value.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`)
+    .join(' ');
+}

@@ -6,8 +6,9 @@
  */
 import { randomBytes } from 'node:crypto';
 import { quoteIdentifier, quoteLiteral, type Connection } from './connection.js';
-import type { Endpoint } from './endpoint.js';
+import { conninfoOf, type Endpoint } from './endpoint.js';
 import { qualified, type TableName } from './fence.js';
+import { QUIET_SETTINGS } from './quiet.js';
 import { scramVerifier } from './scram-verifier.js';
 
 export type Direction = 'forward' | 'reverse';
@@ -31,31 +32,21 @@ export async function serverVersion(connection: Connection): Promise<number> {
   return rows[0]?.version ?? 0;
 }
 
-/** What a server may log a statement for (PostgreSQL documentation, 19.8.2); only a superuser may change these. */
-const LOGGING = {
-  log_statement: 'none',
-  log_min_duration_statement: '-1',
-  log_min_duration_sample: '-1',
-  log_transaction_sample_rate: '0',
-  log_min_error_statement: 'panic',
-};
-
 /**
- * Keeps a statement that carries a password out of the server's log where the role may. The settings go ahead in a message of
- * their own: `log_statement` is looked at before any part of a message runs.
+ * Keeps a statement that carries a password out of the server's log and views where the role may.
  */
 async function quietly(connection: Connection, statement: string): Promise<void> {
   const { rows } = await connection.query(
     `SELECT set_config(name, value, false) FROM json_each_text($1) AS setting (name, value)
      WHERE current_setting('is_superuser') = 'on'`,
-    [JSON.stringify(LOGGING)],
+    [JSON.stringify(QUIET_SETTINGS)],
   );
   try {
     await connection.query(statement);
   } finally {
     if (rows.length > 0)
       await connection.query(
-        Object.keys(LOGGING)
+        Object.keys(QUIET_SETTINGS)
           .map((name) => `RESET ${name}`)
           .join('; '),
       );
@@ -137,7 +128,7 @@ export async function ensureSubscription(
   publisher: Endpoint,
   options: SubscriptionOptions,
 ): Promise<void> {
-  const conninfo = quoteLiteral(conninfoOf(publisher, name));
+  const conninfo = quoteLiteral(conninfoOf(publisher, { application_name: name }));
   const { rows } = await subscriber.query('SELECT FROM pg_subscription WHERE subname = $1', [name]);
   if (rows.length > 0) {
     await quietly(subscriber, `ALTER SUBSCRIPTION ${quoteIdentifier(name)} CONNECTION ${conninfo}`);
@@ -155,20 +146,6 @@ export async function ensureSubscription(
     subscriber,
     `CREATE SUBSCRIPTION ${quoteIdentifier(name)} CONNECTION ${conninfo} PUBLICATION ${quoteIdentifier(name)} WITH (${settings})`,
   );
-}
-
-/** libpq connection string (PostgreSQL documentation, 34.1.1.1): single quotes, backslash escapes. */
-function conninfoOf(endpoint: Endpoint, application: string): string {
-  const quote = (value: string): string => `'${value.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
-  const parts: [string, string][] = [
-    ['host', endpoint.host],
-    ['port', endpoint.port.toString()],
-    ['dbname', endpoint.database],
-    ['user', endpoint.user],
-    ['application_name', application],
-  ];
-  if (endpoint.password !== undefined) parts.push(['password', endpoint.password]);
-  return parts.map(([key, value]) => `${key}=${quote(value)}`).join(' ');
 }
 
 /** Stops applying; the slot stays and keeps WAL. */

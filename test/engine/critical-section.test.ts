@@ -59,7 +59,6 @@ describe.each([
         pausedMs: 1,
       });
       expect(await servedMajor(client)).toBe(heading === 'forward' ? majors.destination : majors.source);
-      console.log(heading, JSON.stringify(result.events.map((e) => [e.type, e.data.ms])));
     }
     const { rows } = await client.query(`SELECT count(*)::int AS n FROM public.item`);
     expect(rows[0]).toEqual({ n: 104 });

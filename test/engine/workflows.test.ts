@@ -57,7 +57,6 @@ describe('a move by Temporal alone', () => {
     expect(again).toMatchObject({ outcome: 'unchanged' });
     expect(again.sentence).toContain('serves since');
     const back = (await (await start('cutover', 'back', { ...request, rollback: true })).result()) as MoveResult;
-    console.log(JSON.stringify(back.steps.map((s) => [s.type, s.data.ms])), back.pausedMs);
     expect(back).toMatchObject({ outcome: 'moved', heading: 'reverse' });
     expect(await major()).toBe(17);
     const forth = (await (await start('cutover', 'forth', request)).result()) as MoveResult;

@@ -7,23 +7,17 @@
 import { randomBytes } from 'node:crypto';
 import { messageOf } from '../../errors/errors.js';
 import { quoteIdentifier, quoteLiteral } from '../connection.js';
-import { addressOf, type Endpoint } from '../endpoint.js';
+import { addressOf, conninfoOf, type Endpoint } from '../endpoint.js';
+import { QUIET_SETTINGS } from '../quiet.js';
 import { failed, ok, rowOf, warning } from './check.js';
 import type { Finding, PreflightCheck, PreflightSide } from './check.js';
 
 const CONNECT_TIMEOUT_SECONDS = 5;
 const PROBE = 'cutover_preflight';
 
-/** What keeps a statement's text out of the server's log, views and extensions; only a superuser may set it. */
-const QUIET = `
-  SET LOCAL pg_stat_statements.track_utility = off;
-  SET LOCAL pgaudit.log = 'none';
-  SET LOCAL log_statement = 'none';
-  SET LOCAL log_min_duration_statement = -1;
-  SET LOCAL log_min_duration_sample = -1;
-  SET LOCAL log_transaction_sample_rate = 0;
-  SET LOCAL log_min_error_statement = 'panic';
-  SET LOCAL track_activities = off`;
+const QUIET = Object.entries(QUIET_SETTINGS)
+  .map(([name, value]) => `SET LOCAL ${name} = ${quoteLiteral(value)}`)
+  .join('; ');
 
 export const reachSource: PreflightCheck = {
   id: 'destination-reaches-source',
@@ -73,7 +67,7 @@ async function probe(from: PreflightSide, to: Endpoint, rights: Rights): Promise
   const { connection } = from;
   const subscription = quoteIdentifier(`${PROBE}_${randomBytes(4).toString('hex')}`);
   const options = 'connect = true, create_slot = false, enabled = false, copy_data = false, slot_name = NONE';
-  const statement = `CREATE SUBSCRIPTION ${subscription} CONNECTION ${quoteLiteral(conninfoOf(to))}
+  const statement = `CREATE SUBSCRIPTION ${subscription} CONNECTION ${quoteLiteral(conninfoOf(to, { application_name: PROBE, connect_timeout: CONNECT_TIMEOUT_SECONDS.toString() }))}
     PUBLICATION ${quoteIdentifier(PROBE)} WITH (${options})`;
   await connection.query('BEGIN');
   try {
@@ -87,22 +81,6 @@ async function probe(from: PreflightSide, to: Endpoint, rights: Rights): Promise
   } finally {
     await connection.query('ROLLBACK');
   }
-}
-
-/** libpq connection string (PostgreSQL documentation, 32.1.1.1): single quotes, backslash escapes. */
-function conninfoOf(endpoint: Endpoint): string {
-  const parts: Record<string, string> = {
-    host: endpoint.host,
-    port: endpoint.port.toString(),
-    dbname: endpoint.database,
-    user: endpoint.user,
-    application_name: PROBE,
-    connect_timeout: CONNECT_TIMEOUT_SECONDS.toString(),
-    ...(endpoint.password === undefined ? {} : { password: endpoint.password }),
-  };
-  return Object.entries(parts)
-    .map(([key, value]) => `${key}='${value.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`)
-    .join(' ');
 }
 
 function withoutSecret(text: string, secret: string | undefined): string {
