@@ -16,7 +16,7 @@ import type { Ending, Heading, Migration, ReplicateRequest } from '../src/cutove
 import { WATCHES_PER_RUN } from '../src/cutover/policy.js';
 import { long, medium, route, short, untilDone } from './activities.js';
 import { Journal, sentenceOf, type JournalMemory } from './journal.js';
-import { asSentence, refuseHeld, refuseOtherMove } from './refusal.js';
+import { asSentence, refusal, refuseHeld, refuseOtherMove } from './refusal.js';
 import {
   abortUpdate,
   checked,
@@ -53,6 +53,12 @@ export async function replicate(input: ReplicateInput): Promise<string> {
 }
 
 async function take(request: ReplicateRequest): Promise<Migration> {
+  // A slot older than the engine's own publication cannot be read with it; ignored, the rows in between would be missing.
+  if (request.slot !== undefined)
+    throw refusal(
+      `streams cannot begin at the slot "${request.slot}": stop the writes, copy, and start REPLICATE without a slot, or let COPY_DATA copy`,
+      'request_invalid',
+    );
   const owner = workflowInfo().workflowId;
   const situation = await short('See which side serves and whether streams run').assessSituation(request);
   refuseOtherMove(request, situation);
