@@ -14,7 +14,7 @@ import { publishedTables } from '../postgres/publications.js';
 import { abortEpoch, readRecord } from '../postgres/record.js';
 import { streamName } from '../postgres/streams.js';
 import type { Proxy } from '../proxy/contract.js';
-import { listTasks, taskNumber, type Task } from './task-list.js';
+import { isRoot, listTasks, taskNumber, type Task } from './task-list.js';
 import {
   copiesInto,
   cutoversOf,
@@ -105,18 +105,16 @@ export class Tasks {
     return found;
   }
 
-  /** Root tasks with their subtasks. Streams that run back are a root of their own: they are what a rollback names. */
+  /** Root tasks with their subtasks. */
   async list(): Promise<readonly TaskView[]> {
     const tasks = await this.tasks();
-    const isRoot = (t: Task): boolean =>
-      t.state.reversed && t.state.kind === 'replication'
-        ? t.running
-        : !tasks.some((parent) => parent.workflowId === t.parentWorkflowId);
-    return tasks.filter(isRoot).map((root) => ({
-      id: root.id,
-      ...viewOf(root),
-      subtasks: tasks.filter((t) => t.parentWorkflowId === root.workflowId && !isRoot(t)).map(viewOf),
-    }));
+    return tasks
+      .filter((t) => isRoot(t, tasks))
+      .map((root) => ({
+        id: root.id,
+        ...viewOf(root),
+        subtasks: tasks.filter((t) => t.parentWorkflowId === root.workflowId && !isRoot(t, tasks)).map(viewOf),
+      }));
   }
 
   /**
