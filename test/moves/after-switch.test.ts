@@ -22,7 +22,7 @@ async function restart(system: System): Promise<void> {
 
 it(
   'the swapped routing, never saved, outlives RELOAD, RECONNECT, DDL and a restart',
-  { timeout: 180_000 },
+  { timeout: 240_000 },
   async () => {
     const moving = await Moving.start({ source: 17, destination: 18, general: 'cutover_save_config = false' });
     onTestFinished(() => moving.stop());

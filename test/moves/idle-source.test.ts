@@ -31,7 +31,7 @@ async function strangers(system: System): Promise<readonly string[]> {
 }
 
 describe('an idle source', () => {
-  it('reaches parity by the marker alone', { timeout: 180_000 }, async () => {
+  it('reaches parity by the marker alone', { timeout: 240_000 }, async () => {
     const moving = await Moving.start({ source: 17, destination: 18, general: NO_POOL, settings: QUIET });
     onTestFinished(() => moving.stop());
     await until('only the program is connected', async () => (await strangers(moving.system)).length === 0);
@@ -39,7 +39,7 @@ describe('an idle source', () => {
     expect(await strangers(moving.system)).toEqual([]);
   });
 
-  it('is not kept from parity by traffic in another database of its cluster', { timeout: 180_000 }, async () => {
+  it('is not kept from parity by traffic in another database of its cluster', { timeout: 240_000 }, async () => {
     const moving = await Moving.start({ source: 17, destination: 18, general: NO_POOL, settings: QUIET });
     const { source } = moving.system;
     await source.createDatabase('other');

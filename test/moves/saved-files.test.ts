@@ -16,7 +16,7 @@ function swapped(texts: Texts): Texts {
   );
 }
 
-it('files are right after cutover, rollback and cutover, and a restart reads them', { timeout: 180_000 }, async () => {
+it('files are right after cutover, rollback and cutover, and a restart reads them', { timeout: 240_000 }, async () => {
   const moving = await Moving.start({ source: 17, destination: 18, general: 'cutover_save_config = true' });
   onTestFinished(() => moving.stop());
   const { system } = moving;

@@ -68,7 +68,7 @@ async function errorOf(work: Promise<unknown>): Promise<string> {
   );
 }
 
-it('no password is said, shown, recorded or left behind', { timeout: 180_000 }, async () => {
+it('no password is said, shown, recorded or left behind', { timeout: 240_000 }, async () => {
   const { logger, said } = listen();
   // The most talkative servers there are: what the engine sends must not reach their logs either.
   const settings = { log_statement: 'all', log_min_duration_statement: '0', log_replication_commands: 'on' };

@@ -37,7 +37,7 @@ async function switchForward(moving: Moving, how: 'ENABLE' | 'DISABLE'): Promise
   );
 }
 
-it('parity is waived only by the request, and the audit trail says so in words', { timeout: 120_000 }, async () => {
+it('parity is waived only by the request, and the audit trail says so in words', { timeout: 240_000 }, async () => {
   const moving = await Moving.start({ source: 17, destination: 18, general: GENERAL });
   onTestFinished(() => moving.stop());
   await moving.copyData();
