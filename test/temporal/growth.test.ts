@@ -17,7 +17,7 @@ beforeAll(async () => {
     watchStreams: async () => {
       watches += 1;
       if (watches === WATCHES_PER_RUN) engine.hold('watchStreams');
-      return Promise.resolve();
+      return Promise.resolve(null);
     },
   });
 });

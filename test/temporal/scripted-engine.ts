@@ -41,7 +41,7 @@ export class ScriptedEngine {
 
   /** Starts a worker; `script` replaces single activities. */
   static async start(address: string, taskQueue: string, script: Script = {}): Promise<ScriptedEngine> {
-    quiet();
+    quietRuntime();
     const connection = await NativeConnection.connect({ address });
     const holder: { engine?: ScriptedEngine } = {};
     const worker = await Worker.create({
@@ -103,7 +103,7 @@ export class ScriptedEngine {
 
 let installed = false;
 
-function quiet(): void {
+export function quietRuntime(): void {
   if (installed) return;
   installed = true;
   Runtime.install({
@@ -170,7 +170,7 @@ function defaults(holder: { engine?: ScriptedEngine }): Required<Script> {
     finaliseSchema: statements,
     armFences: nothing,
     createReverseStreams: nothing,
-    watchStreams: nothing,
+    watchStreams: () => Promise.resolve(null),
     removeMigration: nothing,
     checkFinalizable: nothing,
     finalizeMigration: nothing,
