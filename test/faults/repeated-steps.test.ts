@@ -105,6 +105,8 @@ describe.each([
     const aborted = await section.returnToSource(plan, 'the test gave up');
     expect(aborted).toEqual({ outcome: 'aborted', reason: 'the test gave up' });
     await everythingAgain(section, plan, closed.ok ? closed.sealLsn : null);
+    const late = await section.openDestination(plan, [...closed.events, ...proven.events], false);
+    expect(late).toMatchObject({ ok: false, step: 'commitCutover', events: [] });
     expect(await section.returnToSource(plan, 'again')).toEqual(aborted);
     const recordSide = heading === 'forward' ? pair.source : pair.destination;
     expect(await decisionAt(recordSide, plan.epoch)).toMatchObject({ state: 'aborted', reason: 'the test gave up' });

@@ -88,11 +88,11 @@ export interface Sides {
   readonly destination: Cluster;
 }
 
-/** Which of the two servers accepts an application's write right now, asked of both; nothing is written. */
-export async function acceptingSides(sides: Sides): Promise<readonly ('source' | 'destination')[]> {
+/** Which of the two servers accepts an application's write to `table` right now, asked of both; nothing is written. */
+export async function acceptingSides(sides: Sides, table = 'item'): Promise<readonly ('source' | 'destination')[]> {
   const accepts = async (cluster: Cluster): Promise<boolean> => {
     try {
-      await cluster.query('app', 'BEGIN; DELETE FROM public.item WHERE false; ROLLBACK');
+      await cluster.query('app', `DELETE FROM public.${table} WHERE false`);
       return true;
     } catch (error) {
       if ((error as { code?: string }).code === 'CUT01') return false;
