@@ -30,10 +30,10 @@ export function recordedHistories(): readonly Recorded[] {
 function historyParser(): (json: unknown) => History {
   const here = createRequire(import.meta.url);
   const besideProto = createRequire(here.resolve('@temporalio/proto'));
-  const { fromJson } = besideProto('protobufjs/ext/protojson') as {
-    fromJson(this: void, type: unknown, json: unknown, options: { ignoreUnknownFields: boolean }): History;
+  const protojson = besideProto('protobufjs/ext/protojson') as {
+    fromJson(type: unknown, json: unknown, options: { ignoreUnknownFields: boolean }): History;
   };
   const root = here('@temporalio/proto/protos/root') as { lookupType(name: string): unknown };
   const type = root.lookupType('temporal.api.history.v1.History');
-  return (json) => fromJson(type, json, { ignoreUnknownFields: true });
+  return (json) => protojson.fromJson(type, json, { ignoreUnknownFields: true });
 }
