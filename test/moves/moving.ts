@@ -15,6 +15,8 @@ import { drawTickets, SEQUENCES, type Tickets } from './tickets.js';
 
 /** Long enough for a loaded machine; every wait below is for a condition and returns at once when it holds. */
 const SWITCH_DEADLINE_MS = 90_000;
+/** More than the ledger has clients, so that one which holds its transaction keeps nobody waiting. */
+const POOL_SIZE = 20;
 /** Writes acknowledged between two switches, so that each of them has something to lose. */
 const WRITES_BETWEEN = 100;
 
@@ -40,7 +42,8 @@ export class Moving {
   }
 
   static async start(options: SystemOptions): Promise<Moving> {
-    const system = await System.start({ ...options, schema: SEQUENCES + (options.schema ?? '') });
+    const general = `default_pool_size = ${POOL_SIZE.toString()}\n${options.general ?? ''}`;
+    const system = await System.start({ ...options, general, schema: SEQUENCES + (options.schema ?? '') });
     const history = await prepareLedger(system.source.endpoint('app'), { rows: 5_000, extraTables: 3 });
     const connection = await Connection.connect({ address: system.temporal.address });
     return new Moving(system, history, new Client({ connection }));

@@ -1,9 +1,12 @@
 /** One task: a pause that cannot end in a commit gives the traffic back to the source, says why, and tries again. */
-import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, expect, it, onTestFinished, vi } from 'vitest';
 import type { MoveResult } from '../../src/cutover/contract.js';
 import { connect } from '../../src/postgres/connection.js';
 import { until } from '../support/wait.js';
 import { Moving } from './moving.js';
+
+/** Longer than the writers' own transactions take on a machine that is busy with other things. */
+const DRAIN_MS = 3_000;
 
 /** What the tests below do not change by themselves. */
 const PATIENT = {
@@ -14,6 +17,9 @@ const PATIENT = {
   cutover_max_attempts: 1,
   cutover_traffic_stop_threshold: 1_000_000_000,
 };
+
+/** Only a ceiling: every wait below is for a condition. */
+vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
 
 let moving: Moving;
 
@@ -107,42 +113,46 @@ it('a prepared transaction counts as a writer in flight, and is named', async ()
 });
 
 it('a client transaction that outlasts the drain is not cut off by the default action', async () => {
-  await moving.configure({ ...PATIENT, cutover_drain_timeout: 500 });
+  await moving.configure({ ...PATIENT, cutover_drain_timeout: DRAIN_MS });
   const hold = await moving.holdBeforePause(moving.system.source);
   onTestFinished(() => hold.letGo());
   const moved = start();
   await hold.reached();
   const client = await moving.system.client();
+  onTestFinished(() => client.end());
   await client.query(`BEGIN; INSERT INTO public.documents (body) VALUES ('a long transaction')`);
   await hold.letGo();
-  await expectReturned(moved, /pauseTraffic: transactions were still running after 500 ms: client \d+ \(app/);
+  await expectReturned(moved, /pauseTraffic: transactions were still running after 3000 ms: client \d+ \(app/);
   await client.query('COMMIT');
-  await client.end();
   await expectMovesNow();
 });
 
 it('with action cancel the statement that outlasts the drain is cancelled, and the traffic moves', async () => {
-  await moving.configure({ ...PATIENT, cutover_drain_timeout: 500, cutover_drain_action: 'cancel' });
+  await moving.configure({ ...PATIENT, cutover_drain_timeout: DRAIN_MS, cutover_drain_action: 'cancel' });
   const hold = await moving.holdBeforePause(moving.system.source);
   onTestFinished(() => hold.letGo());
   const moved = start();
   await hold.reached();
   const client = await moving.system.client();
+  onTestFinished(() => client.end());
   const slow = client.query('SELECT pg_sleep(600)').then(
     () => 'ended by itself',
     (error: unknown) => (error as { code?: string }).code,
   );
-  await until('the statement runs', async () => {
-    const running = `SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND state = 'active' AND pid <> pg_backend_pid()`;
-    return (await moving.system.source.query('app', running)).length > 0;
-  });
+  await until(
+    'the statement runs',
+    async () => {
+      const running = `SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND state = 'active' AND pid <> pg_backend_pid()`;
+      return (await moving.system.source.query('app', running)).length > 0;
+    },
+    60_000,
+  );
   await hold.letGo();
   expect(await slow).toBe('57014');
   expect(await moved).toMatchObject({ outcome: 'moved' });
   // The session it was cancelled in goes on, on the other side.
   const { rows } = await client.query<{ v: string }>(`SELECT current_setting('server_version') AS v`);
   expect(rows[0]?.v).toMatch(/^18/);
-  await client.end();
   expect(await moving.rollback()).toMatchObject({ outcome: 'moved' });
 });
 
@@ -159,6 +169,9 @@ it('a destination that does not reach parity aborts, and the next attempt waits 
   const moved = start();
   await hold.reached();
   await destination.query('app', `ALTER SUBSCRIPTION "${name}" DISABLE`);
+  onTestFinished(async () => {
+    await destination.query('app', `ALTER SUBSCRIPTION "${name}" ENABLE`);
+  });
   const active = `SELECT FROM pg_replication_slots WHERE slot_name = '${name}' AND active`;
   await until('the stream stands', async () => (await source.query('app', active)).length === 0);
   await hold.letGo();
