@@ -13,7 +13,7 @@ import { Connections } from './postgres/connections.js';
 import type { Proxy } from './proxy/contract.js';
 import type { Logger } from './proxy/logger.js';
 import { startProxy } from './proxy/proxy.js';
-import { temporalClient } from './temporal/connection.js';
+import { requireAnswer, temporalClient } from './temporal/connection.js';
 import { Tasks } from './temporal/tasks.js';
 import { isRunning, startWorker, type RunningWorker } from './temporal/worker.js';
 
@@ -146,12 +146,19 @@ class TemporalLink {
     return this.#ready.promise;
   }
 
-  client(): Promise<Client> {
-    this.#client ??= temporalClient(this.#config.temporal).catch((error: unknown) => {
-      this.#client = null;
+  /** @throws CutoverError `temporal_unreachable` */
+  async client(): Promise<Client> {
+    const connecting = (this.#client ??= temporalClient(this.#config.temporal));
+    try {
+      const client = await connecting;
+      await requireAnswer(client, this.#config.temporal);
+      return client;
+    } catch (error) {
+      // The next call connects anew, at once: an old connection would first rest longer and longer between its tries.
+      if (this.#client === connecting) this.#client = null;
+      await (await connecting.catch(() => null))?.connection.close();
       throw error;
-    });
-    return this.#client;
+    }
   }
 
   /** Tries until Temporal answers, and starts again when the worker fails: traffic goes on meanwhile. */

@@ -6,6 +6,7 @@ import type { TemporalConfig } from '../config/config.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 
 const CONNECT_TIMEOUT_MS = 5_000;
+const ANSWER_TIMEOUT_MS = 2_000;
 const DEFAULT_ADDRESS = 'localhost:7233';
 
 interface Target {
@@ -33,6 +34,20 @@ export async function temporalClient(config: TemporalConfig): Promise<Client> {
     return new Client({ connection, namespace: target.namespace });
   } catch (error) {
     throw new CutoverError('temporal_unreachable', { address: target.address, problem: messageOf(error) });
+  }
+}
+
+/**
+ * Resolves when Temporal answers now: that a connection was made once says nothing of that.
+ *
+ * @throws CutoverError `temporal_unreachable` within 2 s
+ */
+export async function requireAnswer(client: Client, config: TemporalConfig): Promise<void> {
+  const { connection, workflowService } = client;
+  try {
+    await connection.withDeadline(Date.now() + ANSWER_TIMEOUT_MS, () => workflowService.getSystemInfo({}));
+  } catch (error) {
+    throw new CutoverError('temporal_unreachable', { address: targetOf(config).address, problem: messageOf(error) });
   }
 }
 
