@@ -284,7 +284,7 @@ export class CriticalSection {
           await story.step(
             'swapConfiguration',
             () => this.swapConfiguration(plan),
-            () => ({ saved: plan.saveConfig }),
+            () => ({ saving: plan.saveConfig }),
           );
       };
       await Promise.all([this.#openFence(decision), swap()]);
@@ -327,7 +327,7 @@ export class CriticalSection {
   }
 
   /**
-   * Step 7. Every node sets the side that serves, in memory first, then renames the prepared files into place.
+   * Step 7. Every node sets the side that serves in memory; it renames the prepared files into place once its gate is open.
    *
    * If the process dies here: committed; a node that starts reads the record and serves the destination, whatever its files say.
    */

@@ -74,7 +74,10 @@ async function heartbeating<T>(work: () => Promise<T>): Promise<T> {
     context.heartbeat();
   }, HEARTBEAT_MS);
   try {
-    return await work();
+    const result = await work();
+    // A cancel that came meanwhile is answered now that nothing is half done.
+    context.cancellationSignal.throwIfAborted();
+    return result;
   } finally {
     clearInterval(timer);
   }

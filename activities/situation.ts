@@ -57,7 +57,7 @@ function inOrder(sides: Sides): readonly Side[] {
 export async function assessSituation(context: EngineContext, request: MoveRequest): Promise<Situation> {
   const sides = await sidesOf(context, request);
   const row = await activeMigration(context, sides);
-  if (!row) return { migration: null, serving: 'source', since: null, streams: false };
+  if (!row) return { migration: null, serving: 'source', since: null, streams: false, orphaned: false };
   const migration = await toMigration(context, row);
   const records: RecordState[] = [];
   for (const side of [migration.source, migration.destination]) {
@@ -69,7 +69,19 @@ export async function assessSituation(context: EngineContext, request: MoveReque
   const since = records.flatMap((r) => r.decisions).find((d) => d.epoch === serving?.epoch)?.decided_at ?? null;
   const publisher = await connectionTo(context, moved ? migration.destination : migration.source);
   const health = await streamHealth(publisher, streamName(migration.id, moved ? 'reverse' : 'forward'));
-  return { migration, serving: moved ? 'destination' : 'source', since, streams: health !== null };
+  return {
+    migration,
+    serving: moved ? 'destination' : 'source',
+    since,
+    streams: health !== null,
+    orphaned: await isOrphaned(context, migration.owner),
+  };
+}
+
+/** The owner of the streams, or the move that is about to start it (`<move>/streams`), runs as long as somebody is in charge. */
+async function isOrphaned(context: EngineContext, owner: string): Promise<boolean> {
+  const inCharge = [owner, owner.replace(/\/streams$/, '')];
+  return !(await Promise.all(inCharge.map((id) => context.isRunning(id)))).some(Boolean);
 }
 
 async function activeMigration(context: EngineContext, sides: Sides): Promise<MigrationRow | null> {

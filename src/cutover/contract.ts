@@ -120,6 +120,8 @@ export interface Situation {
   /** since when, ISO time; null when it always did */
   readonly since: string | null;
   readonly streams: boolean;
+  /** no workflow is left that could end the migration: its own were terminated */
+  readonly orphaned?: boolean;
 }
 
 /** One line of a workflow's own story, kept in `cutover.event` beyond Temporal's retention. */

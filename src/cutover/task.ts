@@ -16,6 +16,8 @@ export interface TaskState {
   readonly destination: string;
   /** set once traffic has moved: the streams run the other way */
   readonly reversed: boolean;
+  /** its traffic has moved at least once */
+  readonly everMoved: boolean;
   readonly status: TaskStatus;
   /** PgDog's inner status: `syncing data`, `replicating`, … */
   readonly phase: string;
@@ -23,7 +25,7 @@ export interface TaskState {
 }
 
 export function initialTask(kind: TaskKind, source: string, destination: string): TaskState {
-  return { kind, source, destination, reversed: false, status: 'started', phase: '', reason: null };
+  return { kind, source, destination, reversed: false, everMoved: false, status: 'started', phase: '', reason: null };
 }
 
 export function evolveTask(state: TaskState, event: TaskEvent): TaskState {
@@ -46,7 +48,7 @@ export function evolveTask(state: TaskState, event: TaskEvent): TaskState {
     case 'AttemptAborted':
       return { ...state, reason: text('reason') };
     case 'TrafficMoved':
-      return { ...state, reversed: text('heading') === 'forward', reason: null };
+      return { ...state, reversed: text('heading') === 'forward', everMoved: true, reason: null };
     case 'TaskFinished':
       return { ...state, status: 'finished', reason: text('reason') || null };
     case 'TaskFailed':

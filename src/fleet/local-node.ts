@@ -40,6 +40,10 @@ interface DatabaseState {
   serving: Side | null;
   hold: Hold | null;
   prepared: PreparedFiles | null;
+  /** the names to be written into the files once clients are released */
+  toSave: SwapRequest | null;
+  /** the writing that runs; never rejects */
+  saving: Promise<void>;
   recovering: Promise<void> | null;
 }
 
@@ -78,6 +82,8 @@ export class LocalNode implements FleetNode {
         serving: null,
         hold: null,
         prepared: null,
+        toSave: null,
+        saving: Promise.resolve(),
         recovering: null,
       };
       this.#states.set(database, state);
@@ -85,9 +91,10 @@ export class LocalNode implements FleetNode {
     return state;
   }
 
-  state(database: string): Promise<NodeState> {
+  async state(database: string): Promise<NodeState> {
     const state = this.#state(database);
-    return Promise.resolve({
+    await state.saving;
+    return {
       node: this.name,
       epochSeen: state.epochSeen,
       epochResolved: state.epochResolved,
@@ -95,7 +102,7 @@ export class LocalNode implements FleetNode {
       gateReasons: this.#proxy.gate(database).reasons,
       configFingerprint: fingerprint(this.#proxy.config),
       filesServe: this.#filesServe(database),
-    });
+    };
   }
 
   /** Whether the files on disk name the side that serves; true where there are none. */
@@ -117,6 +124,7 @@ export class LocalNode implements FleetNode {
     await this.#proxy.warm(name, request.database, WARM_DEADLINE_MS);
     const state = this.#state(request.database);
     if (!request.saveConfig || name === request.database) return;
+    await state.saving;
     if (state.prepared) await discardPrepared(state.prepared);
     state.prepared = await this.#prepareFiles(request);
   }
@@ -223,7 +231,7 @@ export class LocalNode implements FleetNode {
     await this.directory.sideOf(request.database);
     await this.directory.sideOf(request.peer);
     this.#serve(request.database, request.peer, request.serving);
-    if (request.saveConfig) await this.#save(state, request);
+    state.toSave = request.saveConfig ? request : null;
   }
 
   /** Writes the names in force into the files, for a migration that was run without cutover_save_config. */
@@ -236,12 +244,20 @@ export class LocalNode implements FleetNode {
     if (prepared) await commitSwap(prepared);
   }
 
-  /** Memory first, files second: a disk that is full must not keep traffic from the side that was decided. */
+  /**
+   * Memory first, clients second, files last: neither a slow nor a full disk may hold clients back from the side that was
+   * decided. A crash in between is healed at the start: the record says who serves, whatever the files say.
+   */
   async #save(state: DatabaseState, request: SwapRequest): Promise<void> {
+    const { prepared } = state;
+    state.prepared = null;
     try {
-      const prepared = state.prepared ?? (await this.#prepareFiles(request));
-      state.prepared = null;
-      if (prepared) await commitSwap(prepared);
+      const inForce = addressServing(this.#proxy.config.databases, request.database);
+      const fits = prepared !== null && inForce !== null && sameAddress(prepared.serving, inForce);
+      // What was prepared for a move that was given up names the wrong side.
+      if (prepared && !fits) await discardPrepared(prepared);
+      const files = fits ? prepared : await this.#prepareFiles(request);
+      if (files) await commitSwap(files);
     } catch (error) {
       this.#log.warn(
         { problem: messageOf(error) },
@@ -266,7 +282,11 @@ export class LocalNode implements FleetNode {
       clearTimeout(state.hold.timer);
       state.hold = null;
     }
-    if (!state.hold) this.#proxy.gate(database).open('cutover');
+    if (state.hold) return;
+    this.#proxy.gate(database).open('cutover');
+    const { toSave } = state;
+    state.toSave = null;
+    if (toSave) state.saving = state.saving.then(() => this.#save(state, toSave));
   }
 
   /** Sets the side behind `database`; changes nothing where it stands already. */
@@ -432,7 +452,7 @@ export class LocalNode implements FleetNode {
       if (state.hold) clearTimeout(state.hold.timer);
       state.hold = null;
     }
-    invariant(this.#closed, 'a closed node stays closed');
+    await Promise.all([...this.#states.values()].map((state) => state.saving));
     await this.connections.close();
   }
 }

@@ -61,7 +61,7 @@ export async function copiesInto(destination: Connection): Promise<readonly Copy
     FROM pg_stat_progress_copy p JOIN pg_class c ON c.oid = p.relid JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_stat_activity a ON a.pid = p.pid
     JOIN pg_subscription_rel r ON r.srrelid = c.oid
-    WHERE p.datname = current_database() AND p.command = 'COPY FROM' AND a.backend_type <> 'client backend'
+    WHERE p.datname = current_database() AND p.command = 'COPY FROM' AND n.nspname <> 'cutover' AND a.backend_type <> 'client backend'
     ORDER BY p.bytes_processed DESC`);
   return rows;
 }
