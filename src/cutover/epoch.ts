@@ -43,7 +43,7 @@ export const STEP_TITLES: Readonly<Record<Step, string>> = {
   advanceSequences: "the destination's sequences end past the source's",
   createReverseReplication: 'a canary written at the destination has arrived at the source',
   commitCutover: 'sealed becomes committed: the point of no return; the destination opens',
-  swapConfiguration: 'every node sets the side that serves, in memory and in its files',
+  swapConfiguration: 'every node sets the side that serves, in memory; its files follow once clients are released',
   resumeTraffic: 'gates open; held queries go to the destination',
 };
 
