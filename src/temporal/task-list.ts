@@ -162,13 +162,12 @@ function toTask(workflowId: string, found: Found | null, events: readonly TaskEv
 
 /**
  * Whether a task stands on its own, with a number an operator can name. A subtask does not, but for streams: those that run
- * back are what a rollback names, and those whose move was terminated are what STOP_TASK must be able to end. Once shown,
- * their number stays: also after a rollback, when they run forward again.
+ * back are what a rollback names, and those whose move was terminated are what STOP_TASK must be able to end.
  */
 export function isRoot(task: Task, tasks: readonly Task[]): boolean {
   const parent = tasks.find((t) => t.workflowId === task.parentWorkflowId);
   if (!parent) return true;
-  return task.running && task.state.kind === 'replication' && (task.state.everMoved || !parent.running);
+  return task.running && task.state.kind === 'replication' && (task.state.reversed || !parent.running);
 }
 
 /** What Temporal knows better than the story: a terminated workflow could not write its own end. */
