@@ -58,7 +58,7 @@ export async function serveWorker(options: WorkerOptions): Promise<ServedWorker>
       await worker.stop();
       await node.close();
       await connections.close();
-      await client.connection.close();
+      // Not the client's channel: see TemporalLink.close in serve.ts.
     },
   };
 }
