@@ -114,7 +114,9 @@ async function eventsOf(
   if (recorded?.some(ended) === true) return recorded;
   try {
     const handle = client.workflow.getHandle(entry.workflowId);
-    return await client.withDeadline(Date.now() + ANSWER_TIMEOUT_MS, () => handle.query<readonly TaskEvent[]>('events'));
+    return await client.withDeadline(Date.now() + ANSWER_TIMEOUT_MS, () =>
+      handle.query<readonly TaskEvent[]>('events'),
+    );
   } catch {
     // No worker runs, it is busy with a pause, or the history is gone: what the record has is the best there is.
     return recorded ?? [];
@@ -162,12 +164,13 @@ function toTask(workflowId: string, found: Found | null, events: readonly TaskEv
 
 /**
  * Whether a task stands on its own, with a number an operator can name. A subtask does not, but for streams: those that run
- * back are what a rollback names, and those whose move was terminated are what STOP_TASK must be able to end.
+ * back are what a rollback names, and those whose move was terminated are what STOP_TASK must be able to end. Once shown,
+ * their number stays: also after a rollback, when they run forward again.
  */
 export function isRoot(task: Task, tasks: readonly Task[]): boolean {
   const parent = tasks.find((t) => t.workflowId === task.parentWorkflowId);
   if (!parent) return true;
-  return task.running && task.state.kind === 'replication' && (task.state.reversed || !parent.running);
+  return task.running && task.state.kind === 'replication' && (task.state.everMoved || !parent.running);
 }
 
 /** What Temporal knows better than the story: a terminated workflow could not write its own end. */
