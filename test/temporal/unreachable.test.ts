@@ -31,11 +31,7 @@ async function nothingBegun(): Promise<void> {
   }
 }
 
-const COMMANDS = [
-  'RESHARD prod prod_new all_tables',
-  'COPY_DATA prod prod_new all_tables',
-  'REPLICATE prod prod_new all_tables',
-];
+const COMMANDS = ['RESHARD prod prod_new all_tables', 'COPY_DATA prod prod_new all_tables'];
 
 describe('a Temporal that dies while the program serves', () => {
   test('takes no traffic with it; every command is one error; tasks are listed from the record', async () => {
