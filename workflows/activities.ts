@@ -43,6 +43,8 @@ export const medium = (summary: string): Activities =>
   proxyActivities<Activities>({
     summary,
     startToCloseTimeout: '1 hour',
+    // What takes away must not overtake what still makes: a schema loaded after its removal would be left behind.
+    cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     heartbeatTimeout: '15s',
     retry: { ...RETRY, maximumAttempts: 20 },
   });

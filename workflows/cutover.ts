@@ -99,7 +99,9 @@ class Mover {
         if (this.#moved) throw new Error('the traffic has moved: go back with a rollback');
       },
     });
-    setHandler(stopSignal, () => void this.#stop('stopped by an operator'));
+    setHandler(stopSignal, async () => {
+      await this.#abort('stopped by an operator');
+    });
   }
 
   /** A pause under way hears of nothing but the record: it is aborted there, unless it is committed already. */

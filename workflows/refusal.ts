@@ -48,8 +48,8 @@ export function refuseOtherMove(request: MoveRequest, { migration }: Situation):
 }
 
 /** Two at once: the second fails naming the first, before it looks at what the first has made. */
-export function refuseHeld({ migration }: Situation, owner: string): void {
-  if (!migration || migration.owner === owner) return;
+export function refuseHeld({ migration, orphaned }: Situation, owner: string): void {
+  if (!migration || orphaned === true || migration.owner === owner) return;
   throw refusal(
     `the migration ${migration.database} -> ${migration.peer} is held by workflow ${migration.owner}. Wait for it, or stop it with STOP_TASK.`,
     'migration_held',

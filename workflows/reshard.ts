@@ -11,7 +11,7 @@ import {
 } from '@temporalio/workflow';
 import type { Ending, Heading, Migration, MoveResult, ReshardRequest } from '../src/cutover/contract.js';
 import { moveRequest } from '../src/cutover/request.js';
-import { medium, route, short } from './activities.js';
+import { medium, route, short, untilDone } from './activities.js';
 import { cutover } from './cutover.js';
 import { Journal, sentenceOf } from './journal.js';
 import {
@@ -52,6 +52,11 @@ export async function reshard(input: ReshardRequest): Promise<string> {
     }
     const owner = `${workflowInfo().workflowId}/streams`;
     refuseHeld(situation, owner);
+    if (situation.migration && situation.orphaned === true)
+      await untilDone('Remove what a terminated move left behind').removeMigration(
+        situation.migration,
+        'its workflows were terminated',
+      );
     journal.note('PhaseEntered', { phase: 'preflight' });
     const checks = await short(
       `Check ${request.source} and ${request.destination} before anything is touched`,
@@ -161,6 +166,7 @@ class Move {
 
   async run(): Promise<string> {
     const streams = await this.#startStreams();
+    if (streams === null) return this.#finish('remove');
     try {
       await this.#preparing.run(() => this.#prepare(streams));
       if (this.#request.cutover !== 'approved') await this.#cutOver('forward');
@@ -174,6 +180,10 @@ class Move {
     }
     const ending: Ending = this.#moved ? 'finalize' : 'remove';
     await this.#end(streams, ending);
+    return this.#finish(ending);
+  }
+
+  async #finish(ending: Ending): Promise<string> {
     this.#journal.note(this.#moved ? 'TaskFinished' : 'TaskCancelled', {
       reason: ending === 'finalize' ? 'finalized' : 'stopped by an operator',
     });
@@ -181,24 +191,33 @@ class Move {
     return `${route(this.#migration)}: ${ending === 'finalize' ? 'finalized, the destination serves' : 'stopped, the source serves'}`;
   }
 
-  /** The owner of the streams exists before the first of them, and outlives this workflow. */
-  async #startStreams(): Promise<ChildWorkflowHandle<typeof replicate>> {
+  /**
+   * The owner of the streams exists before the first of them, and outlives this workflow. Null when the move was stopped
+   * before there were any.
+   */
+  async #startStreams(): Promise<ChildWorkflowHandle<typeof replicate> | null> {
     this.#journal.note('PhaseEntered', { phase: 'syncing schema' });
     await this.#journal.write(this.#migration);
-    await this.#preparing
-      .run(() => medium(`Make tables and primary keys at ${this.#migration.peer}`).loadSchema(this.#migration))
-      .catch(async (error: unknown) => {
-        await CancellationScope.nonCancellable(() =>
-          medium('Remove everything this migration made').removeMigration(this.#migration, sentenceOf(error)),
-        );
-        throw error;
-      });
-    const streams = await startChild(replicate, {
-      workflowId: this.#migration.owner,
-      args: [{ migration: this.#migration, copyData: true }],
-      parentClosePolicy: ParentClosePolicy.ABANDON,
-      staticSummary: `Streams ${route(this.#migration)}`,
-    });
+    try {
+      await this.#preparing.run(() =>
+        medium(`Make tables and primary keys at ${this.#migration.peer}`).loadSchema(this.#migration),
+      );
+    } catch (error) {
+      await CancellationScope.nonCancellable(() =>
+        medium('Remove everything this migration made').removeMigration(this.#migration, sentenceOf(error)),
+      );
+      if (this.#wish === 'end') return null;
+      throw error;
+    }
+    // A cancel that comes here finds an owner that can take everything away.
+    const streams = await CancellationScope.nonCancellable(() =>
+      startChild(replicate, {
+        workflowId: this.#migration.owner,
+        args: [{ migration: this.#migration, copyData: true }],
+        parentClosePolicy: ParentClosePolicy.ABANDON,
+        staticSummary: `Streams ${route(this.#migration)}`,
+      }),
+    );
     streams.result().then(
       (ending) => {
         this.#streamsEnded = `the streams have ended (${ending})`;
