@@ -149,6 +149,10 @@ function defaults(holder: { engine?: ScriptedEngine }): Required<Script> {
   let migration: Migration | null = null;
   let epoch = 0;
   const nothing = (): Promise<void> => Promise.resolve();
+  const over = (): Promise<void> => {
+    migration = null;
+    return Promise.resolve();
+  };
   const statements = (): Promise<{ statements: number }> => Promise.resolve({ statements: 0 });
   return {
     assessSituation: () =>
@@ -171,9 +175,9 @@ function defaults(holder: { engine?: ScriptedEngine }): Required<Script> {
     armFences: nothing,
     createReverseStreams: nothing,
     watchStreams: () => Promise.resolve(null),
-    removeMigration: nothing,
+    removeMigration: over,
     checkFinalizable: nothing,
-    finalizeMigration: nothing,
+    finalizeMigration: over,
     claimOperation: nothing,
     releaseOperation: nothing,
     awaitMoment: (request): Promise<EpochPlan> => {
