@@ -65,6 +65,15 @@ describe('recorded histories', () => {
     expect(summaries('replicate.stopped.streams')).toMatch(/removeMigration recordEvents$/);
   });
 
+  test('say in each activity and marker, of every path, what it is for', () => {
+    const entries = recorded.flatMap((r) => activitiesOf(r.history));
+    expect(entries.map((e) => e.name)).toEqual(
+      expect.arrayContaining(['returnToSource', 'removeMigration', 'syncSchema']),
+    );
+    const poor = entries.filter(({ name, summary }) => summary === name || !summary.includes(' '));
+    expect(poor).toEqual([]);
+  });
+
   test('tell nothing of the machine they were recorded on, and no secret', () => {
     for (const { name, history } of recorded) {
       const text = textOf(history);

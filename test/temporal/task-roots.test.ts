@@ -10,7 +10,11 @@ function task(kind: TaskKind, running: boolean, more: { parent?: string; reverse
     id: 1,
     workflowId: kind,
     parentWorkflowId: more.parent ?? null,
-    state: { ...initialTask(kind, 'prod', 'prod_new'), reversed: more.reversed ?? false },
+    state: {
+      ...initialTask(kind, 'prod', 'prod_new'),
+      reversed: more.reversed ?? false,
+      everMoved: more.reversed ?? false,
+    },
     startedAt: AT,
     updatedAt: AT,
     running,
