@@ -34,6 +34,11 @@ test('a move that went back is not shown as reversed any more', () => {
   expect(fold(['TrafficMoved', { heading: 'forward' }], ['TrafficMoved', { heading: 'reverse' }]).reversed).toBe(false);
 });
 
+test('a move that ever went over is known as one, so that its streams keep their number after a rollback', () => {
+  expect(fold(['TrafficMoved', { heading: 'forward' }], ['TrafficMoved', { heading: 'reverse' }]).everMoved).toBe(true);
+  expect(fold(['PhaseEntered', { phase: 'cutting over' }]).everMoved).toBe(false);
+});
+
 test('the reason of an aborted attempt stays until the traffic has moved, and does not end the task', () => {
   const aborted = fold(['PhaseEntered', { phase: 'cutting over' }], ['AttemptAborted', { reason: 'sealSource: busy' }]);
   expect(aborted).toMatchObject({ status: 'running', reason: 'sealSource: busy' });
