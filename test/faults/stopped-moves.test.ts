@@ -147,18 +147,22 @@ describe('the pause is under way', () => {
     },
   );
 
-  test('after all of them the streams know which way they run, and an operator moves and finalizes by their numbers', async () => {
-    if (heading === 'reverse') await moving.cutoverByOperator(await moving.streamsTask('reverse'));
-    heading = 'forward';
-    await moving.cutoverByOperator(task);
-    await moving.streamsTask('reverse');
-    await moving.expectNothingLost();
-    await moving.system.served?.node.save('prod');
-    await moving.system.admin(`STOP_TASK ${task}`);
-    await moving.system.task('the move is finished', (t) => t.id === task && t.status === 'finished');
-    for (const cluster of [moving.system.source, moving.system.destination]) {
-      expect(await cluster.query('app', 'SELECT slot_name FROM pg_replication_slots')).toEqual([]);
-      expect(await cluster.query('app', 'SELECT subname FROM pg_subscription')).toEqual([]);
-    }
-  });
+  test(
+    'after all of them the streams know which way they run, and an operator moves and finalizes by their numbers',
+    { timeout: 120_000 },
+    async () => {
+      if (heading === 'reverse') await moving.cutoverByOperator(await moving.streamsTask('reverse'));
+      heading = 'forward';
+      await moving.cutoverByOperator(task);
+      await moving.streamsTask('reverse');
+      await moving.expectNothingLost();
+      await moving.system.served?.node.save('prod');
+      await moving.system.admin(`STOP_TASK ${task}`);
+      await moving.system.task('the move is finished', (t) => t.id === task && t.status === 'finished');
+      for (const cluster of [moving.system.source, moving.system.destination]) {
+        expect(await cluster.query('app', 'SELECT slot_name FROM pg_replication_slots')).toEqual([]);
+        expect(await cluster.query('app', 'SELECT subname FROM pg_subscription')).toEqual([]);
+      }
+    },
+  );
 });

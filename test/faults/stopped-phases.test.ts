@@ -123,13 +123,13 @@ test.each(['STOP_TASK', 'abort', 'Cancel', 'Terminate'] as const)(
     await give(command, handle, taskId);
     await letGo();
     expect(await ended(handle, taskId)).toBe('cancelled');
+    // What a terminated move left, with nobody in charge of it, is for the next one to remove: the next test begins there.
     if (command === 'Terminate') return;
     await expectNothingLeft();
     await moving.writes(20);
   },
 );
 
-/** The move that follows finds what a terminated one left, and nobody in charge of it. */
 test.each(['STOP_TASK', 'Cancel'] as const)('%s in the copy', { timeout: 90_000 }, async (command) => {
   const { handle, taskId } = await begin();
   await phases.copy();
