@@ -7,7 +7,6 @@ import { compareLedger } from '../../src/dev/ledger/compare.js';
 import { startLedger, type Ledger } from '../../src/dev/ledger/ledger.js';
 import { prepareLedger, PUBLICATION, type LoadedHistory } from '../../src/dev/ledger/prepare.js';
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
-import { connect } from '../../src/postgres/connection.js';
 import { System, type SystemOptions } from '../support/served.js';
 import { until } from '../support/wait.js';
 import { expectSameContents, sequencesOf } from './contents.js';
@@ -170,15 +169,19 @@ export class Moving {
    * happens in between is what a pause meets that nobody could foresee.
    */
   async holdBeforePause(from: Cluster): Promise<{ reached(): Promise<void>; letGo(): Promise<void> }> {
-    const holder = await connect(from.endpoint('app'));
-    // Reading the record stays possible; cutover.begin() waits.
-    await holder.query('BEGIN; LOCK TABLE cutover.decision IN EXCLUSIVE MODE');
+    // Reading the record stays possible; cutover.begin() waits. Prepared, so that no session has an old transaction: the
+    // moment would wait for that.
+    const lock = 'LOCK TABLE cutover.decision IN EXCLUSIVE MODE';
+    await from.query('app', `BEGIN; ${lock}; PREPARE TRANSACTION 'hold before pause'`);
     const waits = `SELECT FROM pg_locks WHERE relation = 'cutover.decision'::regclass AND NOT granted`;
     return {
       reached: async () => {
         await until('the moment is found', async () => (await from.query('app', waits)).length > 0, SWITCH_DEADLINE_MS);
       },
-      letGo: () => holder.end(),
+      letGo: async () => {
+        const held = await from.query('app', `SELECT FROM pg_prepared_xacts WHERE gid = 'hold before pause'`);
+        if (held.length > 0) await from.query('app', `ROLLBACK PREPARED 'hold before pause'`);
+      },
     };
   }
 
