@@ -174,13 +174,19 @@ class Move {
     } catch (error) {
       if (this.#wish !== 'end') {
         await CancellationScope.nonCancellable(() => this.#end(streams, this.#moved ? null : 'remove'));
-        await CancellationScope.nonCancellable(() => this.#journal.write(this.#migration));
+        await this.#tellFailure(error);
         throw error;
       }
     }
     const ending: Ending = this.#moved ? 'finalize' : 'remove';
     await this.#end(streams, ending);
     return this.#finish(ending);
+  }
+
+  /** The last word belongs into the record, or SHOW TASKS would call the task running once Temporal has forgotten it. */
+  async #tellFailure(error: unknown): Promise<void> {
+    this.#journal.failed(error);
+    await CancellationScope.nonCancellable(() => this.#journal.write(this.#migration));
   }
 
   async #finish(ending: Ending): Promise<string> {
@@ -207,6 +213,7 @@ class Move {
         medium('Remove everything this migration made').removeMigration(this.#migration, sentenceOf(error)),
       );
       if (this.#wish === 'end') return null;
+      await this.#tellFailure(error);
       throw error;
     }
     // A cancel that comes here finds an owner that can take everything away.
