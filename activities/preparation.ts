@@ -70,15 +70,10 @@ type Part = 'pre' | 'post' | 'cutover';
 
 /** SCHEMA_SYNC: one part of the source's schema at the destination; what is there already is passed over. */
 export function syncSchema(context: EngineContext, part: Part, request: MoveRequest): Promise<{ statements: number }> {
-  return applyPart(context, part, request, true);
+  return applyPart(context, part, request);
 }
 
-async function applyPart(
-  context: EngineContext,
-  part: Part,
-  request: MoveRequest,
-  ignoreExisting: boolean,
-): Promise<{ statements: number }> {
+async function applyPart(context: EngineContext, part: Part, request: MoveRequest): Promise<{ statements: number }> {
   if (part === 'cutover') return { statements: 0 };
   const { pgDumpPath } = context.config().replication;
   const options = pgDumpPath === undefined ? {} : { pgDumpPath };
@@ -86,11 +81,12 @@ async function applyPart(
   return withConnection(
     context.directory.endpoint(request.destination),
     async (destination) => {
+      // What an operator made ahead (SCHEMA_SYNC, other means) is kept; preflight has warned of it.
       const parts = splitSchema(dump, { destinationVersion: await serverVersion(destination) });
       const statements = (part === 'pre' ? [...parts.pre, ...parts.primaryKeys] : parts.post).filter(isNotOurs);
       // All or nothing before the copy; after it a transaction a statement, so that no lock is held for long.
       const transaction = part === 'pre' ? 'one' : 'each';
-      await applySchema(destination, statements, { ignoreExisting, transaction });
+      await applySchema(destination, statements, { ignoreExisting: true, transaction });
       return { statements: statements.length };
     },
     { queryTimeoutMs: SCHEMA_QUERY_TIMEOUT_MS },
@@ -108,14 +104,14 @@ const requestOf = (migration: Migration): MoveRequest => ({
 });
 
 export async function loadSchema(context: EngineContext, migration: Migration): Promise<{ statements: number }> {
-  const done = await applyPart(context, 'pre', requestOf(migration), false);
+  const done = await applyPart(context, 'pre', requestOf(migration));
   // Before the first row arrives: a forgotten job that writes to the destination is refused from here on.
   await arm(context, migration, await connectionTo(context, migration.destination), 'origin');
   return done;
 }
 
 export async function finaliseSchema(context: EngineContext, migration: Migration): Promise<{ statements: number }> {
-  const done = await applyPart(context, 'post', requestOf(migration), false);
+  const done = await applyPart(context, 'post', requestOf(migration));
   await withConnection(context.directory.endpoint(migration.peer), readyForLoad, {
     queryTimeoutMs: SCHEMA_QUERY_TIMEOUT_MS,
   });
