@@ -13,8 +13,11 @@ export const rollbackUpdate = defineUpdate<string>('rollback');
 /** End the migration on the side that serves. */
 export const finalizeUpdate = defineUpdate<string>('finalize');
 
-/** STOP_TASK: end as the phase demands, before a commit by removal, after it by finalizing. */
-export const stopSignal = defineSignal('stop');
+/**
+ * STOP_TASK: end as the phase demands, before a commit by removal, after it by finalizing. Who has read the record says which: a
+ * workflow may hear of a move a moment later.
+ */
+export const stopSignal = defineSignal<[Ending?]>('stop');
 /** A cutover, whoever started it, has moved the traffic. */
 export const movedSignal = defineSignal<[Heading]>('moved');
 /** The streams have reached a stage. */

@@ -96,8 +96,8 @@ class Streams {
     setHandler(endSignal, (ending) => {
       this.#end(ending);
     });
-    setHandler(stopSignal, () => {
-      this.#end(this.#moved ? 'finalize' : 'remove');
+    setHandler(stopSignal, (ending) => {
+      this.#end(ending ?? (this.#moved ? 'finalize' : 'remove'));
     });
     setHandler(finalizeUpdate, () => this.#answer('finalize'), {
       validator: () => {

@@ -81,6 +81,8 @@ class Move {
   #wish: Wish | null = null;
   /** the side that served when the wish was uttered */
   #wishedWhenMoved = false;
+  /** what the record said when a stop was asked for; this workflow may hear of that move a moment later */
+  #readFromRecord: boolean | null = null;
   #busy = false;
   #cutover: ChildWorkflowHandle<typeof cutover> | null = null;
   #cutovers = 0;
@@ -95,7 +97,10 @@ class Move {
     setHandler(movedSignal, (heading) => {
       this.#note(heading);
     });
-    setHandler(stopSignal, () => void this.#want('end'));
+    setHandler(stopSignal, (ending) => {
+      this.#want('end');
+      if (ending !== undefined) this.#readFromRecord = ending === 'finalize';
+    });
     setHandler(approveUpdate, () => this.#wantSettled('approve'), {
       validator: () => {
         this.#allow('approve');
@@ -264,7 +269,7 @@ class Move {
       await this.#phase(this.#moved ? 'soaking' : 'replicating');
       if (!(await this.#wished())) this.#want('end');
       if (this.#streamsEnded !== null && this.#wish === null) throw refusal(this.#streamsEnded, 'stream_lost');
-      if (this.#wish === 'end' && !this.#overtaken() && (await this.#mayEnd())) return;
+      if (this.#wish === 'end' && !(await this.#overtaken()) && (await this.#mayEnd())) return;
       const wish = this.#wish;
       this.#wish = null;
       if (wish === 'approve' || wish === 'rollback') await this.#cutOver(wish === 'approve' ? 'forward' : 'reverse');
@@ -272,8 +277,11 @@ class Move {
   }
 
   /** Who wanted to stop the move while the other side served did not ask for what an end means now. */
-  #overtaken(): boolean {
-    if (this.#wishedWhenMoved === this.#moved) return false;
+  async #overtaken(): Promise<boolean> {
+    const told = this.#readFromRecord;
+    if (told !== null && told !== this.#moved) await condition(() => told === this.#moved, SETTLE_MS);
+    this.#readFromRecord = null;
+    if ((told ?? this.#wishedWhenMoved) === this.#moved) return false;
     const side = this.#moved ? 'destination' : 'source';
     this.#journal.note('AttemptAborted', {
       reason: `the stop came too late: the ${side} serves; stop again to end there`,

@@ -193,10 +193,15 @@ export class Tasks {
     const task = tasks.find((t) => t.id === taskId && t.running);
     if (!task) return 'task not found';
     const owner = task.state.kind === 'cutover' ? task : ownerOf(task, tasks);
-    if (task.state.reversed || owner.state.reversed) await this.#filesReady(owner.state.source, save);
-    else await this.#abortOpenEpoch(owner.state.source);
+    const { source, destination, kind } = owner.state;
+    // The record says which side serves; a workflow's own story may be a moment behind.
+    const moved =
+      kind !== 'schema_sync' &&
+      (await assessSituation(this.#context(), { source, destination })).serving === 'destination';
+    if (moved && kind !== 'cutover') await this.#filesReady(source, save);
+    else await this.#abortOpenEpoch(source);
     const client = await this.#options.client();
-    await client.workflow.getHandle(owner.workflowId).signal('stop');
+    await client.workflow.getHandle(owner.workflowId).signal('stop', moved ? 'finalize' : 'remove');
     return 'OK';
   }
 
