@@ -1,6 +1,6 @@
 /** One task: tell what a request means against the record, and hold a migration or an operation for one workflow. */
 import { createHash } from 'node:crypto';
-import type { Migration, MoveRequest, Situation } from '../src/cutover/contract.js';
+import type { Migration, MoveRequest, Situation, Turn } from '../src/cutover/contract.js';
 import { sameSide, sideKey, type Side } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
 import { servingOf } from '../src/fleet/resolution.js';
@@ -40,13 +40,19 @@ export async function connectionTo(context: EngineContext, side: Side): Promise<
 
 /** Whether the traffic has moved, as the records of both sides say. */
 export async function destinationServes(context: EngineContext, migration: Migration): Promise<boolean> {
+  return (await lastTurn(context, migration)).heading === 'forward';
+}
+
+/** The last move of the traffic, as the records of both sides say; epoch 0 when there was none. */
+export async function lastTurn(context: EngineContext, migration: Migration): Promise<Turn> {
   const records: RecordState[] = [];
   for (const side of [migration.source, migration.destination]) {
     const record = await readRecord(await connectionTo(context, side));
     if (record) records.push(record);
   }
   const serving = servingOf(records);
-  return serving !== null && sameSide(serving.serving, migration.destination);
+  const moved = serving !== null && sameSide(serving.serving, migration.destination);
+  return { heading: moved ? 'forward' : 'reverse', epoch: serving?.epoch ?? 0 };
 }
 
 /** Both sides of a pair in the order in which claims are made, so that two claimants never deadlock. */
@@ -57,7 +63,7 @@ function inOrder(sides: Sides): readonly Side[] {
 export async function assessSituation(context: EngineContext, request: MoveRequest): Promise<Situation> {
   const sides = await sidesOf(context, request);
   const row = await activeMigration(context, sides);
-  if (!row) return { migration: null, serving: 'source', since: null, streams: false, orphaned: false };
+  if (!row) return { migration: null, serving: 'source', epoch: 0, since: null, streams: false, orphaned: false };
   const migration = await toMigration(context, row);
   const records: RecordState[] = [];
   for (const side of [migration.source, migration.destination]) {
@@ -72,6 +78,7 @@ export async function assessSituation(context: EngineContext, request: MoveReque
   return {
     migration,
     serving: moved ? 'destination' : 'source',
+    epoch: serving?.epoch ?? 0,
     since,
     streams: health !== null,
     orphaned: await isOrphaned(context, migration.owner),

@@ -1,6 +1,6 @@
 /** One task: make, watch and remove the streams of a migration. */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Heading, Migration } from '../src/cutover/contract.js';
+import type { Heading, Migration, Turn } from '../src/cutover/contract.js';
 import type { Side } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
 import { publishedTables } from '../src/postgres/publications.js';
@@ -16,7 +16,7 @@ import {
   streamName,
 } from '../src/postgres/streams.js';
 import type { EngineContext } from './context.js';
-import { connectionTo, destinationServes } from './situation.js';
+import { connectionTo, lastTurn } from './situation.js';
 
 const POLL_MS = 1_000;
 const HEALTHY_DEADLINE_MS = 60_000;
@@ -100,7 +100,7 @@ async function seeHealthy(context: EngineContext, migration: Migration, heading:
 /**
  * Watches until `untilMs` on the monotonic clock; fails when a slot is gone or has lost its WAL.
  *
- * @returns the way the traffic went when another side serves than `moved` says, null otherwise
+ * @returns the move that was missed when another side serves than `moved` says, null otherwise
  */
 export async function watchStreams(
   context: EngineContext,
@@ -108,11 +108,11 @@ export async function watchStreams(
   moved: boolean,
   untilMs: number,
   report: (lags: Readonly<Record<string, number>>) => Promise<void>,
-): Promise<Heading | null> {
+): Promise<Turn | null> {
   while (performance.now() < untilMs) {
     await report(await lagsOf(context, migration));
-    const serves = await destinationServes(context, migration);
-    if (serves !== moved) return serves ? 'forward' : 'reverse';
+    const turn = await lastTurn(context, migration);
+    if ((turn.heading === 'forward') !== moved) return turn;
     await delay(POLL_MS);
   }
   return null;

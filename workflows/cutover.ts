@@ -56,7 +56,7 @@ function alreadyThere(request: MoveRequest, heading: Heading, situation: Situati
     outcome: 'unchanged',
     sentence: `the ${wanted} of the move ${request.source} → ${request.destination} serves${since}: nothing to do${back}`,
     heading,
-    epoch: null,
+    epoch: situation.epoch,
     pausedMs: null,
     attempts: 0,
     steps: [],
@@ -208,7 +208,7 @@ class Mover {
   async #finish(plan: EpochPlan, outcome: EpochOutcome, attempts: number): Promise<MoveResult> {
     this.#journal.note('TrafficMoved', { heading: this.#heading, epoch: plan.epoch, pausedMs: outcome.pausedMs ?? -1 });
     const owner = getExternalWorkflowHandle(this.#migration.owner);
-    await owner.signal(movedSignal, this.#heading).catch(() => undefined);
+    await owner.signal(movedSignal, { heading: this.#heading, epoch: plan.epoch }).catch(() => undefined);
     this.#journal.note('TaskFinished');
     return {
       outcome: 'moved',

@@ -1,6 +1,6 @@
 /** One task: name the messages workflows understand, from operators and from each other. */
 import { defineSignal, defineUpdate } from '@temporalio/workflow';
-import type { Ending, Heading } from '../src/cutover/contract.js';
+import type { Ending, Turn } from '../src/cutover/contract.js';
 import { checkRequest, FIELDS_OF, RequestInvalid } from '../src/cutover/request.js';
 import { refusal } from './refusal.js';
 
@@ -19,7 +19,7 @@ export const finalizeUpdate = defineUpdate<string>('finalize');
  */
 export const stopSignal = defineSignal<[Ending?]>('stop');
 /** A cutover, whoever started it, has moved the traffic. */
-export const movedSignal = defineSignal<[Heading]>('moved');
+export const movedSignal = defineSignal<[Turn]>('moved');
 /** The streams have reached a stage. */
 export const stageSignal = defineSignal<[StreamStage]>('stage');
 /** Indexes and constraints are made: the reverse streams may be made. */

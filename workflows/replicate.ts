@@ -12,7 +12,7 @@ import {
   setHandler,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { Ending, Heading, Migration, ReplicateRequest } from '../src/cutover/contract.js';
+import type { Ending, Migration, ReplicateRequest, Turn } from '../src/cutover/contract.js';
 import { WATCHES_PER_RUN } from '../src/cutover/policy.js';
 import { long, medium, route, short, untilDone } from './activities.js';
 import { Journal, sentenceOf, type JournalMemory } from './journal.js';
@@ -37,7 +37,8 @@ export interface ReplicateContinued {
   /** false when the rows are there already */
   readonly copyData: boolean;
   readonly stage?: 'streaming';
-  readonly moved?: boolean;
+  /** the newest move heard of */
+  readonly turn?: Turn | null;
   readonly memory?: JournalMemory;
 }
 
@@ -76,15 +77,14 @@ class Streams {
   readonly #journal: Journal;
   #watching = new CancellationScope();
   #schemaFinalised: boolean;
-  #moved: boolean;
-  /** how often a move was heard of */
-  #turns = 0;
+  /** the newest move heard of; null: the source serves, as in the beginning */
+  #turn: Turn | null;
   #ending: Ending | null = null;
 
   constructor(input: ReplicateContinued) {
     this.#input = input;
     this.#migration = input.migration;
-    this.#moved = input.moved ?? false;
+    this.#turn = input.turn ?? null;
     // Without a copy nobody loads a schema in between.
     this.#schemaFinalised = !input.copyData || input.stage === 'streaming';
     const { database, peer } = input.migration;
@@ -92,7 +92,7 @@ class Streams {
     setHandler(schemaFinalisedSignal, () => {
       this.#schemaFinalised = true;
     });
-    setHandler(movedSignal, (heading) => this.#note(heading));
+    setHandler(movedSignal, (turn) => this.#note(turn));
     setHandler(endSignal, (ending) => {
       this.#end(ending);
     });
@@ -111,15 +111,19 @@ class Streams {
     });
   }
 
-  async #note(heading: Heading): Promise<void> {
-    this.#turns++;
-    if (this.#moved === (heading === 'forward')) return;
-    this.#moved = heading === 'forward';
-    this.#journal.note('TrafficMoved', { heading });
+  get #moved(): boolean {
+    return this.#turn?.heading === 'forward';
+  }
+
+  async #note(turn: Turn): Promise<void> {
+    if (turn.epoch <= (this.#turn?.epoch ?? 0)) return;
+    const before = this.#moved;
+    this.#turn = turn;
+    if (this.#moved !== before) this.#journal.note('TrafficMoved', { ...turn });
     const { parent } = workflowInfo();
     if (parent)
       await getExternalWorkflowHandle(parent.workflowId)
-        .signal(movedSignal, heading)
+        .signal(movedSignal, turn)
         .catch(() => undefined);
   }
 
@@ -190,16 +194,15 @@ class Streams {
           migration: this.#migration,
           copyData: this.#input.copyData,
           stage: 'streaming',
-          moved: this.#moved,
+          turn: this.#turn,
           memory: this.#journal.memory,
         });
-      const turns = this.#turns;
       try {
         const turned = await this.#watching.run(() =>
           long(`Watch the streams ${route(this.#migration)}`).watchStreams(this.#migration, this.#moved),
         );
-        // Nobody told: the cutover was terminated in its pause. What was told meanwhile is newer than what the watch saw.
-        if (turned && turns === this.#turns) await this.#note(turned);
+        // Nobody told: the cutover was terminated in its pause.
+        if (turned) await this.#note(turned);
       } catch (error) {
         if (!this.#wantsEnd()) throw error;
       }

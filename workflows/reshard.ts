@@ -9,7 +9,7 @@ import {
   workflowInfo,
   type ChildWorkflowHandle,
 } from '@temporalio/workflow';
-import type { Ending, Heading, Migration, MoveResult, ReshardRequest } from '../src/cutover/contract.js';
+import type { Ending, Heading, Migration, MoveResult, ReshardRequest, Turn } from '../src/cutover/contract.js';
 import { moveRequest } from '../src/cutover/request.js';
 import { medium, route, short, untilDone } from './activities.js';
 import { cutover } from './cutover.js';
@@ -77,7 +77,8 @@ class Move {
   readonly #preparing = new CancellationScope();
   #stage: StreamStage | null = null;
   #streamsEnded: string | null = null;
-  #moved = false;
+  /** the newest move heard of; null: the source serves, as in the beginning */
+  #turn: Turn | null = null;
   #wish: Wish | null = null;
   /** the side that served when the wish was uttered */
   #wishedWhenMoved = false;
@@ -94,8 +95,8 @@ class Move {
     setHandler(stageSignal, (stage) => {
       this.#stage = stage;
     });
-    setHandler(movedSignal, (heading) => {
-      this.#note(heading);
+    setHandler(movedSignal, (turn) => {
+      this.#note(turn);
     });
     setHandler(stopSignal, (ending) => {
       this.#want('end');
@@ -162,11 +163,15 @@ class Move {
     this.#cutover?.signal(stopSignal).catch(() => undefined);
   }
 
-  #note(heading: Heading): void {
-    const moved = heading === 'forward';
-    if (moved === this.#moved) return;
-    this.#moved = moved;
-    this.#journal.note('TrafficMoved', { heading });
+  get #moved(): boolean {
+    return this.#turn?.heading === 'forward';
+  }
+
+  #note(turn: Turn): void {
+    if (turn.epoch <= (this.#turn?.epoch ?? 0)) return;
+    const before = this.#moved;
+    this.#turn = turn;
+    if (this.#moved !== before) this.#journal.note('TrafficMoved', { ...turn });
   }
 
   async run(): Promise<string> {
@@ -325,7 +330,7 @@ class Move {
       });
       if (this.#endWished()) this.#stopCutover();
       const result: MoveResult = await this.#cutover.result();
-      if (result.outcome !== 'not moved') this.#note(heading);
+      if (result.epoch !== null) this.#note({ heading, epoch: result.epoch });
     } catch (error) {
       if (isCancellation(error)) throw error;
       this.#journal.note('AttemptAborted', { reason: sentenceOf(error) });

@@ -12,6 +12,7 @@ import type {
   PartResult,
   Situation,
   TaskEvent,
+  Turn,
 } from './contract.js';
 import type { EpochEvent } from './epoch.js';
 
@@ -38,10 +39,10 @@ export interface Activities {
   /** Makes the reverse streams where both servers are 16 or newer, and sees them healthy. */
   createReverseStreams(migration: Migration): Promise<void>;
   /**
-   * Watches the streams, heartbeating; returns after a while so that the history stays short. Returns at once, with the way
-   * the traffic went, when the record says that another side serves than `moved` says. Fails when a stream is lost.
+   * Watches the streams, heartbeating; returns after a while so that the history stays short. Returns at once, with the move
+   * that was missed, when the record says that another side serves than `moved` says. Fails when a stream is lost.
    */
-  watchStreams(migration: Migration, moved: boolean): Promise<Heading | null>;
+  watchStreams(migration: Migration, moved: boolean): Promise<Turn | null>;
   /** Takes everything away that the migration made: for an end before any commit. */
   removeMigration(migration: Migration, reason: string): Promise<void>;
   /** Fails with the reason when the migration cannot be finalized now; changes nothing. */

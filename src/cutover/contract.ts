@@ -62,6 +62,12 @@ export interface Migration {
 
 export type Heading = 'forward' | 'reverse';
 
+/** A move of the traffic that the record knows of. Signals between workflows keep no order: the epoch does. */
+export interface Turn {
+  readonly heading: Heading;
+  readonly epoch: number;
+}
+
 /** All that the pause needs to know, fixed before it begins. */
 export interface EpochPlan {
   readonly migration: Migration;
@@ -117,6 +123,8 @@ export interface Situation {
   readonly migration: Migration | null;
   /** the side that serves the database now */
   readonly serving: 'source' | 'destination';
+  /** the last decided epoch; 0 when there was none */
+  readonly epoch: number;
   /** since when, ISO time; null when it always did */
   readonly since: string | null;
   readonly streams: boolean;

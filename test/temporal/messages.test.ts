@@ -118,6 +118,25 @@ describe('a move says why not', () => {
     expect(engine.calls.slice(before)).not.toContain('closeSource');
   });
 
+  test('two moves told in the wrong order: the newer epoch stands, for the move and for its streams', async () => {
+    engine.serving = 'source';
+    const move = await engine.start('reshard', 'disordered', APPROVED);
+    await phase(move, 'replicating');
+    const streams = engine.client.workflow.getHandle('disordered/streams');
+    for (const told of [move, streams]) {
+      await told.signal('moved', { heading: 'forward', epoch: 1_002 });
+      await told.signal('moved', { heading: 'reverse', epoch: 1_001 });
+      const state = await until('the move is heard of', async () => {
+        const { reversed } = await told.query<TaskState>('state');
+        return reversed ? { reversed } : null;
+      });
+      expect(state.reversed).toBe(true);
+      expect((await told.query<readonly TaskEvent[]>('events')).filter((e) => e.type === 'TrafficMoved')).toHaveLength(1);
+    }
+    await update(move, 'finalize');
+    expect(await move.result()).toBe('prod → prod_new: finalized, the destination serves');
+  });
+
   test('an abort that the commit overtakes does not finalize the move', async () => {
     engine.serving = 'source';
     const letWrite = engine.hold('writeTimeline');

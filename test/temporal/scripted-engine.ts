@@ -159,6 +159,7 @@ function defaults(holder: { engine?: ScriptedEngine }): Required<Script> {
       Promise.resolve({
         migration,
         serving: holder.engine?.serving ?? 'source',
+        epoch,
         since: null,
         streams: migration !== null,
       }),
