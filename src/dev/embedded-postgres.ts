@@ -15,7 +15,7 @@ import { freePort, LOOPBACK } from './ports.js';
 import { postgresBinaries, temporaryFolder, type Binaries, type Major } from './postgres-binaries.js';
 import { childrenOf, holdsWithin, isRunning, signalProcess } from './processes.js';
 
-export type { Major } from './postgres-binaries.js';
+export { isPackaged, type Major } from './postgres-binaries.js';
 
 export interface ClusterOptions {
   readonly major: Major;
@@ -34,6 +34,7 @@ const START_DEADLINE_MS = 60_000;
 const STOP_DEADLINE_MS = 60_000;
 const INITDB_DEADLINE_MS = 120_000;
 const LOG_TAIL_CHARACTERS = 2_000;
+const PORT_ATTEMPTS_MAX = 5;
 
 /** Generous for replication, small in memory: several clusters run on one small machine. */
 const DEFAULT_SETTINGS: Readonly<Record<string, string>> = {
@@ -217,12 +218,24 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   if (temporary) removeAtEnd(directory);
   try {
     if (!existsSync(join(directory, 'data', 'PG_VERSION'))) await initialise(directory, binaries, options);
-    const cluster = new Cluster(major, await freePort(), directory, binaries);
-    await cluster.start();
-    return cluster;
+    return await startOnFreePort(major, directory, binaries);
   } catch (error) {
     if (temporary) rmSync(directory, { recursive: true, force: true });
     throw error;
+  }
+}
+
+/** A port is free when it is found and may be taken a moment later, by somebody who asks the system at the same time. */
+async function startOnFreePort(major: Major, directory: string, binaries: Binaries): Promise<Cluster> {
+  for (let attempt = 1; ; attempt += 1) {
+    const cluster = new Cluster(major, await freePort(), directory, binaries);
+    try {
+      await cluster.start();
+      return cluster;
+    } catch (error) {
+      const taken = messageOf(error).includes(`already running on port ${cluster.port.toString()}?`);
+      if (!taken || attempt >= PORT_ATTEMPTS_MAX) throw error;
+    }
   }
 }
 

@@ -13,7 +13,8 @@ import { basename, dirname, join, relative } from 'node:path';
 import { CutoverError } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
 
-export type Major = 15 | 17 | 18;
+/** 14 is packaged for Linux on x64 only. */
+export type Major = 14 | 15 | 16 | 17 | 18;
 
 export interface Binaries {
   readonly initdb: string;
@@ -45,6 +46,11 @@ export function postgresBinaries(major: Major): Binaries {
   return { initdb: join(home, 'bin', 'initdb'), postgres: join(home, 'bin', 'postgres'), runAs };
 }
 
+/** Whether there is a package of `major` for this platform at all. */
+export function isPackaged(major: Major): boolean {
+  return major !== 14 || (process.platform === 'linux' && process.arch === 'x64');
+}
+
 /** A folder for temporary files that the server's user can reach. Root's TMPDIR may be closed to others, /tmp is not. */
 export function temporaryFolder(): string {
   return isRoot() ? '/tmp' : tmpdir();
@@ -56,7 +62,8 @@ function packageFolderOf(major: Major): string {
     return dirname(dirname(createRequire(import.meta.url).resolve(name)));
   } catch (cause) {
     const problem = `the optional package ${name} is not installed`;
-    const remedy = 'Run `npm ci` without --omit=optional, on Linux or macOS, x64 or arm64.';
+    const platforms = major === 14 ? 'Linux, x64' : 'Linux or macOS, x64 or arm64';
+    const remedy = `Run \`npm ci\` without --omit=optional, on ${platforms}.`;
     throw new CutoverError(
       'dev_server_unavailable',
       { server: `PostgreSQL ${major.toString()}`, problem, remedy },

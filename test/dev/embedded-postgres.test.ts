@@ -1,10 +1,10 @@
 /** One task: hold the embedded PostgreSQL clusters to what the tests and the demo rely on. */
 import { existsSync } from 'node:fs';
 import { afterEach, describe, expect, test } from 'vitest';
-import { startCluster, type Cluster, type Major } from '../../src/dev/embedded-postgres.js';
+import { isPackaged, startCluster, type Cluster, type Major } from '../../src/dev/embedded-postgres.js';
 import { isRunning } from '../../src/dev/processes.js';
 
-const MAJORS: readonly Major[] = [15, 17, 18];
+const MAJORS = ([14, 15, 16, 17, 18] as const satisfies readonly Major[]).filter(isPackaged);
 const started: Cluster[] = [];
 
 async function start(options: Parameters<typeof startCluster>[0]): Promise<Cluster> {

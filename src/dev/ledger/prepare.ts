@@ -46,6 +46,12 @@ const SCHEMA = `
 const CHECKSUM = `SELECT count(*)::integer AS rows,
   coalesce(sum(hashtextextended(id || '/' || account || '/' || note, 0)), 0)::text AS checksum FROM history`;
 
+/** PostgreSQL 15 is the first that publishes a schema (PostgreSQL documentation, release notes of 15). */
+const PUBLISH_ALL = `DO $$ BEGIN
+  EXECUTE 'CREATE PUBLICATION ${PUBLICATION} FOR '
+    || CASE WHEN current_setting('server_version_num')::int < 150000 THEN 'ALL TABLES' ELSE 'TABLES IN SCHEMA public' END;
+  END $$`;
+
 /**
  * Makes the tables in the schema `public` of an empty database, fills them, and makes the publication `ledger` for all of
  * them. Not to be called twice.
@@ -64,7 +70,7 @@ export function prepareLedger(endpoint: Endpoint, options: PrepareOptions = {}):
       );
       await makeExtraTables(connection, extraTables);
       await connection.query('RESET ROLE');
-      await connection.query(`CREATE PUBLICATION ${PUBLICATION} FOR TABLES IN SCHEMA public`);
+      await connection.query(PUBLISH_ALL);
       await connection.query('ANALYZE');
       return readHistory(connection);
     },
