@@ -65,7 +65,8 @@ export const untilDone = (summary: string): Activities =>
   proxyActivities<Activities>({
     summary,
     startToCloseTimeout: '2 minutes',
-    retry: { initialInterval: '1s', maximumInterval: '10s' },
+    // An answer that stays the same however often it is asked for: the caller has to do something else.
+    retry: { initialInterval: '1s', maximumInterval: '10s', nonRetryableErrorTypes: ['destination_serves'] },
   });
 
 /** A part of the pause. One try: the workflow decides what follows a failure, and a second try is a second epoch. */

@@ -25,6 +25,13 @@ export function asSentence(error: unknown): unknown {
   return refusal(`${what}: ${rootCause(error) ?? error.message}`, 'failed');
 }
 
+/** Whether an activity answered with this code of the error table. */
+export function isRefusal(error: unknown, code: string): boolean {
+  if (!(error instanceof ActivityFailure)) return false;
+  const cause = innermost(error);
+  return cause instanceof ApplicationFailure && cause.type === code;
+}
+
 function innermost(error: Error): Error {
   let current = error;
   for (let depth = 0; current.cause instanceof Error && depth < 10; depth++) current = current.cause;

@@ -16,7 +16,7 @@ import type { Ending, Migration, ReplicateRequest, Turn } from '../src/cutover/c
 import { WATCHES_PER_RUN } from '../src/cutover/policy.js';
 import { long, medium, route, short, untilDone } from './activities.js';
 import { Journal, sentenceOf, type JournalMemory } from './journal.js';
-import { asSentence, refusal, refuseHeld, refuseOtherMove } from './refusal.js';
+import { asSentence, isRefusal, refusal, refuseHeld, refuseOtherMove } from './refusal.js';
 import {
   abortUpdate,
   checked,
@@ -229,8 +229,21 @@ class Streams {
   }
 
   async #takeDown(reason: string): Promise<void> {
-    if (this.#ending === 'finalize')
-      await untilDone('Remove streams and roles; keep the old side fenced').finalizeMigration(this.#migration);
-    else await untilDone('Remove everything this migration made').removeMigration(this.#migration, reason);
+    if (this.#ending !== 'finalize' && (await this.#removed(reason))) return;
+    await untilDone('Remove streams and roles; keep the old side fenced').finalizeMigration(this.#migration);
+  }
+
+  /** False when the record knows of a move that nobody told: what was meant as an end is then to finalize. */
+  async #removed(reason: string): Promise<boolean> {
+    try {
+      await untilDone('Remove everything this migration made').removeMigration(this.#migration, reason);
+      return true;
+    } catch (error) {
+      if (!isRefusal(error, 'destination_serves')) throw error;
+      this.#journal.note('AttemptAborted', { reason: sentenceOf(error) });
+      await this.#journal.write(this.#migration);
+      this.#ending = 'finalize';
+      return false;
+    }
   }
 }
