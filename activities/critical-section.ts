@@ -194,10 +194,16 @@ export class CriticalSection {
       const start = performance.now();
       const elapsed = (): number => roundMs(performance.now() - start);
       // Sequences do not depend on parity, and where the way back runs already neither does its proof: side by side.
+      const named = firstFailureAt(at);
+      const parities = this.awaitParity(plan, sealLsn).then((parity) => ({ ...parity, ms: elapsed() }));
+      const sequences = this.advanceSequences(plan).then((count) => ({ count, ms: elapsed() }));
+      const back = plan.migration.concurrent
+        ? this.createReverseReplication(plan).then(() => ({ ms: elapsed() }))
+        : Promise.resolve(null);
       const [parity, advanced, early] = await Promise.all([
-        this.awaitParity(plan, sealLsn).then((parity) => ({ ...parity, ms: elapsed() })),
-        this.advanceSequences(plan).then((count) => ({ count, ms: elapsed() })),
-        plan.migration.concurrent ? this.createReverseReplication(plan).then(() => ({ ms: elapsed() })) : null,
+        named('awaitParity', parities),
+        named('advanceSequences', sequences),
+        named('createReverseReplication', back),
       ]);
       story.done('awaitParity', { sealLsn, ...parity });
       story.done('advanceSequences', { ms: advanced.ms, sequences: advanced.count });
@@ -426,6 +432,20 @@ export class CriticalSection {
       await delay(POLL_MS);
     }
   }
+}
+
+/** Of steps that run side by side the one that fails first is where the attempt failed. */
+function firstFailureAt(at: (step: Step) => void): <T>(step: Step, work: Promise<T>) => Promise<T> {
+  let failed = false;
+  return async (step, work) => {
+    try {
+      return await work;
+    } catch (error) {
+      if (!failed) at(step);
+      failed = true;
+      throw error;
+    }
+  };
 }
 
 function roundMs(ms: number): number {

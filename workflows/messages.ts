@@ -1,15 +1,15 @@
 /** One task: name the messages workflows understand, from operators and from each other. */
 import { defineSignal, defineUpdate } from '@temporalio/workflow';
-import type { Ending, Turn } from '../src/cutover/contract.js';
+import type { Ending, MoveRequest, Turn } from '../src/cutover/contract.js';
 import { checkRequest, FIELDS_OF, RequestInvalid } from '../src/cutover/request.js';
 import { refusal } from './refusal.js';
 
 /** Cut over now: for a move that waits for approval, or again after a rollback. */
-export const approveUpdate = defineUpdate<string>('approve');
+export const approveUpdate = defineUpdate<string, [MoveOptions?]>('approve');
 /** Give up what is not committed. */
 export const abortUpdate = defineUpdate<string>('abort');
 /** Go back to the side that served before. */
-export const rollbackUpdate = defineUpdate<string>('rollback');
+export const rollbackUpdate = defineUpdate<string, [MoveOptions?]>('rollback');
 /** End the migration on the side that serves. */
 export const finalizeUpdate = defineUpdate<string>('finalize');
 
@@ -26,6 +26,9 @@ export const stageSignal = defineSignal<[StreamStage]>('stage');
 export const schemaFinalisedSignal = defineSignal('schemaFinalised');
 /** End the streams. */
 export const endSignal = defineSignal<[Ending]>('end');
+
+/** What may be said about one move of the traffic. */
+export type MoveOptions = Pick<MoveRequest, 'acceptLoss'>;
 
 export type StreamStage = 'copied' | 'streaming';
 

@@ -25,6 +25,7 @@ import {
   schemaFinalisedSignal,
   stageSignal,
   stopSignal,
+  type MoveOptions,
   type StreamStage,
 } from './messages.js';
 import { asSentence, refusal, refuseHeld, refuseOtherMove } from './refusal.js';
@@ -77,6 +78,8 @@ class Move {
   readonly #preparing = new CancellationScope();
   #stage: StreamStage | null = null;
   #streamsEnded: string | null = null;
+  /** how the streams were ended: by the record they know better than this workflow which end was meant */
+  #ended: Ending | null = null;
   /** the newest move heard of; null: the source serves, as in the beginning */
   #turn: Turn | null = null;
   #wish: Wish | null = null;
@@ -84,6 +87,8 @@ class Move {
   #wishedWhenMoved = false;
   /** what the record said when a stop was asked for; this workflow may hear of that move a moment later */
   #readFromRecord: boolean | null = null;
+  /** the wish was for a swap without parity */
+  #acceptLoss = false;
   #busy = false;
   #cutover: ChildWorkflowHandle<typeof cutover> | null = null;
   #cutovers = 0;
@@ -102,16 +107,24 @@ class Move {
       this.#want('end');
       if (ending !== undefined) this.#readFromRecord = ending === 'finalize';
     });
-    setHandler(approveUpdate, () => this.#wantSettled('approve'), {
-      validator: () => {
-        this.#allow('approve');
+    setHandler<string, [MoveOptions?], typeof approveUpdate>(
+      approveUpdate,
+      (options) => this.#wantSettled('approve', options),
+      {
+        validator: () => {
+          this.#allow('approve');
+        },
       },
-    });
-    setHandler(rollbackUpdate, () => this.#wantSettled('rollback'), {
-      validator: () => {
-        this.#allow('rollback');
+    );
+    setHandler<string, [MoveOptions?], typeof rollbackUpdate>(
+      rollbackUpdate,
+      (options) => this.#wantSettled('rollback', options),
+      {
+        validator: () => {
+          this.#allow('rollback');
+        },
       },
-    });
+    );
     setHandler(finalizeUpdate, () => this.#wantSettled('finalize'), {
       validator: () => {
         this.#allow('finalize');
@@ -138,13 +151,14 @@ class Move {
     if (wish === 'finalize' && !this.#moved) throw new Error('the traffic has not moved: abort instead');
   }
 
-  async #wantSettled(wish: 'approve' | 'rollback' | 'finalize'): Promise<string> {
+  async #wantSettled(wish: 'approve' | 'rollback' | 'finalize', options?: MoveOptions): Promise<string> {
     if (!(await condition(() => !this.#busy, SETTLE_MS))) throw refusal('a cutover is under way', 'refused_now');
     try {
       this.#allow(wish);
     } catch (error) {
       throw refusal(sentenceOf(error), 'refused_now');
     }
+    this.#acceptLoss = options?.acceptLoss === true;
     return this.#want(wish === 'finalize' ? 'end' : wish, wish);
   }
 
@@ -190,7 +204,7 @@ class Move {
     }
     const ending: Ending = this.#moved ? 'finalize' : 'remove';
     await this.#end(streams, ending);
-    return this.#finish(ending);
+    return this.#finish(this.#ended ?? ending);
   }
 
   /** The last word belongs into the record, or SHOW TASKS would call the task running once Temporal has forgotten it. */
@@ -200,7 +214,7 @@ class Move {
   }
 
   async #finish(ending: Ending): Promise<string> {
-    this.#journal.note(this.#moved ? 'TaskFinished' : 'TaskCancelled', {
+    this.#journal.note(ending === 'finalize' ? 'TaskFinished' : 'TaskCancelled', {
       reason: ending === 'finalize' ? 'finalized' : 'stopped by an operator',
     });
     await this.#journal.write(this.#migration);
@@ -238,6 +252,7 @@ class Move {
     streams.result().then(
       (ending) => {
         this.#streamsEnded = `the streams have ended (${ending})`;
+        if (ending === 'finalize' || ending === 'remove') this.#ended = ending;
       },
       (error: unknown) => {
         this.#streamsEnded = sentenceOf(error);
@@ -259,7 +274,7 @@ class Move {
   }
 
   async #phase(phase: string): Promise<void> {
-    this.#journal.note('PhaseEntered', { phase });
+    if (this.#journal.state.phase !== phase) this.#journal.note('PhaseEntered', { phase });
     await this.#journal.write(this.#migration);
   }
 
@@ -272,7 +287,7 @@ class Move {
   async #serveWishes(): Promise<void> {
     for (;;) {
       await this.#phase(this.#moved ? 'soaking' : 'replicating');
-      if (!(await this.#wished())) this.#want('end');
+      if ((await this.#heard()) === 'soaked') this.#want('end');
       if (this.#streamsEnded !== null && this.#wish === null) throw refusal(this.#streamsEnded, 'stream_lost');
       if (this.#wish === 'end' && !(await this.#overtaken()) && (await this.#mayEnd())) return;
       const wish = this.#wish;
@@ -294,15 +309,14 @@ class Move {
     return true;
   }
 
-  /** Waits for a wish or a lost stream; false when the soak is over. Its time begins anew with each move. */
-  async #wished(): Promise<boolean> {
-    const awaited = (): boolean => this.#wish !== null || this.#streamsEnded !== null;
+  /** Waits for a wish, a lost stream or a move that somebody else made. The time of a soak begins anew with each move. */
+  async #heard(): Promise<'something' | 'soaked'> {
+    const turn = this.#turn;
+    const something = (): boolean => this.#wish !== null || this.#streamsEnded !== null || this.#turn !== turn;
     const { soakMs } = this.#migration;
-    if (!this.#moved || soakMs === null) {
-      await condition(awaited);
-      return true;
-    }
-    return condition(awaited, soakMs);
+    if (this.#moved && soakMs !== null) return (await condition(something, soakMs)) ? 'something' : 'soaked';
+    await condition(something);
+    return 'something';
   }
 
   /** Finalizing has a condition that an operator must meet first; until then the soak goes on. */
@@ -325,7 +339,7 @@ class Move {
     try {
       this.#cutover = await startChild(cutover, {
         workflowId: `${workflowInfo().workflowId}/cutover-${this.#cutovers.toString()}`,
-        args: [{ ...moveRequest(this.#request), rollback: heading === 'reverse' }],
+        args: [{ ...moveRequest(this.#request), rollback: heading === 'reverse', ...this.#loss() }],
         staticSummary: `Cutover ${route(this.#migration, heading)}`,
       });
       if (this.#endWished()) this.#stopCutover();
@@ -338,6 +352,13 @@ class Move {
       this.#busy = false;
       this.#cutover = null;
     }
+  }
+
+  /** What an operator said about this one move; the request speaks for all of them. */
+  #loss(): MoveOptions {
+    const acceptLoss = this.#acceptLoss;
+    this.#acceptLoss = false;
+    return acceptLoss ? { acceptLoss } : {};
   }
 
   /** Asked again after an await, when a message may have come. */

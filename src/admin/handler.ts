@@ -6,7 +6,7 @@ import type { AdminHandler, AdminResult } from '../proxy/contract.js';
 import { Hold } from './holds.js';
 import { callNode } from './node-command.js';
 import { parseCommand, type AdminCommand } from './parse.js';
-import type { AdminPorts, CutoverTarget } from './ports.js';
+import type { AdminPorts } from './ports.js';
 import { probe } from './probe.js';
 import { showClients, showServers } from './show-clients.js';
 import { showConfig, showLists, showOther, showVersion } from './show-config.js';
@@ -57,7 +57,7 @@ export class AdminDatabase implements AdminHandler {
       case 'start':
         return this.#start(command);
       case 'cutover':
-        return this.#cutover(command.target, command.dryRun);
+        return this.#cutover(command);
       case 'stop_task':
         return table(
           [text('stop_task', (answer: string) => answer)],
@@ -110,9 +110,9 @@ export class AdminDatabase implements AdminHandler {
     return table(columns, [started], tag);
   }
 
-  async #cutover(target: CutoverTarget, dryRun: boolean): Promise<AdminResult> {
-    if (dryRun) return showPlan(await this.#ports.tasks.dryRun(target));
-    await this.#ports.tasks.cutover(target);
+  async #cutover({ target, option }: Extract<AdminCommand, { command: 'cutover' }>): Promise<AdminResult> {
+    if (option === 'dry run') return showPlan(await this.#ports.tasks.dryRun(target));
+    await this.#ports.tasks.cutover(target, option === 'accept loss');
     return table([text('cutover', (answer: string) => answer)], ['OK'], 'CUTOVER');
   }
 

@@ -9,9 +9,11 @@ import { CutoverError } from '../errors/errors.js';
 import type { CutoverTarget, SchemaPart, StartRequest } from './ports.js';
 import { tokensOf, type Token } from './tokens.js';
 
+type CutoverOption = 'dry run' | 'accept loss';
+
 export type AdminCommand =
   | { readonly command: 'start'; readonly tag: string; readonly request: StartRequest }
-  | { readonly command: 'cutover'; readonly target: CutoverTarget; readonly dryRun: boolean }
+  | { readonly command: 'cutover'; readonly target: CutoverTarget; readonly option: CutoverOption | null }
   | { readonly command: 'stop_task'; readonly taskId: number; readonly save: boolean }
   | { readonly command: 'retire'; readonly database: string }
   | { readonly command: 'show'; readonly view: string; readonly arguments: readonly string[] }
@@ -34,7 +36,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   COPY_DATA: { usage: `COPY_DATA ${MOVE}`, parse: (words) => start('COPY_DATA', 'copy_data', words) },
   REPLICATE: { usage: `REPLICATE ${MOVE}`, parse: (words) => start('REPLICATE', 'replication', words) },
   SCHEMA_SYNC: { usage: `SCHEMA_SYNC PRE|POST|CUTOVER ${MOVE}`, parse: schemaSync },
-  CUTOVER: { usage: 'CUTOVER [<task_id>|<name>] [DRY RUN]', parse: cutover },
+  CUTOVER: { usage: 'CUTOVER [<task_id>|<name>] [DRY RUN|ACCEPT LOSS]', parse: cutover },
   STOP_TASK: {
     usage: 'STOP_TASK <task_id> [SAVE]',
     parse: (words) => ({
@@ -166,19 +168,20 @@ function schemaSync(words: Words): AdminCommand {
 }
 
 function cutover(words: Words): AdminCommand {
-  let target: CutoverTarget = null;
-  if (words.keyword(['REHEARSE']) !== null)
-    throw new CutoverError('not_implemented', { feature: 'CUTOVER … REHEARSE' });
-  if (words.keyword(['DRY']) === null) {
-    const text = words.optionalName();
-    if (text === null) return { command: 'cutover', target, dryRun: false };
-    target = isNumber(text) ? { taskId: Number(text) } : { name: text };
-    const option = words.keyword(['DRY', 'REHEARSE']);
-    if (option === 'REHEARSE') throw new CutoverError('not_implemented', { feature: 'CUTOVER … REHEARSE' });
-    if (option === null) return { command: 'cutover', target, dryRun: false };
-  }
-  words.needKeyword(['RUN']);
-  return { command: 'cutover', target, dryRun: true };
+  const first = cutoverOption(words);
+  if (first !== null) return { command: 'cutover', target: null, option: first };
+  const text = words.optionalName();
+  if (text === null) return { command: 'cutover', target: null, option: null };
+  const target = isNumber(text) ? { taskId: Number(text) } : { name: text };
+  return { command: 'cutover', target, option: cutoverOption(words) };
+}
+
+function cutoverOption(words: Words): CutoverOption | null {
+  const option = words.keyword(['DRY', 'ACCEPT', 'REHEARSE']);
+  if (option === 'REHEARSE') throw new CutoverError('not_implemented', { feature: 'CUTOVER … REHEARSE' });
+  if (option === null) return null;
+  words.needKeyword([option === 'DRY' ? 'RUN' : 'LOSS']);
+  return option === 'DRY' ? 'dry run' : 'accept loss';
 }
 
 function show(words: Words): AdminCommand {

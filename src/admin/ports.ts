@@ -6,9 +6,14 @@
  */
 import type { FleetNode } from '../fleet/node.js';
 import type { Proxy } from '../proxy/contract.js';
-import type { Heading } from '../cutover/contract.js';
-import type { Step } from '../cutover/epoch.js';
-import type { TaskKind, TaskStatus } from '../cutover/task.js';
+import type { TaskRow } from '../temporal/task-rows.js';
+import type { CutoverTarget, EventRow, PlanRow, StartedTask, StartRequest } from '../temporal/tasks.js';
+import type { CutoverRow, SlotRow, TableCopyRow } from '../temporal/views.js';
+
+export type { SchemaPart } from '../cutover/task.js';
+export type { SubtaskRow, TaskRow } from '../temporal/task-rows.js';
+export type { CutoverTarget, EventRow, PlanRow, StartRequest } from '../temporal/tasks.js';
+export type { CutoverRow, SlotRow, TableCopyRow } from '../temporal/views.js';
 
 export interface AdminPorts {
   readonly proxy: Proxy;
@@ -25,8 +30,12 @@ export interface AdminPorts {
 /** All methods reject with a CutoverError that says why, `temporal_unreachable` among them. */
 export interface TaskPort {
   start(request: StartRequest): Promise<StartedTask>;
-  /** Asks a task that streams to cut over, or to roll back when it has moved; resolves once the request is taken. */
-  cutover(target: CutoverTarget): Promise<void>;
+  /**
+   * Asks a task that streams to cut over, or to roll back when it has moved; resolves once the request is taken.
+   *
+   * @param acceptLoss whether to swap without parity in the end, where the configuration allows it
+   */
+  cutover(target: CutoverTarget, acceptLoss: boolean): Promise<void>;
   /** Preflight and plan of that cutover; changes nothing. */
   dryRun(target: CutoverTarget): Promise<readonly PlanRow[]>;
   /**
@@ -44,102 +53,4 @@ export interface TaskPort {
   cutovers(): Promise<readonly CutoverRow[]>;
   /** The events of one task, or the latest of all; at most `limit`. */
   events(taskId: number | null, limit: number): Promise<readonly EventRow[]>;
-}
-
-export interface StartRequest {
-  readonly kind: Exclude<TaskKind, 'cutover'>;
-  readonly source: string;
-  readonly destination: string;
-  readonly publication: string;
-  readonly slot?: string;
-  /** with kind schema_sync: which part of the schema */
-  readonly part?: SchemaPart;
-}
-
-export type SchemaPart = 'pre' | 'post' | 'cutover';
-
-export interface StartedTask {
-  readonly taskId: number;
-  /** the slot that will be used, where it is known */
-  readonly replicationSlot?: string;
-}
-
-/** A task by its id, a task by a name it is about, or the only one that can. */
-export type CutoverTarget = { readonly taskId: number } | { readonly name: string } | null;
-
-export interface PlanRow {
-  readonly part: 'preflight' | 'plan';
-  /** id of the check or of the step */
-  readonly name: string;
-  readonly verdict: 'ok' | 'warning' | 'failed' | 'will run';
-  readonly detail: string;
-  readonly remedy: string;
-}
-
-export interface SubtaskRow {
-  readonly kind: TaskKind;
-  readonly part?: SchemaPart;
-  readonly source: string;
-  readonly destination: string;
-  /** its streams run back */
-  readonly reversed: boolean;
-  readonly status: TaskStatus | 'cancelling';
-  /** PgDog's inner status, as `syncing data`; empty when none */
-  readonly phase: string;
-  readonly reason: string | null;
-  readonly startedAt: Date;
-  readonly updatedAt: Date;
-  /** null while it runs */
-  readonly finishedAt: Date | null;
-}
-
-export interface TaskRow extends SubtaskRow {
-  readonly id: number;
-  readonly subtasks: readonly SubtaskRow[];
-}
-
-export interface SlotRow {
-  readonly host: string;
-  readonly port: number;
-  readonly databaseName: string;
-  readonly name: string;
-  /** confirmed position, `X/Y`; null before the first one */
-  readonly lsn: string | null;
-  readonly lagBytes: number | null;
-  /** a temporary slot of one table's copy */
-  readonly copyData: boolean;
-  readonly lastTransactionAt: Date | null;
-}
-
-export interface TableCopyRow {
-  readonly schema: string;
-  readonly table: string;
-  readonly rows: number;
-  readonly bytes: number;
-  readonly startedAt: Date;
-  readonly sql: string;
-}
-
-/** One attempt to move the traffic. */
-export interface CutoverRow {
-  readonly epoch: number;
-  readonly taskId: number | null;
-  readonly database: string;
-  readonly peer: string;
-  readonly heading: Heading;
-  readonly outcome: 'running' | 'committed' | 'aborted';
-  readonly reason: string | null;
-  readonly startedAt: Date;
-  /** pause to resume; null when the clients were not held */
-  readonly pausedMs: number | null;
-  readonly stepMs: Readonly<Partial<Record<Step, number>>>;
-}
-
-export interface EventRow {
-  readonly at: Date;
-  readonly taskId: number | null;
-  readonly stream: string;
-  readonly sequence: number;
-  readonly type: string;
-  readonly data: Readonly<Record<string, unknown>>;
 }

@@ -40,6 +40,8 @@ function typeOf({ kind, part, source, destination, reversed }: SubtaskRow): stri
   return `${name} ${source} -> ${destination}${reversed && kind === 'replication' ? ' (reverse)' : ''}`;
 }
 
+/** `failed: …` is PgDog's; the same for `cancelled`, whose reason may be a person's words in Temporal. */
 function statusOf({ status, reason }: SubtaskRow): string {
-  return status === 'failed' ? `failed: ${reason ?? 'no reason was recorded'}` : status;
+  if (status === 'failed') return `failed: ${reason ?? 'no reason was recorded'}`;
+  return status === 'cancelled' && reason !== null ? `cancelled: ${reason}` : status;
 }

@@ -8,10 +8,16 @@ import type { TaskEvent } from './contract.js';
 export const TASK_KINDS = ['reshard', 'copy_data', 'replication', 'cutover', 'schema_sync'] as const;
 export type TaskKind = (typeof TASK_KINDS)[number];
 
+/** The parts of a schema that SCHEMA_SYNC makes one by one. */
+export const SCHEMA_PARTS = ['pre', 'post', 'cutover'] as const;
+export type SchemaPart = (typeof SCHEMA_PARTS)[number];
+
 export type TaskStatus = 'started' | 'running' | 'finished' | 'cancelled' | 'failed';
 
 export interface TaskState {
   readonly kind: TaskKind;
+  /** of schema_sync; null for every other kind */
+  readonly part: SchemaPart | null;
   readonly source: string;
   readonly destination: string;
   /** set once traffic has moved: the streams run the other way */
@@ -25,7 +31,17 @@ export interface TaskState {
 }
 
 export function initialTask(kind: TaskKind, source: string, destination: string): TaskState {
-  return { kind, source, destination, reversed: false, everMoved: false, status: 'started', phase: '', reason: null };
+  return {
+    kind,
+    part: null,
+    source,
+    destination,
+    reversed: false,
+    everMoved: false,
+    status: 'started',
+    phase: '',
+    reason: null,
+  };
 }
 
 export function evolveTask(state: TaskState, event: TaskEvent): TaskState {
@@ -42,7 +58,12 @@ export function evolveTask(state: TaskState, event: TaskEvent): TaskState {
         destination: text('destination') || state.destination,
       };
     case 'PhaseEntered':
-      return { ...state, status: 'running', phase: text('phase') };
+      return {
+        ...state,
+        part: SCHEMA_PARTS.find((p) => p === text('part')) ?? state.part,
+        status: 'running',
+        phase: text('phase'),
+      };
     case 'PreflightChecked':
       return state;
     case 'AttemptAborted':

@@ -131,6 +131,12 @@ export const ERRORS = {
     message: 'the traffic of "{database}" has moved already: nothing was changed',
     remedy: 'To go back, name the reverse task: CUTOVER {task}.',
   },
+  loss_not_allowed: {
+    sqlstate: '55000',
+    level: 'warn',
+    message: 'ACCEPT LOSS needs cutover_timeout_action = "cutover"',
+    remedy: 'Set it in pgdog.toml and send RELOAD, or leave ACCEPT LOSS out: then a cutover without parity is given up.',
+  },
   refused_now: {
     sqlstate: '55000',
     level: 'warn',

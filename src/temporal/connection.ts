@@ -1,5 +1,5 @@
 /** One task: connect to Temporal as its environment says (`@temporalio/envconfig`), or as `[temporal]` in pgdog.toml says. */
-import { Client, Connection } from '@temporalio/client';
+import { Client, Connection, isGrpcServiceError, ServiceError } from '@temporalio/client';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import { NativeConnection } from '@temporalio/worker';
 import type { TemporalConfig } from '../config/config.js';
@@ -49,6 +49,36 @@ export async function requireAnswer(client: Client, config: TemporalConfig): Pro
   } catch (error) {
     throw new CutoverError('temporal_unreachable', { address: targetOf(config).address, problem: messageOf(error) });
   }
+}
+
+/** https://grpc.github.io/grpc/core/md_doc_statuscodes.html: CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE */
+const WITHOUT_ANSWER: readonly number[] = [1, 4, 14];
+
+/**
+ * One call to Temporal within a deadline. What Temporal answers, a refusal included, is passed on.
+ *
+ * @throws CutoverError `temporal_unreachable` when it does not answer: it may have died after the client was asked for
+ */
+export async function answered<T>(
+  client: Client,
+  config: TemporalConfig,
+  timeoutMs: number,
+  call: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await client.withDeadline(Date.now() + timeoutMs, call);
+  } catch (error) {
+    if (!isWithoutAnswer(error)) throw error;
+    const problem = messageOf(error instanceof Error && error.cause instanceof Error ? error.cause : error);
+    throw new CutoverError('temporal_unreachable', { address: targetOf(config).address, problem });
+  }
+}
+
+function isWithoutAnswer(error: unknown): boolean {
+  for (let [current, depth] = [error, 0]; current instanceof Error && depth < 10; current = current.cause, depth++)
+    if (isGrpcServiceError(current)) return WITHOUT_ANSWER.includes(current.code);
+  // A channel that was shut down is no answer of the server.
+  return error instanceof ServiceError;
 }
 
 /** @throws CutoverError `temporal_unreachable` */

@@ -4,9 +4,10 @@
  * A task is a workflow. Its number is the second it started in, counted from 2026: stable on every node, with no register
  * to keep, whoever started it. Two in one second: the later one takes the next free number.
  */
-import type { Client } from '@temporalio/client';
+import { WorkflowFailedError, type Client } from '@temporalio/client';
 import type { TaskEvent, TaskEventType } from '../cutover/contract.js';
 import { evolveTask, initialTask, TASK_KINDS, type TaskKind, type TaskState } from '../cutover/task.js';
+import { messageOf } from '../errors/errors.js';
 import type { Connection } from '../postgres/connection.js';
 
 const EPOCH_MS = Date.UTC(2026, 0, 1);
@@ -56,7 +57,8 @@ export async function listTasks(
   for (const workflowId of ids) {
     const entry = found.get(workflowId);
     const events = entry && client ? await eventsOf(client, entry, stories.get(workflowId)) : stories.get(workflowId);
-    tasks.push(toTask(workflowId, entry ?? null, events ?? []));
+    const task = toTask(workflowId, entry ?? null, events ?? []);
+    tasks.push(entry && client ? await withReason(client, entry, task) : task);
   }
   return numbered(tasks);
 }
@@ -123,6 +125,21 @@ async function eventsOf(
   }
 }
 
+/** Who ended without a word of its own (terminated, timed out, refused at once) left one in Temporal's history. */
+async function withReason(client: Client, entry: Found, task: Omit<Task, 'id'>): Promise<Omit<Task, 'id'>> {
+  const { status, reason } = task.state;
+  const unsaid = ['TERMINATED', 'TIMED_OUT'].includes(entry.status) || reason === null;
+  if (task.running || !unsaid || (status !== 'failed' && status !== 'cancelled')) return task;
+  const handle = client.workflow.getHandle(entry.workflowId);
+  try {
+    await client.withDeadline(Date.now() + ANSWER_TIMEOUT_MS, () => handle.result());
+    return task;
+  } catch (error) {
+    if (!(error instanceof WorkflowFailedError)) return task;
+    return { ...task, state: { ...task.state, reason: messageOf(error.cause ?? error) } };
+  }
+}
+
 async function fromRecord(records: readonly Connection[]): Promise<Map<string, TaskEvent[]>> {
   const stories = new Map<string, TaskEvent[]>();
   for (const connection of records) {
@@ -154,7 +171,7 @@ function toTask(workflowId: string, found: Found | null, events: readonly TaskEv
   return {
     workflowId,
     parentWorkflowId: found?.parentWorkflowId ?? null,
-    state: { ...folded, ...outcomeOf(found, folded) },
+    state: { ...folded, ...outcomeOf(found) },
     startedAt,
     updatedAt: found?.closedAt ?? at(events.at(-1)) ?? startedAt,
     running: found?.status === 'RUNNING',
@@ -174,7 +191,7 @@ export function isRoot(task: Task, tasks: readonly Task[]): boolean {
 }
 
 /** What Temporal knows better than the story: a terminated workflow could not write its own end. */
-function outcomeOf(found: Found | null, folded: TaskState): Partial<TaskState> {
+function outcomeOf(found: Found | null): Partial<TaskState> {
   switch (found?.status) {
     case undefined:
     case 'RUNNING':
@@ -184,7 +201,9 @@ function outcomeOf(found: Found | null, folded: TaskState): Partial<TaskState> {
     case 'CANCELLED':
       return { status: 'cancelled' };
     case 'TERMINATED':
-      return { status: 'cancelled', reason: folded.reason ?? 'terminated' };
+      return { status: 'cancelled', reason: 'terminated' };
+    case 'TIMED_OUT':
+      return { status: 'failed', reason: 'timed out' };
     default:
       return { status: 'failed' };
   }

@@ -3,8 +3,9 @@ import type { Client } from '@temporalio/client';
 import { checkMove } from '../../activities/preparation.js';
 import { assessSituation, nextMigrationId, sidesOf } from '../../activities/situation.js';
 import type { EngineContext } from '../../activities/context.js';
+import type { Ending } from '../cutover/contract.js';
 import { STEPS, STEP_TITLES } from '../cutover/epoch.js';
-import type { TaskKind, TaskStatus } from '../cutover/task.js';
+import type { SchemaPart, TaskKind } from '../cutover/task.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import type { LocalNode } from '../fleet/local-node.js';
 import type { Connection } from '../postgres/connection.js';
@@ -14,19 +15,20 @@ import { publishedTables } from '../postgres/publications.js';
 import { abortEpoch, readRecord } from '../postgres/record.js';
 import { streamName } from '../postgres/streams.js';
 import type { Proxy } from '../proxy/contract.js';
-import { isRoot, listTasks, taskNumber, type Task } from './task-list.js';
+import { answered } from './connection.js';
+import { listTasks, taskNumber, type Task } from './task-list.js';
+import { taskRows, type TaskRow } from './task-rows.js';
 import {
   copiesInto,
   cutoversOf,
   eventsOf,
   slotsOf,
-  type CopyView,
-  type CutoverView,
-  type EventView,
-  type SlotView,
+  type TableCopyRow,
+  type CutoverRow,
+  type RecordedEvent,
+  type SlotRow,
 } from './views.js';
-
-export type SchemaPart = 'pre' | 'post' | 'cutover';
+import { waitingFor } from './waiting.js';
 
 export interface StartRequest {
   readonly kind: Exclude<TaskKind, 'cutover'>;
@@ -39,10 +41,21 @@ export interface StartRequest {
 }
 
 /** A task by its number, by a database it is about, or the only one that can. */
-export type Target = { readonly taskId: number } | { readonly name: string } | null;
+export type CutoverTarget = { readonly taskId: number } | { readonly name: string } | null;
 
-export interface PlanLine {
+export interface StartedTask {
+  readonly taskId: number;
+  /** the slot that will be used, where it is known */
+  readonly replicationSlot?: string;
+}
+
+export interface EventRow extends RecordedEvent {
+  readonly taskId: number | null;
+}
+
+export interface PlanRow {
   readonly part: 'preflight' | 'plan';
+  /** id of the check or of the step */
   readonly name: string;
   readonly verdict: 'ok' | 'warning' | 'failed' | 'will run';
   readonly detail: string;
@@ -55,6 +68,10 @@ export interface TasksOptions {
   client(): Promise<Client>;
 }
 
+const CALL_TIMEOUT_MS = 5_000;
+/** A move waits up to ten seconds for a cutover under way before it answers. */
+const UPDATE_TIMEOUT_MS = 20_000;
+
 export class Tasks {
   readonly #options: TasksOptions;
 
@@ -63,32 +80,46 @@ export class Tasks {
   }
 
   /** Starts a workflow and answers its number. @throws CutoverError before anything is started when a name is wrong */
-  async start(request: StartRequest): Promise<{ taskId: number; replicationSlot?: string }> {
+  async start(request: StartRequest): Promise<StartedTask> {
     const { kind, source, destination, publication } = request;
     const context = this.#context();
     const sides = await sidesOf(context, request);
     await publishedTables(await this.#connection(source), publication);
-    const client = await this.#options.client();
     const workflowId = `${kind}-${source}-${destination}-${Date.now().toString(36)}`;
     const { type, args } = workflowOf(request);
     const slot = kind === 'schema_sync' ? null : streamName(await nextMigrationId(context, sides), 'forward');
-    await client.workflow.start(type, {
-      workflowId,
-      taskQueue: this.#options.proxy.config.temporal.taskQueue,
-      args,
-      staticSummary: `${kind} ${source} → ${destination}`,
-    });
+    await this.#start(type, workflowId, args, `${kind} ${source} → ${destination}`);
     // Visibility may lag behind the start by a moment: the number follows from the start time all the same.
     const task = (await this.tasks()).find((t) => t.workflowId === workflowId);
-    const taskId = task?.id ?? (await numberOf(client, workflowId));
+    const taskId = task?.id ?? (await this.#ask((client) => numberOf(client, workflowId)));
     return slot === null ? { taskId } : { taskId, replicationSlot: slot };
   }
 
-  /** Every workflow of ours, roots and children. */
+  /** Every workflow of ours, roots and children; without Temporal those the record tells of. */
   async tasks(): Promise<readonly Task[]> {
+    try {
+      return await this.#reachableTasks();
+    } catch (error) {
+      if (!(error instanceof CutoverError && error.code === 'temporal_unreachable')) throw error;
+      return listTasks(null, this.#options.proxy.config.temporal.taskQueue, await this.records());
+    }
+  }
+
+  /** @throws CutoverError `temporal_unreachable`: without Temporal no task can be found to run, or be told anything */
+  async #reachableTasks(): Promise<readonly Task[]> {
+    const { taskQueue } = this.#options.proxy.config.temporal;
     const records = await this.records();
-    const client = await this.#options.client().catch(() => null);
-    return listTasks(client, this.#options.proxy.config.temporal.taskQueue, records);
+    return this.#ask((client) => listTasks(client, taskQueue, records));
+  }
+
+  async #ask<T>(call: (client: Client) => Promise<T>, timeoutMs = CALL_TIMEOUT_MS): Promise<T> {
+    const client = await this.#options.client();
+    return answered(client, this.#options.proxy.config.temporal, timeoutMs, () => call(client));
+  }
+
+  async #start(type: string, workflowId: string, args: unknown[], staticSummary: string): Promise<void> {
+    const { taskQueue } = this.#options.proxy.config.temporal;
+    await this.#ask((client) => client.workflow.start(type, { workflowId, taskQueue, args, staticSummary }));
   }
 
   /** Connections to every reachable side that has a record. */
@@ -106,23 +137,22 @@ export class Tasks {
   }
 
   /** Root tasks with their subtasks. */
-  async list(): Promise<readonly TaskView[]> {
-    const tasks = await this.tasks();
-    return tasks
-      .filter((t) => isRoot(t, tasks))
-      .map((root) => ({
-        id: root.id,
-        ...viewOf(root),
-        subtasks: tasks.filter((t) => t.parentWorkflowId === root.workflowId && !isRoot(t, tasks)).map(viewOf),
-      }));
+  async list(): Promise<readonly TaskRow[]> {
+    const client = await this.#options.client().catch(() => null);
+    return taskRows(await this.tasks(), async (workflowId) => (client ? waitingFor(client, workflowId) : null));
   }
 
   /**
    * Moves the traffic of a task: forward for one that waits or streams, back for one whose streams run the other way.
    * Without a target only forward: going back is asked for by name.
+   *
+   * @param acceptLoss swap without parity once cutover_timeout has passed, which the configuration must allow
+   * @throws CutoverError `loss_not_allowed`, `no_replication_task`, `already_moved`, `refused_now`, `temporal_unreachable`
    */
-  async cutover(target: Target): Promise<void> {
-    const tasks = await this.tasks();
+  async cutover(target: CutoverTarget, acceptLoss = false): Promise<void> {
+    if (acceptLoss && this.#options.proxy.config.cutover.timeoutAction !== 'cutover')
+      throw new CutoverError('loss_not_allowed', {});
+    const tasks = await this.#reachableTasks();
     const task = this.#find(target, tasks);
     const { source, destination, kind } = task.state;
     // The record says which side serves; a workflow's own story may be a moment behind.
@@ -131,21 +161,25 @@ export class Tasks {
     if (reversed && (target === null || kind !== 'replication'))
       throw new CutoverError('already_moved', { database: source, task: reverse?.id ?? task.id });
     const owner = ownerOf(task, tasks);
-    const client = await this.#options.client();
     if (owner.state.kind !== 'replication') {
       const update = reversed ? 'rollback' : 'approve';
-      await refusalAsError(client.workflow.getHandle(owner.workflowId).executeUpdate(update, { args: [] }));
+      await refusalAsError(
+        this.#ask(
+          (client) => client.workflow.getHandle(owner.workflowId).executeUpdate(update, { args: [{ acceptLoss }] }),
+          UPDATE_TIMEOUT_MS,
+        ),
+      );
       return;
     }
-    await client.workflow.start('cutover', {
-      workflowId: `cutover-${source}-${destination}-${Date.now().toString(36)}`,
-      taskQueue: this.#options.proxy.config.temporal.taskQueue,
-      args: [{ source, destination, rollback: reversed }],
-      staticSummary: `Cutover ${source} ${reversed ? '←' : '→'} ${destination}`,
-    });
+    await this.#start(
+      'cutover',
+      `cutover-${source}-${destination}-${Date.now().toString(36)}`,
+      [{ source, destination, rollback: reversed, ...(acceptLoss ? { acceptLoss } : {}) }],
+      `Cutover ${source} ${reversed ? '←' : '→'} ${destination}`,
+    );
   }
 
-  #find(target: Target, tasks: readonly Task[]): Task {
+  #find(target: CutoverTarget, tasks: readonly Task[]): Task {
     const movable = tasks.filter((t) => t.running && t.state.kind !== 'cutover' && t.state.kind !== 'schema_sync');
     const replications = movable.filter((t) => t.state.kind === 'replication');
     const about = (t: Task, name: string): boolean => t.state.source === name || t.state.destination === name;
@@ -162,8 +196,8 @@ export class Tasks {
   }
 
   /** Preflight as a plan: every check, then the eight steps; nothing touched. */
-  async dryRun(target: Target): Promise<readonly PlanLine[]> {
-    const { source, destination } = this.#find(target, await this.tasks()).state;
+  async dryRun(target: CutoverTarget): Promise<readonly PlanRow[]> {
+    const { source, destination } = this.#find(target, await this.#reachableTasks()).state;
     const checks = await checkMove(this.#context(), { source, destination }, 'cutover');
     return [
       ...checks.map((c) => ({
@@ -189,7 +223,7 @@ export class Tasks {
    * @param save save the swapped configuration first, which finalizing needs
    */
   async stop(taskId: number, save = false): Promise<'OK' | 'task not found'> {
-    const tasks = await this.tasks();
+    const tasks = await this.#reachableTasks();
     const task = tasks.find((t) => t.id === taskId && t.running);
     if (!task) return 'task not found';
     const owner = task.state.kind === 'cutover' ? task : ownerOf(task, tasks);
@@ -200,8 +234,8 @@ export class Tasks {
       (await assessSituation(this.#context(), { source, destination })).serving === 'destination';
     if (moved && kind !== 'cutover') await this.#filesReady(source, save);
     else await this.#abortOpenEpoch(source);
-    const client = await this.#options.client();
-    await client.workflow.getHandle(owner.workflowId).signal('stop', moved ? 'finalize' : 'remove');
+    const ending: Ending = moved ? 'finalize' : 'remove';
+    await this.#ask((client) => client.workflow.getHandle(owner.workflowId).signal('stop', ending));
     return 'OK';
   }
 
@@ -223,20 +257,20 @@ export class Tasks {
     }
   }
 
-  async slots(): Promise<readonly SlotView[]> {
+  async slots(): Promise<readonly SlotRow[]> {
     return (await Promise.all((await this.records()).map(slotsOf))).flat();
   }
 
-  async tableCopies(): Promise<readonly CopyView[]> {
+  async tableCopies(): Promise<readonly TableCopyRow[]> {
     return (await Promise.all((await this.records()).map(copiesInto))).flat();
   }
 
-  async cutovers(): Promise<readonly CutoverView[]> {
+  async cutovers(): Promise<readonly CutoverRow[]> {
     const tasks = await this.tasks();
     return cutoversOf(await this.records(), (workflowId) => rootOf(workflowId, tasks)?.id ?? null);
   }
 
-  async events(taskId: number | null, limit: number): Promise<readonly (EventView & { taskId: number | null })[]> {
+  async events(taskId: number | null, limit: number): Promise<readonly EventRow[]> {
     const tasks = await this.tasks();
     const task = taskId === null ? null : tasks.find((t) => t.id === taskId);
     if (task === undefined) return [];
@@ -294,43 +328,6 @@ function workflowOf(request: StartRequest): { type: string; args: unknown[] } {
   }
 }
 
-export interface SubtaskView {
-  readonly kind: TaskKind;
-  readonly source: string;
-  readonly destination: string;
-  readonly reversed: boolean;
-  readonly status: TaskStatus;
-  readonly phase: string;
-  readonly reason: string | null;
-  readonly startedAt: Date;
-  readonly updatedAt: Date;
-  readonly finishedAt: Date | null;
-}
-
-export interface TaskView extends SubtaskView {
-  readonly id: number;
-  readonly subtasks: readonly SubtaskView[];
-}
-
-function viewOf(task: Task): SubtaskView {
-  const { kind, source, destination, status, phase, reason } = task.state;
-  const { startedAt, updatedAt, running } = task;
-  // A move whose traffic went over is still the same move; only streams are named by the way they run.
-  const reversed = task.state.reversed && kind === 'replication';
-  return {
-    kind,
-    source,
-    destination,
-    reversed,
-    status,
-    phase,
-    reason,
-    startedAt,
-    updatedAt,
-    finishedAt: running ? null : updatedAt,
-  };
-}
-
 /** The task under which SHOW TASKS lists a workflow. */
 function rootOf(workflowId: string, tasks: readonly Task[]): Task | null {
   const task = tasks.find((t) => t.workflowId === workflowId);
@@ -354,6 +351,7 @@ async function refusalAsError(update: Promise<unknown>): Promise<void> {
   try {
     await update;
   } catch (error) {
+    if (error instanceof CutoverError) throw error;
     const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
     throw new CutoverError('refused_now', { problem: messageOf(cause) });
   }

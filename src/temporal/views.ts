@@ -14,19 +14,21 @@ import type { Connection } from '../postgres/connection.js';
 import { findMigration } from '../postgres/migrations.js';
 import { isCommitted, readRecord, type Decision } from '../postgres/record.js';
 
-export interface SlotView {
+export interface SlotRow {
   readonly host: string;
   readonly port: number;
   readonly databaseName: string;
   readonly name: string;
+  /** confirmed position, `X/Y`; null before the first one */
   readonly lsn: string | null;
   readonly lagBytes: number | null;
+  /** a temporary slot of one table's copy */
   readonly copyData: boolean;
   readonly lastTransactionAt: Date | null;
 }
 
 /** Every slot of ours on this server's database, those of table synchronisation included. */
-export async function slotsOf(publisher: Connection): Promise<readonly SlotView[]> {
+export async function slotsOf(publisher: Connection): Promise<readonly SlotRow[]> {
   const { rows } = await publisher.query<{ name: string; lsn: string | null; lag: number | null; sync: boolean }>(`
     SELECT slot_name AS name, confirmed_flush_lsn::text AS lsn, slot_name ~ '_sync_' AS sync,
       pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::float8 AS lag
@@ -44,7 +46,7 @@ export async function slotsOf(publisher: Connection): Promise<readonly SlotView[
   }));
 }
 
-export interface CopyView {
+export interface TableCopyRow {
   readonly schema: string;
   readonly table: string;
   readonly rows: number;
@@ -54,8 +56,8 @@ export interface CopyView {
 }
 
 /** The copies that run right now into this server's database, from the server's own progress view. */
-export async function copiesInto(destination: Connection): Promise<readonly CopyView[]> {
-  const { rows } = await destination.query<CopyView>(`
+export async function copiesInto(destination: Connection): Promise<readonly TableCopyRow[]> {
+  const { rows } = await destination.query<TableCopyRow>(`
     SELECT n.nspname AS schema, c.relname AS table, p.tuples_processed::float8 AS rows, p.bytes_processed::float8 AS bytes,
       a.backend_start AS "startedAt", format('COPY %I.%I FROM STDIN', n.nspname, c.relname) AS sql
     FROM pg_stat_progress_copy p JOIN pg_class c ON c.oid = p.relid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -66,7 +68,8 @@ export async function copiesInto(destination: Connection): Promise<readonly Copy
   return rows;
 }
 
-export interface CutoverView {
+/** One attempt to move the traffic. */
+export interface CutoverRow {
   readonly epoch: number;
   readonly taskId: number | null;
   readonly database: string;
@@ -75,6 +78,7 @@ export interface CutoverView {
   readonly outcome: 'running' | 'committed' | 'aborted';
   readonly reason: string | null;
   readonly startedAt: Date;
+  /** pause to resume; null when the clients were not held */
   readonly pausedMs: number | null;
   readonly stepMs: Readonly<Partial<Record<Step, number>>>;
 }
@@ -87,8 +91,8 @@ export interface CutoverView {
 export async function cutoversOf(
   records: readonly Connection[],
   taskOf: (workflowId: string) => number | null,
-): Promise<readonly CutoverView[]> {
-  const views = new Map<string, CutoverView>();
+): Promise<readonly CutoverRow[]> {
+  const views = new Map<string, CutoverRow>();
   for (const connection of records) {
     const record = await readRecord(connection);
     const migration = await findMigration(connection);
@@ -135,7 +139,7 @@ async function epochStory(connection: Connection, decision: Decision): Promise<E
   };
 }
 
-function toView(decision: Decision, story: EpochStory, heading: Heading): Omit<CutoverView, 'taskId'> {
+function toView(decision: Decision, story: EpochStory, heading: Heading): Omit<CutoverRow, 'taskId'> {
   return {
     epoch: decision.epoch,
     database: decision.database,
@@ -149,7 +153,7 @@ function toView(decision: Decision, story: EpochStory, heading: Heading): Omit<C
   };
 }
 
-export interface EventView {
+export interface RecordedEvent {
   readonly at: Date;
   readonly stream: string;
   readonly sequence: number;
@@ -162,10 +166,10 @@ export async function eventsOf(
   records: readonly Connection[],
   stream: string | null,
   limit: number,
-): Promise<readonly EventView[]> {
-  const events = new Map<string, EventView>();
+): Promise<readonly RecordedEvent[]> {
+  const events = new Map<string, RecordedEvent>();
   for (const connection of records) {
-    const { rows } = await connection.query<EventView>(
+    const { rows } = await connection.query<RecordedEvent>(
       `SELECT at, stream, sequence, type, data FROM cutover.event
        WHERE $1::text IS NULL OR stream = $1 ORDER BY at DESC, stream DESC, sequence DESC LIMIT $2`,
       [stream, limit],
@@ -176,7 +180,7 @@ export async function eventsOf(
 }
 
 /** Events that were written together have one time: their place in their stream tells the order. */
-function byTime(a: EventView, b: EventView): number {
+function byTime(a: RecordedEvent, b: RecordedEvent): number {
   if (a.at.getTime() !== b.at.getTime()) return a.at.getTime() - b.at.getTime();
   return a.stream === b.stream ? a.sequence - b.sequence : a.stream < b.stream ? -1 : 1;
 }

@@ -81,7 +81,7 @@ type Called = <T>(answer: T, name: string, ...given: readonly unknown[]) => Prom
 function fakeTasks(rows: FakeRows, called: Called): TaskPort {
   return {
     start: (request) => called({ taskId: 7, replicationSlot: 'cutover_7' }, 'start', request),
-    cutover: (target) => called(undefined, 'cutover', target),
+    cutover: (...given) => called(undefined, 'cutover', ...given),
     dryRun: (target) =>
       called(
         [{ part: 'preflight', name: 'versions', verdict: 'ok', detail: '17 to 18', remedy: '' }],

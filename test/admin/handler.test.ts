@@ -47,8 +47,9 @@ describe('commands', () => {
       [{ task_id: '7' }],
       'start [{"kind":"schema_sync","source":"a","destination":"b","publication":"p","part":"post"}]',
     ],
-    ['CUTOVER', 'CUTOVER', [{ cutover: 'OK' }], 'cutover [null]'],
-    ['CUTOVER 7', 'CUTOVER', [{ cutover: 'OK' }], 'cutover [{"taskId":7}]'],
+    ['CUTOVER', 'CUTOVER', [{ cutover: 'OK' }], 'cutover [null,false]'],
+    ['CUTOVER 7', 'CUTOVER', [{ cutover: 'OK' }], 'cutover [{"taskId":7},false]'],
+    ['CUTOVER prod ACCEPT LOSS', 'CUTOVER', [{ cutover: 'OK' }], 'cutover [{"name":"prod"},true]'],
     [
       'CUTOVER prod DRY RUN',
       'CUTOVER',
@@ -171,6 +172,8 @@ describe('views', () => {
       task(1, 5_000, { status: 'failed', reason: 'no space', finishedAt: new Date() }),
       task(3, 1_000, { subtasks: [subtask] }),
       task(2, 2_000, { kind: 'schema_sync', part: 'pre', status: 'finished', phase: '' }),
+      task(4, 6_000, { status: 'cancelled', reason: 'stopped by an operator', finishedAt: new Date() }),
+      task(5, 7_000, { status: 'cancelled', finishedAt: new Date() }),
     );
     const rows = await rowsOf('SHOW TASKS');
     expect(rows.map(({ id, scope, type, status, inner_status }) => [id, scope, type, status, inner_status])).toEqual([
@@ -178,6 +181,8 @@ describe('views', () => {
       [null, 'subtask', 'replication prod -> prod_new (reverse)', 'running', 'replicating'],
       ['2', 'root', 'schema_sync(pre) prod -> prod_new', 'finished', ''],
       ['1', 'root', 'reshard prod -> prod_new', 'failed: no space', 'syncing data'],
+      ['4', 'root', 'reshard prod -> prod_new', 'cancelled: stopped by an operator', 'syncing data'],
+      ['5', 'root', 'reshard prod -> prod_new', 'cancelled', 'syncing data'],
     ]);
     expect(Object.keys(rows[0] ?? {}).join(' ')).toBe(
       'id scope type status inner_status started_at updated_at elapsed elapsed_ms',

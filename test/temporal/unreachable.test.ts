@@ -1,5 +1,8 @@
 /** One task: traffic needs no Temporal: without one, commands of a move give one clear error each and nothing is begun. */
+import { Client, Connection } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { invariant } from '../../src/errors/invariant.js';
+import { Tasks } from '../../src/temporal/tasks.js';
 import { System } from '../support/served.js';
 import { until } from '../support/wait.js';
 
@@ -31,7 +34,19 @@ async function nothingBegun(): Promise<void> {
   }
 }
 
-const COMMANDS = ['RESHARD prod prod_new all_tables', 'COPY_DATA prod prod_new all_tables'];
+const COMMANDS = [
+  ...['RESHARD prod prod_new all_tables', 'COPY_DATA prod prod_new all_tables'],
+  ...['CUTOVER prod', 'CUTOVER prod DRY RUN', 'STOP_TASK 1'],
+];
+
+/** The tasks of a process that believes its client: its Temporal died after it was asked whether it is there. */
+async function believing(): Promise<{ tasks: Tasks; close: () => Promise<void> }> {
+  const { served } = system;
+  invariant(served, 'the program serves');
+  const connection = await Connection.connect({ address: system.temporal.address });
+  const client = new Client({ connection });
+  return { tasks: new Tasks({ ...served, client: () => Promise.resolve(client) }), close: () => connection.close() };
+}
 
 describe('a Temporal that dies while the program serves', () => {
   test('takes no traffic with it; every command is one error; tasks are listed from the record', async () => {
@@ -46,6 +61,17 @@ describe('a Temporal that dies while the program serves', () => {
     expect(await system.admin('SHOW TASKS')).toEqual([]);
     await nothingBegun();
     await written(2);
+  });
+
+  test('right after it was asked whether it is there: the same error, and no internal one', async () => {
+    await system.temporal.start();
+    const { tasks, close } = await until('a client is connected', () => believing().catch(() => null), 30_000);
+    await system.temporal.kill();
+    const move = { kind: 'reshard', source: 'prod', destination: 'prod_new', publication: 'all_tables' } as const;
+    await expect(tasks.start(move)).rejects.toMatchObject({ code: 'temporal_unreachable' });
+    await expect(tasks.stop(1)).rejects.toMatchObject({ code: 'temporal_unreachable' });
+    await close();
+    await nothingBegun();
   });
 
   test('is used again once it is back', async () => {

@@ -1,0 +1,80 @@
+/** One task: make the rows of SHOW TASKS: each task that stands on its own, with its subtasks and what they wait for. */
+import type { SchemaPart, TaskKind, TaskStatus } from '../cutover/task.js';
+import { isRoot, type Task } from './task-list.js';
+
+export interface SubtaskRow {
+  readonly kind: TaskKind;
+  /** of schema_sync: which part of the schema */
+  readonly part?: SchemaPart;
+  readonly source: string;
+  readonly destination: string;
+  /** its streams run back */
+  readonly reversed: boolean;
+  readonly status: TaskStatus;
+  /** PgDog's inner status, as `syncing data`; empty when none */
+  readonly phase: string;
+  readonly reason: string | null;
+  readonly startedAt: Date;
+  readonly updatedAt: Date;
+  /** null while it runs */
+  readonly finishedAt: Date | null;
+}
+
+export interface TaskRow extends SubtaskRow {
+  readonly id: number;
+  readonly subtasks: readonly SubtaskRow[];
+}
+
+const WAITING = 'waiting for the moment';
+
+/**
+ * Root tasks with their subtasks.
+ *
+ * @param waitingFor what a running cutover waits for; asked only for those that wait for their moment
+ */
+export async function taskRows(
+  tasks: readonly Task[],
+  waitingFor: (workflowId: string) => Promise<string | null>,
+): Promise<readonly TaskRow[]> {
+  const waiting = tasks.filter((t) => t.running && t.state.kind === 'cutover' && t.state.phase === WAITING);
+  const reasons = new Map<Task, string>();
+  await Promise.all(
+    waiting.map(async (task) => {
+      const reason = await waitingFor(task.workflowId);
+      if (reason !== null) reasons.set(task, `${WAITING}: ${reason}`);
+    }),
+  );
+  const row = (task: Task): SubtaskRow => rowOf(task, phaseOf(task, waiting, reasons));
+  return tasks
+    .filter((t) => isRoot(t, tasks))
+    .map((root) => ({
+      id: root.id,
+      ...row(root),
+      subtasks: tasks.filter((t) => t.parentWorkflowId === root.workflowId && !isRoot(t, tasks)).map(row),
+    }));
+}
+
+/** A move whose cutover waits for its moment waits itself, for the same. */
+function phaseOf(task: Task, waiting: readonly Task[], reasons: ReadonlyMap<Task, string>): string {
+  const cutover = waiting.find((t) => t === task || (task.running && t.parentWorkflowId === task.workflowId));
+  return (cutover && reasons.get(cutover)) ?? task.state.phase;
+}
+
+function rowOf(task: Task, phase: string): SubtaskRow {
+  const { kind, part, source, destination, status, reason } = task.state;
+  const { startedAt, updatedAt, running } = task;
+  return {
+    kind,
+    ...(part === null ? {} : { part }),
+    source,
+    destination,
+    // A move whose traffic went over is still the same move; only streams are named by the way they run.
+    reversed: task.state.reversed && kind === 'replication',
+    status,
+    phase,
+    reason,
+    startedAt,
+    updatedAt,
+    finishedAt: running ? null : updatedAt,
+  };
+}

@@ -1,0 +1,61 @@
+/** One task: what SHOW TASKS tells an operator who wonders what a task does, or why it ended. */
+import { Client, Connection } from '@temporalio/client';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { connect } from '../../src/postgres/connection.js';
+import { useSystem } from '../support/served.js';
+import { until } from '../support/wait.js';
+
+const system = useSystem({
+  source: 17,
+  destination: 18,
+  general: 'cutover_drain_timeout = 300',
+  schema: `CREATE TABLE public.item (id bigint PRIMARY KEY, name text);
+    CREATE PUBLICATION all_tables FOR ALL TABLES;`,
+});
+
+async function temporal(): Promise<Client> {
+  const connection = await Connection.connect({ address: system().temporal.address });
+  onTestFinished(() => connection.close());
+  return new Client({ connection });
+}
+
+describe('a cutover that waits', () => {
+  test('says for what, itself and for its move, and no longer once it goes on', async () => {
+    const [started] = await system().admin<{ task_id: string }>('COPY_DATA prod prod_new all_tables');
+    const task = started?.task_id ?? '';
+    await system().task('the streams run', (t) => t.id === task && t.inner_status === 'replicating');
+    const old = await connect(system().source.endpoint('app'), { applicationName: 'nightly' });
+    onTestFinished(() => old.end());
+    await old.query('BEGIN');
+    await old.query('SELECT txid_current()');
+    await until('the transaction is old', async () => {
+      const { rows } = await old.query<{ old: boolean }>(`SELECT clock_timestamp() - now() > interval '1 s' AS old`);
+      return rows[0]?.old;
+    });
+    await system().admin(`CUTOVER ${task}`);
+    const waits = /^waiting for the moment: pid \d+ \(\w+, "nightly"\) has run a transaction for \d+ s$/;
+    const cutover = await system().task(
+      'the cutover says what it waits for',
+      (t) => t.type === 'cutover prod -> prod_new' && waits.test(t.inner_status),
+    );
+    expect(cutover.scope).toBe('subtask');
+    await system().task('so does its move', (t) => t.id === task && waits.test(t.inner_status));
+    await old.query('COMMIT');
+    await system().task('the move goes on', (t) => t.id === task && t.inner_status === 'soaking');
+    const tasks = await system().admin<{ inner_status: string }>('SHOW TASKS');
+    expect(tasks.filter((t) => t.inner_status.includes('waiting'))).toEqual([]);
+  });
+});
+
+describe('a task that ended', () => {
+  test('says why: refused before it could tell anything, or terminated by somebody', async () => {
+    const { workflow } = await temporal();
+    const input = { source: 'prod', destination: 'prod_new', unheardOf: true };
+    await workflow.start('reshard', { workflowId: 'refused', taskQueue: 'cutover', args: [input] });
+    await system().task('the refused one', (t) => t.status.startsWith('failed: unknown field "unheardOf"'));
+    const running = `WorkflowType = 'reshard' AND ExecutionStatus = 'Running'`;
+    for await (const { workflowId } of workflow.list({ query: running }))
+      await workflow.getHandle(workflowId).terminate('wrong database');
+    await system().task('the terminated one', (t) => t.status === 'cancelled: wrong database');
+  });
+});
