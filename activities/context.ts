@@ -3,14 +3,14 @@ import type { Config } from '../src/config/config.js';
 import type { EpochPlan } from '../src/cutover/contract.js';
 import type { Step } from '../src/cutover/epoch.js';
 import type { Directory } from '../src/fleet/directory.js';
-import type { FleetNode } from '../src/fleet/node.js';
+import type { Fleet } from '../src/fleet/fleet.js';
 import type { Connections } from '../src/postgres/connections.js';
 
 export interface EngineContext {
   config(): Config;
   readonly directory: Directory;
   readonly connections: Connections;
-  readonly nodes: readonly FleetNode[];
+  readonly fleet: Pick<Fleet, 'look' | 'addresses' | 'nodes'>;
   /** whether a workflow with this id runs now */
   isRunning(workflowId: string): Promise<boolean>;
   /** told at the beginning of each of the eight steps, which waits for the answer; faults are injected here in tests */

@@ -22,6 +22,7 @@ import {
 import { CutoverError, messageOf } from '../src/errors/errors.js';
 import { invariant } from '../src/errors/invariant.js';
 import { resolveEpoch } from '../src/fleet/resolution.js';
+import type { FleetNode } from '../src/fleet/node.js';
 import type { Connection } from '../src/postgres/connection.js';
 import { writersInFlight } from '../src/postgres/fence.js';
 import { canaryArrived, parityOf, type SealMark } from '../src/postgres/parity.js';
@@ -38,6 +39,7 @@ import {
 import { streamName } from '../src/postgres/streams.js';
 import type { Purpose } from '../src/postgres/connections.js';
 import { sideOf, type Side } from '../src/cutover/side.js';
+import { LeaseKeeper } from './lease-keeper.js';
 import type { EngineContext } from './context.js';
 import { createReverseNow, undoReverse } from './exclusive-streams.js';
 
@@ -127,7 +129,7 @@ export class CriticalSection {
       await story.step(
         'pauseTraffic',
         async () => {
-          const answers = await Promise.all(this.#context.nodes.map((node) => node.pause(request)));
+          const answers = await Promise.all(this.#nodes(plan).map((node) => node.pause(request)));
           const holders = answers.flatMap((a) => (a.drained ? [] : a.holders));
           if (answers.some((a) => !a.drained))
             throw new CutoverError('drain_timeout', { waitedMs: drainMs, holders: holders.join('; ') || 'unknown' });
@@ -346,7 +348,7 @@ export class CriticalSection {
       serving: sideOf(plan.destination),
       saveConfig: plan.saveConfig,
     };
-    await Promise.all(this.#context.nodes.map((node) => node.swap(request)));
+    await this.#tellAll(plan, (node) => node.swap(request));
   }
 
   /**
@@ -357,7 +359,7 @@ export class CriticalSection {
   async resumeTraffic(plan: EpochPlan): Promise<void> {
     await this.#context.onStep(plan, 'resumeTraffic');
     const { database } = plan.migration;
-    await Promise.all(this.#context.nodes.map((node) => node.resume(database, plan.epoch, sideOf(plan.destination))));
+    await this.#tellAll(plan, (node) => node.resume(database, plan.epoch, sideOf(plan.destination)));
   }
 
   // ── the way out before step 6 ─────────────────────────────────────────────────────────────────────────────────────────
@@ -375,12 +377,10 @@ export class CriticalSection {
       serving: sideOf(resolution.serving),
       saveConfig: plan.saveConfig,
     };
-    await Promise.all(
-      this.#context.nodes.map(async (node) => {
-        await node.swap(swap);
-        await node.resume(database, plan.epoch, sideOf(resolution.serving));
-      }),
-    );
+    await this.#tellAll(plan, async (node) => {
+      await node.swap(swap);
+      await node.resume(database, plan.epoch, sideOf(resolution.serving));
+    });
     return { outcome: resolution.outcome, reason: resolution.reason ?? reason };
   }
 
@@ -394,20 +394,34 @@ export class CriticalSection {
     work: (at: (step: Step) => void) => Promise<string | null>,
   ): Promise<PartResult> {
     let step = first;
-    const renewal = setInterval(() => {
-      for (const node of this.#context.nodes)
-        node.renew(plan.migration.database, plan.epoch, plan.leaseMs).catch(() => undefined);
-    }, plan.leaseMs / 3);
+    const lease = new LeaseKeeper(this.#nodes(plan), plan);
     try {
-      const sealLsn = await work((next) => {
+      const working = work((next) => {
         step = next;
       });
+      const sealLsn = await Promise.race([working, lease.lost]);
       return { ok: true, events: story.events, sealLsn };
     } catch (error) {
       return { ok: false, events: story.events, step, reason: messageOf(error) };
     } finally {
-      clearInterval(renewal);
+      lease.end();
     }
+  }
+
+  #nodes(plan: EpochPlan): readonly FleetNode[] {
+    return this.#context.fleet.nodes(plan.nodes);
+  }
+
+  /**
+   * Once an epoch is decided, a node that does not answer must not hold the clients of the others back: it asks the record
+   * itself when its lease ends, and reads the same decision.
+   */
+  async #tellAll(plan: EpochPlan, tell: (node: FleetNode) => Promise<void>): Promise<void> {
+    const nodes = this.#nodes(plan);
+    const told = await Promise.allSettled(nodes.map(tell));
+    const failed = told.find((outcome) => outcome.status === 'rejected');
+    if (failed && told.every((outcome) => outcome.status === 'rejected') && nodes.length > 0)
+      throw failed.reason instanceof Error ? failed.reason : new Error(messageOf(failed.reason));
   }
 
   async #decision(plan: EpochPlan): Promise<Decision> {

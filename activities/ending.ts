@@ -26,7 +26,7 @@ export async function removeMigration(context: EngineContext, migration: Migrati
 export async function checkFinalizable(context: EngineContext, migration: Migration): Promise<void> {
   if (!(await destinationServes(context, migration)))
     throw new CutoverError('source_serves', { database: migration.database });
-  for (const node of context.nodes) {
+  for (const node of context.fleet.nodes(await context.fleet.addresses())) {
     const state = await node.state(migration.database);
     if (!state.filesServe)
       throw new CutoverError('files_name_old_side', { node: node.name, database: migration.database });

@@ -13,14 +13,15 @@ import { CutoverError } from '../src/errors/errors.js';
 import { resolveEpoch } from '../src/fleet/resolution.js';
 import type { Connection } from '../src/postgres/connection.js';
 import type { Purpose } from '../src/postgres/connections.js';
-import { fenceGap } from '../src/postgres/fence.js';
+import { fenceGap, rehearseSeal } from '../src/postgres/fence.js';
 import { canaryArrived, parityOf } from '../src/postgres/parity.js';
 import { beginEpoch, noteEvents, readIdentity, readRecord } from '../src/postgres/record.js';
 import { lateTable } from '../src/postgres/publications.js';
-import { readSequences } from '../src/postgres/sequences.js';
+import { rehearseSequences } from '../src/postgres/sequences.js';
 import { streamHealth, streamName } from '../src/postgres/streams.js';
 import type { EngineContext } from './context.js';
 import { applyForward } from './exclusive-streams.js';
+import { nodesNotYet, requireNodes } from './nodes.js';
 import { connectionTo } from './situation.js';
 
 const POLL_MS = 100;
@@ -49,16 +50,17 @@ export async function awaitMoment(
     [source, destination].map(async (side) => readRecord(await connectionTo(context, side))),
   );
   const floorEpoch = Math.max(0, ...records.flatMap((r) => (r ? [r.fence.epoch, r.decisions[0]?.epoch ?? 0] : [])));
-  for (const node of context.nodes)
-    await node.prepare({
-      database,
-      peer,
-      epoch: floorEpoch + 1,
-      serving: sideOf(destination),
-      saveConfig: cutover.saveConfig,
-    });
+  const nodes = await requireNodes(context, database);
+  const swap = {
+    database,
+    peer,
+    epoch: floorEpoch + 1,
+    serving: sideOf(destination),
+    saveConfig: cutover.saveConfig,
+  };
+  await Promise.all(context.fleet.nodes(nodes).map((node) => node.prepare(swap)));
   for (;;) {
-    const reason = await notYet(context, migration, heading);
+    const reason = (await nodesNotYet(context, nodes, database)) ?? (await notYet(context, migration, heading));
     await report(reason ?? '');
     if (reason === null) break;
     await delay(POLL_MS);
@@ -82,6 +84,7 @@ export async function awaitMoment(
     nonce: decision.nonce,
     attempt: request.attempt,
     ...pinned,
+    nodes,
     leaseMs: cutover.leaseMs,
     drainMs: cutover.drainTimeoutMs,
     drainAction: cutover.drainAction,
@@ -129,8 +132,8 @@ async function warm(context: EngineContext, migration: Migration, heading: Headi
     lsn: '0/0',
   });
   await canaryArrived(await at(source, 'record'), destination.systemIdentifier, 0, '');
-  await readSequences(await at(source, 'sequences'));
-  await fenceGap(await at(source, 'seal'), streamName(migration.id, heading));
+  await rehearseSequences(await at(source, 'sequences'), await at(destination, 'sequences'), destination);
+  await rehearseSeal(await at(source, 'seal'), streamName(migration.id, heading));
   // An autovacuum gives way only after deadlock_timeout; a role without the right to set it keeps the server's.
   await (await at(source, 'seal')).query(`SET deadlock_timeout = '50ms'`).catch(() => undefined);
   if (migration.concurrent) return;

@@ -4,7 +4,7 @@ import type { Config } from './config/config.js';
 import { loadConfig, type ConfigFiles } from './config/load.js';
 import { CutoverError } from './errors/errors.js';
 import { Directory } from './fleet/directory.js';
-import { RemoteNode } from './fleet/remote-node.js';
+import { Fleet, loopbackOf } from './fleet/fleet.js';
 import { Connections } from './postgres/connections.js';
 import type { Logger } from './proxy/logger.js';
 import { temporalClient } from './temporal/connection.js';
@@ -35,20 +35,16 @@ export async function serveWorker(options: WorkerOptions): Promise<ServedWorker>
       ? loaded
       : { ...loaded, temporal: { ...loaded.temporal, address: options.temporalAddress } };
   if (!config.admin.passwordConfigured) throw new CutoverError('admin_password_missing', {});
-  const node = new RemoteNode('local', {
-    host: config.general.host === '0.0.0.0' ? '127.0.0.1' : config.general.host,
-    port: config.general.port,
-    database: config.admin.name,
-    user: config.admin.user,
-    password: config.admin.password,
-  });
+  const { host, port } = config.general;
+  const fallback = { name: 'local', host: loopbackOf(host), port };
+  const fleet = new Fleet({ config: () => config, own: null, row: null, fallback });
   const connections = new Connections({ applicationName: 'cutover engine' });
   const client = await temporalClient(config.temporal);
   const worker = await startWorker(config.temporal, {
     config: () => config,
     directory: new Directory(() => config),
     connections,
-    nodes: [node],
+    fleet,
     isRunning: (workflowId) => isRunning(client, workflowId),
     onStep: options.onStep ?? (() => undefined),
   });
@@ -56,7 +52,7 @@ export async function serveWorker(options: WorkerOptions): Promise<ServedWorker>
     ended: worker.ended,
     close: async () => {
       await worker.stop();
-      await node.close();
+      await fleet.close();
       await connections.close();
       // Not the client's channel: see TemporalLink.close in serve.ts.
     },

@@ -8,7 +8,9 @@ import { loadConfig, type ConfigFiles } from './config/load.js';
 import { VERSION } from './version.js';
 import { finishSwap } from './config/save.js';
 import { messageOf } from './errors/errors.js';
+import { Fleet } from './fleet/fleet.js';
 import { LocalNode } from './fleet/local-node.js';
+import { ownRow } from './fleet/own-row.js';
 import { Connections } from './postgres/connections.js';
 import type { Proxy } from './proxy/contract.js';
 import type { Logger } from './proxy/logger.js';
@@ -21,6 +23,8 @@ export interface ServeOptions {
   readonly files: ConfigFiles;
   /** the worker runs in this process; false: `cutover worker` runs apart */
   readonly worker: boolean;
+  /** which row of [[nodes]] this process is; found by its address when absent */
+  readonly node?: string;
   /** where an embedded Temporal listens; wins over file and environment */
   readonly temporalAddress?: string;
   readonly logger: Logger;
@@ -32,6 +36,7 @@ export interface ServeOptions {
 export interface Served {
   readonly proxy: Proxy;
   readonly node: LocalNode;
+  readonly fleet: Fleet;
   readonly address: { readonly host: string; readonly port: number };
   /** resolves once the worker runs; stays pending while Temporal cannot be reached */
   readonly workerReady: Promise<void>;
@@ -49,6 +54,7 @@ export async function serve(options: ServeOptions): Promise<Served> {
     withTemporal(loadConfig(files, adminPassword === undefined ? {} : { adminPassword }), options.temporalAddress);
   const config = load();
   for (const warning of config.warnings) logger.warn({}, warning);
+  const row = ownRow(config, options.node);
   const temporal = new TemporalLink(config, options);
   // The admin database and the node are reached through the proxy, and reach it: the two references close the circle.
   const late: { node?: LocalNode; admin?: AdminDatabase } = {};
@@ -62,13 +68,14 @@ export async function serve(options: ServeOptions): Promise<Served> {
     },
     admin: { execute: (statement) => must(late.admin).execute(statement) },
   });
-  const node = new LocalNode('local', proxy, logger);
+  const node = new LocalNode(row ?? 'local', proxy, logger);
   late.node = node;
+  const fleet = new Fleet({ config: () => proxy.config, own: node, row });
   const reload = async (): Promise<void> => {
     // A password that was generated lasts as long as the process.
     await node.reload(load(config.admin.passwordConfigured ? undefined : config.admin.password));
   };
-  const tasks = new Tasks({ proxy, node, client: () => temporal.client() });
+  const tasks = new Tasks({ proxy, node, fleet, client: () => temporal.client() });
   late.admin = new AdminDatabase({
     proxy,
     node,
@@ -78,16 +85,18 @@ export async function serve(options: ServeOptions): Promise<Served> {
     shutdown: () => options.onShutdown?.(),
   });
   await recoverFirst(node, proxy, logger);
-  if (options.worker) temporal.runWorker(engineContext(proxy, node, temporal, options.onStep));
+  if (options.worker) temporal.runWorker(engineContext(proxy, node, fleet, temporal, options.onStep));
   return {
     proxy,
     node,
+    fleet,
     address: proxy.address,
     workerReady: temporal.workerReady,
     reload,
     close: async (graceMs = config.general.shutdownTimeoutMs) => {
       await temporal.close();
       await proxy.close(graceMs);
+      await fleet.close();
       await node.close();
     },
   };
@@ -109,6 +118,7 @@ async function recoverFirst(node: LocalNode, proxy: Proxy, logger: Logger): Prom
 function engineContext(
   proxy: Proxy,
   node: LocalNode,
+  fleet: Fleet,
   temporal: TemporalLink,
   onStep: EngineContext['onStep'] | undefined,
 ): EngineContext {
@@ -116,7 +126,7 @@ function engineContext(
     config: () => proxy.config,
     directory: node.directory,
     connections: new Connections({ applicationName: 'cutover engine' }),
-    nodes: [node],
+    fleet,
     isRunning: async (workflowId) => isRunning(await temporal.client(), workflowId),
     onStep: onStep ?? (() => undefined),
   };

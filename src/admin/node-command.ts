@@ -22,6 +22,8 @@ interface Method<Parameters> {
 
 const METHODS = {
   state: method(z.strictObject({ database }), (node, given) => node.state(given.database)),
+  members: method(z.strictObject({}), (node) => node.members()),
+  save: method(z.strictObject({ database }), (node, given) => node.save(given.database)),
   prepare: method(swapRequest, (node, given) => node.prepare(given)),
   pause: method(
     z.strictObject({

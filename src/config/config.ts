@@ -89,6 +89,13 @@ export interface AdminConfig {
   readonly passwordConfigured: boolean;
 }
 
+/** One `[[nodes]]` row: a proxy of the fleet, reached over its admin database. */
+export interface NodeEntry {
+  readonly name: string;
+  readonly host: string;
+  readonly port: number;
+}
+
 export interface TemporalConfig {
   readonly address?: string;
   readonly namespace?: string;
@@ -105,6 +112,8 @@ export interface Config {
   readonly databases: readonly DatabaseEntry[];
   readonly users: readonly UserEntry[];
   readonly admin: AdminConfig;
+  /** empty: this proxy is the only one */
+  readonly nodes: readonly NodeEntry[];
   readonly temporal: TemporalConfig;
   readonly replication: ReplicationConfig;
   readonly cutover: CutoverConfig;

@@ -6,6 +6,7 @@ import { decodeUtf8 } from './document.js';
 import { checkDatabases, databaseEntries } from './databases.js';
 import { generalFromEnvironment, type Environment } from './environment.js';
 import { cutoverConfig, generalConfig } from './general.js';
+import { nodeEntries } from './nodes.js';
 import { checkSource, type Source } from './source.js';
 import { CONFIG_FILE, USERS_FILE, type AdminKeys, type GeneralKeys } from './schema.js';
 import { userEntries } from './users.js';
@@ -60,6 +61,7 @@ export function parseConfig(configSource: Source, usersSource: Source, options: 
     databases,
     users: userEntries(users, databases, warn),
     admin,
+    nodes: nodeEntries(config),
     temporal: temporalConfig(config.data.temporal ?? {}),
     replication:
       config.data.replication?.pg_dump_path === undefined ? {} : { pgDumpPath: config.data.replication.pg_dump_path },

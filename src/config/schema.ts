@@ -161,6 +161,13 @@ const USER_IGNORED = ignored([
   'two_phase_commit_auto',
 ]);
 
+/** A name in the list of nodes and in every message; `/` separates the workers of one node. */
+const NODE = z.strictObject({
+  name: z.string().regex(/^[\w.-]{1,63}$/, 'a name of letters, digits, ".", "_" and "-"'),
+  host: text,
+  port,
+});
+
 const ADMIN = z.strictObject({ name: text.optional(), user: text.optional(), password: text.optional() });
 
 /** A table, or an array of tables, that has no effect here; its keys are still checked for spelling. */
@@ -195,6 +202,7 @@ export const CONFIG_FILE = z.strictObject({
   general: z.strictObject({ ...GENERAL_IGNORED, ...GENERAL_REFUSED, ...GENERAL }).optional(),
   databases: z.array(z.strictObject({ ...DATABASE_IGNORED, read_only: READ_ONLY, ...DATABASE })).optional(),
   admin: ADMIN.optional(),
+  nodes: z.array(NODE).optional(),
   temporal: z.strictObject({ address: text, namespace: text, task_queue: text }).partial().optional(),
   replication: z.strictObject({ pg_dump_path: text.optional() }).optional(),
   multi_tenant: z

@@ -68,6 +68,13 @@ export interface Turn {
   readonly epoch: number;
 }
 
+/** Where a node of the fleet is reached over its admin database. */
+export interface NodeAddress {
+  readonly name: string;
+  readonly host: string;
+  readonly port: number;
+}
+
 /** All that the pause needs to know, fixed before it begins. */
 export interface EpochPlan {
   readonly migration: Migration;
@@ -79,6 +86,8 @@ export interface EpochPlan {
   /** the sides of this epoch: exchanged for a rollback */
   readonly source: PinnedSide;
   readonly destination: PinnedSide;
+  /** the nodes that switch as one */
+  readonly nodes: readonly NodeAddress[];
   readonly leaseMs: number;
   readonly drainMs: number;
   readonly drainAction: 'abort' | 'cancel';

@@ -155,6 +155,24 @@ export const ERRORS = {
     message: 'node {node} does not do as told: {problem}',
     remedy: 'Check that the proxy runs and that [admin] is the same in both processes.',
   },
+  node_stranger: {
+    sqlstate: '08004',
+    level: 'error',
+    message: 'node {node} is expected at {address}, where {other} answers',
+    remedy: 'Correct [[nodes]]: each row names one proxy, by the address of its admin database.',
+  },
+  node_unnamed: {
+    sqlstate: 'F0000',
+    level: 'error',
+    message: 'which of [[nodes]] is this process? {problem} (known: {nodes})',
+    remedy: 'Start it with --node NAME, or correct host and port of its row.',
+  },
+  nodes_not_ready: {
+    sqlstate: '55000',
+    level: 'warn',
+    message: 'the fleet cannot switch as one: {problems}',
+    remedy: 'See SHOW NODES; start, reload or correct the nodes named here. Nothing was changed.',
+  },
   wrong_server: {
     sqlstate: '08004',
     level: 'error',

@@ -18,12 +18,20 @@ import { Connections } from '../postgres/connections.js';
 import { readRecord, type Decision, type RecordState } from '../postgres/record.js';
 import type { Proxy } from '../proxy/contract.js';
 import { Directory } from './directory.js';
-import type { FleetNode, NodeState, PauseAnswer, PauseRequest, SwapRequest } from './node.js';
+import type { FleetNode, Member, NodeState, PauseAnswer, PauseRequest, SwapRequest } from './node.js';
 import { resolveEpoch, servingOf, type Epoch, type Serving } from './resolution.js';
 
 export interface NodeLog {
   info(details: object, message: string): void;
   warn(details: object, message: string): void;
+}
+
+/** Where this process is one of several workers that share a port and the configuration files. */
+export interface Siblings {
+  /** all of them, this one included */
+  members(): readonly Member[];
+  /** whether this one writes the files of them all */
+  readonly savesFiles: boolean;
 }
 
 /** A pause this node holds. */
@@ -58,11 +66,13 @@ export class LocalNode implements FleetNode {
   readonly #proxy: Proxy;
   readonly #log: NodeLog;
   readonly #states = new Map<string, DatabaseState>();
+  readonly #siblings: Siblings | null;
   #watch: NodeJS.Timeout | null = null;
   #closed = false;
 
-  constructor(name: string, proxy: Proxy, log: NodeLog) {
+  constructor(name: string, proxy: Proxy, log: NodeLog, siblings: Siblings | null = null) {
     this.name = name;
+    this.#siblings = siblings;
     this.#proxy = proxy;
     this.#log = log;
     this.directory = new Directory(() => proxy.config);
@@ -89,6 +99,11 @@ export class LocalNode implements FleetNode {
       this.#states.set(database, state);
     }
     return state;
+  }
+
+  members(): Promise<readonly Member[]> {
+    const alone: readonly Member[] = [{ name: this.name, port: this.#proxy.address.port }];
+    return Promise.resolve(this.#siblings?.members() ?? alone);
   }
 
   async state(database: string): Promise<NodeState> {
@@ -123,10 +138,14 @@ export class LocalNode implements FleetNode {
     const name = await this.directory.nameOf(request.serving);
     await this.#proxy.warm(name, request.database, WARM_DEADLINE_MS);
     const state = this.#state(request.database);
-    if (!request.saveConfig || name === request.database) return;
+    if (!this.#saves(request) || name === request.database) return;
     await state.saving;
     if (state.prepared) await discardPrepared(state.prepared);
     state.prepared = await this.#prepareFiles(request);
+  }
+
+  #saves(request: SwapRequest): boolean {
+    return request.saveConfig && (this.#siblings?.savesFiles ?? true);
   }
 
   /** The swapped files beside the live ones; null where this process was configured in memory. */
@@ -231,7 +250,7 @@ export class LocalNode implements FleetNode {
     await this.directory.sideOf(request.database);
     await this.directory.sideOf(request.peer);
     this.#serve(request.database, request.peer, request.serving);
-    state.toSave = request.saveConfig ? request : null;
+    state.toSave = this.#saves(request) ? request : null;
   }
 
   /** Writes the names in force into the files, for a migration that was run without cutover_save_config. */

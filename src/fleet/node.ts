@@ -55,11 +55,22 @@ export interface SwapRequest {
   readonly saveConfig: boolean;
 }
 
+/** One worker of a row of `[[nodes]]`: `name` is the row's, or `row/1` where several share its port. */
+export interface Member {
+  readonly name: string;
+  /** where this worker alone is reached, at the row's host */
+  readonly port: number;
+}
+
 export interface FleetNode {
   readonly name: string;
+  /** the workers that share this node's port, itself included */
+  members(): Promise<readonly Member[]>;
   state(database: string): Promise<NodeState>;
   /** Ahead of the pause: warm pools on the other side and write the swapped files beside the live ones. */
   prepare(request: SwapRequest): Promise<void>;
+  /** Writes the names in force into the files. */
+  save(database: string): Promise<void>;
   pause(request: PauseRequest): Promise<PauseAnswer>;
   /** Extends the lease of a pause that is still held; false when the node has resolved or forgotten the epoch. */
   renew(database: string, epoch: number, leaseMs: number): Promise<boolean>;

@@ -1,56 +1,90 @@
 /** One task: be a node in another process: each call is one command on its admin database, which a person could type too. */
 import type { Side } from '../cutover/side.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
-import { Connections } from '../postgres/connections.js';
+import { Connections, type Purpose } from '../postgres/connections.js';
 import type { Endpoint } from '../postgres/endpoint.js';
 import { quoteLiteral } from '../postgres/connection.js';
-import type { FleetNode, NodeState, PauseAnswer, PauseRequest, SwapRequest } from './node.js';
+import type { FleetNode, Member, NodeState, PauseAnswer, PauseRequest, SwapRequest } from './node.js';
+
+const CONNECT_TIMEOUT_MS = 2_000;
+const LOOK_DEADLINE_MS = 2_000;
+const PREPARE_DEADLINE_MS = 15_000;
+/** What a node that works needs at most beyond the drain. */
+const PAUSE_MARGIN_MS = 1_000;
+/** After the decision: a node that does not answer in this time resolves the epoch by its own lease. */
+const TURN_DEADLINE_MS = 1_000;
 
 export class RemoteNode implements FleetNode {
   readonly name: string;
   readonly #endpoint: Endpoint;
-  readonly #connections = new Connections({ applicationName: 'cutover engine', queryTimeoutMs: 15_000 });
+  readonly #connections = new Connections({
+    applicationName: 'cutover engine',
+    connectTimeoutMs: CONNECT_TIMEOUT_MS,
+    queryTimeoutMs: PREPARE_DEADLINE_MS,
+  });
 
   constructor(name: string, endpoint: Endpoint) {
     this.name = name;
     this.#endpoint = endpoint;
   }
 
+  members(): Promise<readonly Member[]> {
+    return this.#call('members', {}, LOOK_DEADLINE_MS);
+  }
+
   state(database: string): Promise<NodeState> {
-    return this.#call('state', { database });
+    return this.#call('state', { database }, LOOK_DEADLINE_MS);
   }
 
   prepare(request: SwapRequest): Promise<void> {
-    return this.#call('prepare', request);
+    return this.#call('prepare', request, PREPARE_DEADLINE_MS);
+  }
+
+  save(database: string): Promise<void> {
+    return this.#call('save', { database }, PREPARE_DEADLINE_MS);
   }
 
   pause(request: PauseRequest): Promise<PauseAnswer> {
-    return this.#call('pause', request);
+    return this.#call('pause', request, request.drainMs + PAUSE_MARGIN_MS, 'pause');
   }
 
   /** On a connection of its own: a renewal must not queue behind a pause that drains. */
   renew(database: string, epoch: number, leaseMs: number): Promise<boolean> {
-    return this.#call('renew', { database, epoch, leaseMs }, 'watch');
+    return this.#call('renew', { database, epoch, leaseMs }, leaseMs / 3, 'renew');
   }
 
   swap(request: SwapRequest): Promise<void> {
-    return this.#call('swap', request);
+    return this.#call('swap', request, TURN_DEADLINE_MS);
   }
 
   resume(database: string, epoch: number, serving: Side): Promise<void> {
-    return this.#call('resume', { database, epoch, serving });
+    return this.#call('resume', { database, epoch, serving }, TURN_DEADLINE_MS);
   }
 
-  async #call<T>(method: string, argument: object, purpose: 'record' | 'watch' = 'record'): Promise<T> {
+  /** A call without an answer in time gives its connection up: what follows must not queue behind it. */
+  async #call<T>(method: string, argument: object, deadlineMs: number, purpose: Purpose = 'record'): Promise<T> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        void this.#connections.discard(this.#endpoint, purpose);
+        reject(new Error(`no answer within ${Math.round(deadlineMs).toString()} ms`));
+      }, deadlineMs);
+    });
     try {
-      const connection = await this.#connections.get(this.#endpoint, purpose);
-      const { rows } = await connection.query<{ result: string }>(
-        `CUTOVER_NODE ${method} ${quoteLiteral(JSON.stringify(argument))}`,
-      );
-      return JSON.parse(rows[0]?.result ?? 'null') as T;
+      return await Promise.race([this.#ask<T>(method, argument, purpose), late]);
     } catch (error) {
       throw this.#readable(error);
+    } finally {
+      clearTimeout(timer);
     }
+  }
+
+  async #ask<T>(method: string, argument: object, purpose: Purpose): Promise<T> {
+    const connection = await this.#connections.get(this.#endpoint, purpose);
+    const { rows } = await connection.query<{ result: string }>(
+      `CUTOVER_NODE ${method} ${quoteLiteral(JSON.stringify(argument))}`,
+    );
+    return JSON.parse(rows[0]?.result ?? 'null') as T;
   }
 
   /** The refusal of a dead epoch is something the engine acts on, so it keeps its code. */

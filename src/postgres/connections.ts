@@ -3,7 +3,7 @@ import { connect, type Connection, type ConnectOptions } from './connection.js';
 import { addressOf, type Endpoint } from './endpoint.js';
 
 /** Connections by purpose: two purposes never wait for each other's statements. */
-export type Purpose = 'record' | 'seal' | 'parity' | 'sequences' | 'watch';
+export type Purpose = 'record' | 'seal' | 'parity' | 'sequences' | 'watch' | 'pause' | 'renew';
 
 interface Entry {
   readonly opening: Promise<Connection>;

@@ -7,6 +7,7 @@ import type { Ending } from '../cutover/contract.js';
 import { STEPS, STEP_TITLES } from '../cutover/epoch.js';
 import type { SchemaPart, TaskKind } from '../cutover/task.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
+import type { Fleet } from '../fleet/fleet.js';
 import type { LocalNode } from '../fleet/local-node.js';
 import type { Connection } from '../postgres/connection.js';
 import { disarmFence } from '../postgres/fence.js';
@@ -65,6 +66,7 @@ export interface PlanRow {
 export interface TasksOptions {
   readonly proxy: Proxy;
   readonly node: LocalNode;
+  readonly fleet: Fleet;
   client(): Promise<Client>;
 }
 
@@ -240,10 +242,12 @@ export class Tasks {
   }
 
   async #filesReady(database: string, save: boolean): Promise<void> {
-    const { node } = this.#options;
-    if (save) await node.save(database);
-    const state = await node.state(database);
-    if (!state.filesServe) throw new CutoverError('files_name_old_side', { node: state.node, database });
+    const { fleet } = this.#options;
+    for (const node of fleet.nodes(await fleet.addresses())) {
+      if (save) await node.save(database);
+      const state = await node.state(database);
+      if (!state.filesServe) throw new CutoverError('files_name_old_side', { node: state.node, database });
+    }
   }
 
   async #abortOpenEpoch(database: string): Promise<void> {
@@ -301,7 +305,7 @@ export class Tasks {
       config: () => proxy.config,
       directory: node.directory,
       connections: node.connections,
-      nodes: [node],
+      fleet: this.#options.fleet,
       isRunning: () => Promise.resolve(true),
       onStep: () => undefined,
     };

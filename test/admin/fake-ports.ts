@@ -105,6 +105,8 @@ function fakeNode(called: Called): FleetNode {
   };
   return {
     name: 'node',
+    members: () => called([{ name: 'node', port: 6432 }], 'members'),
+    save: (database) => called(undefined, 'save', database),
     state: (database) => called(state, 'state', database),
     prepare: (request) => called(undefined, 'prepare', request),
     pause: (request) => called({ drained: true, waitedMs: 1.5, clientsHeld: 2, holders: [] }, 'pause', request),

@@ -29,7 +29,7 @@ function firstCell(line: string): string[] {
 
 /** The same, as the schema has it. */
 function known(): string[] {
-  return ['general', 'databases', 'users', 'admin', 'temporal', 'replication'].flatMap((table) => {
+  return ['general', 'databases', 'users', 'admin', 'nodes', 'temporal', 'replication'].flatMap((table) => {
     const schema =
       table === 'users' ? USERS_FILE.shape.users : CONFIG_FILE.shape[table as keyof typeof CONFIG_FILE.shape];
     return Object.entries(shapeOf(schema)).map(([key, value]) => `${table}.${key} ${verdictOf(table, key, value)}`);

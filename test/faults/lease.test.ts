@@ -11,7 +11,16 @@ import { connect, withConnection } from '../../src/postgres/connection.js';
 import { abortEpoch, commitEpoch } from '../../src/postgres/record.js';
 import { SILENT } from '../../src/proxy/logger.js';
 import { serve, type Served } from '../../src/serve.js';
-import { acceptingSides, countPauses, decisionAt, move, planFor, runParts, Writers } from '../support/faults.js';
+import {
+  acceptingSides,
+  countPauses,
+  decisionAt,
+  move,
+  planFor,
+  runParts,
+  withoutNodes,
+  Writers,
+} from '../support/faults.js';
 import { configText, usePair, type Pair } from '../support/pair.js';
 import { until } from '../support/wait.js';
 
@@ -112,8 +121,8 @@ describe('the proxy starts again on the same files', () => {
 
   test('with an epoch left aborted and not released: it releases the source and serves it', async () => {
     const pair = pairOf();
-    const plan = await planFor(pair, 'forward');
-    const closed = await new CriticalSection({ ...pair.context, nodes: [] }).closeSource(plan);
+    const plan = await planFor(pair, 'forward', withoutNodes(pair));
+    const closed = await new CriticalSection(pair.context).closeSource(plan);
     expect(closed).toMatchObject({ ok: true });
     await withConnection(pair.source.endpoint('app'), (record) =>
       abortEpoch(record, plan.source, plan.epoch, 'aborted, then gone'),
@@ -129,9 +138,9 @@ describe('the proxy starts again on the same files', () => {
 
   test('with an epoch left committed and not opened: it opens the destination and serves it', async () => {
     const pair = pairOf();
-    const plan = await planFor(pair, 'forward');
-    // Pausing is not what is tried here: the node of the first life is gone.
-    const section = new CriticalSection({ ...pair.context, nodes: [] });
+    // The node of the first life is gone.
+    const plan = await planFor(pair, 'forward', withoutNodes(pair));
+    const section = new CriticalSection(pair.context);
     const closed = await section.closeSource(plan);
     const proven = await section.proveDestination(plan, closed.events, closed.ok ? closed.sealLsn : null);
     expect(proven).toMatchObject({ ok: true });

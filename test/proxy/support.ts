@@ -63,6 +63,7 @@ export function configFor(targets: readonly Target[], overrides: Overrides = {})
     databases,
     users,
     admin: { name: 'admin', user: 'admin', password: 'admin secret', passwordConfigured: true },
+    nodes: [],
     temporal: { taskQueue: 'cutover' },
     replication: {},
     cutover: {

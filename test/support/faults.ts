@@ -2,6 +2,7 @@
 import { expect, onTestFinished, vi } from 'vitest';
 import { CriticalSection } from '../../activities/critical-section.js';
 import { awaitMoment } from '../../activities/moment.js';
+import type { EngineContext } from '../../activities/context.js';
 import { writeTimeline } from '../../activities/story.js';
 import type { EpochPlan, Heading, PartResult } from '../../src/cutover/contract.js';
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
@@ -15,11 +16,17 @@ import { until } from './wait.js';
 
 let attempts = 0;
 
+/** An engine whose only node is gone for good. */
+export function withoutNodes(pair: Pair): EngineContext {
+  const fleet = { look: () => Promise.resolve([]), addresses: () => Promise.resolve([]), nodes: () => [] };
+  return { ...pair.context, fleet };
+}
+
 /** Begins an epoch, as the engine does when the moment is right. */
-export function planFor(pair: Pair, heading: Heading): Promise<EpochPlan> {
+export function planFor(pair: Pair, heading: Heading, context: EngineContext = pair.context): Promise<EpochPlan> {
   attempts++;
   const request = { migration: pair.migration, heading, attempt: `fault/${attempts.toString()}`, acceptLoss: false };
-  return awaitMoment(pair.context, request, () => Promise.resolve());
+  return awaitMoment(context, request, () => Promise.resolve());
 }
 
 /** The three parts one after the other; the first that fails is the answer. */

@@ -9,6 +9,7 @@ import { parseConfig } from '../../src/config/load.js';
 import type { Migration } from '../../src/cutover/contract.js';
 import { startCluster, type Cluster, type Major } from '../../src/dev/embedded-postgres.js';
 import { invariant } from '../../src/errors/invariant.js';
+import { Fleet } from '../../src/fleet/fleet.js';
 import { LocalNode } from '../../src/fleet/local-node.js';
 import { connect, withConnection, type Connection } from '../../src/postgres/connection.js';
 import { Connections } from '../../src/postgres/connections.js';
@@ -58,7 +59,7 @@ export class Pair {
       config: () => proxy.config,
       directory: node.directory,
       connections: new Connections({ applicationName: 'cutover engine' }),
-      nodes: [node],
+      fleet: new Fleet({ config: () => proxy.config, own: node, row: null }),
       isRunning: () => Promise.resolve(false),
       onStep: (plan, step) => this.onStep(plan, step),
     };

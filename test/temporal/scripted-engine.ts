@@ -188,7 +188,7 @@ function defaults(holder: { engine?: ScriptedEngine }): Required<Script> {
         ...{ migration: request.migration, heading: request.heading, epoch, nonce: 'n', attempt: request.attempt },
         ...{ source: { ...side, ...pin }, destination: { ...peerSide, ...pin } },
         ...{ leaseMs: 1_000, drainMs: 1_000, drainAction: 'abort', timeoutMs: 1_000, timeoutAction: 'abort' },
-        ...{ acceptLoss: false, saveConfig: false, maxAttempts: 1 },
+        ...{ nodes: [], acceptLoss: false, saveConfig: false, maxAttempts: 1 },
       });
     },
     resolvePause: (plan, reason) =>

@@ -1,0 +1,107 @@
+/**
+ * One task: know every node of the fleet, and reach each of them.
+ *
+ * A row of `[[nodes]]` is a process that listens; several workers may share its port, and each of them is a node of its own.
+ * So every row is asked for its members. A process without rows knows only itself and the workers beside it.
+ */
+import type { Config, NodeEntry } from '../config/config.js';
+import type { NodeAddress } from '../cutover/contract.js';
+import { CutoverError, messageOf } from '../errors/errors.js';
+import { invariant } from '../errors/invariant.js';
+import type { FleetNode, Member } from './node.js';
+import { RemoteNode } from './remote-node.js';
+
+export interface FleetOptions {
+  config(): Config;
+  /** the node of this process; null in a process without a proxy */
+  readonly own: FleetNode | null;
+  /** the row this process belongs to; null where there are no rows */
+  readonly row: string | null;
+  /** where a process without rows and without a proxy finds the one there is */
+  readonly fallback?: NodeEntry;
+}
+
+/** A row as it answered, or why it did not. */
+export type RowAnswer =
+  | { readonly row: string; readonly address: string; readonly members: readonly NodeAddress[] }
+  | { readonly row: string; readonly address: string; readonly problem: CutoverError };
+
+export class Fleet {
+  readonly #options: FleetOptions;
+  readonly #remotes = new Map<string, RemoteNode>();
+
+  constructor(options: FleetOptions) {
+    this.#options = options;
+  }
+
+  /** Asks every row for its members; a row that does not answer is one answer too. */
+  async look(): Promise<readonly RowAnswer[]> {
+    const { own, row } = this.#options;
+    const { general, nodes } = this.#options.config();
+    const answers: Promise<RowAnswer>[] = [];
+    if (own) {
+      const entry = { name: row ?? own.name, host: loopbackOf(general.host), port: general.port };
+      answers.push(this.#ask(entry, own));
+    }
+    const others = own || nodes.length > 0 ? nodes : [this.#options.fallback].filter((n) => n !== undefined);
+    for (const entry of others) if (!own || entry.name !== row) answers.push(this.#ask(entry, this.#remote(entry)));
+    return Promise.all(answers);
+  }
+
+  async #ask(entry: NodeEntry, node: FleetNode): Promise<RowAnswer> {
+    const answer = { row: entry.name, address: `${entry.host}:${entry.port.toString()}` };
+    try {
+      const members = await node.members();
+      const stranger = members.find(({ name }) => name !== entry.name && !name.startsWith(`${entry.name}/`));
+      if (members.length === 0 || stranger)
+        throw new CutoverError('node_stranger', { ...answer, node: entry.name, other: stranger?.name ?? 'nothing' });
+      return { ...answer, members: members.map((member: Member) => ({ ...member, host: entry.host })) };
+    } catch (error) {
+      const problem =
+        error instanceof CutoverError
+          ? error
+          : new CutoverError('node_unreachable', { node: entry.name, problem: messageOf(error) });
+      return { ...answer, problem };
+    }
+  }
+
+  /** Where every node is reached now. @throws CutoverError `node_unreachable` | `node_stranger` of the first row that fails */
+  async addresses(): Promise<readonly NodeAddress[]> {
+    const answers = await this.look();
+    for (const answer of answers) if ('problem' in answer) throw answer.problem;
+    return answers.flatMap((answer) => ('members' in answer ? answer.members : []));
+  }
+
+  /** The nodes at these addresses: this process's own, or one that is steered over its admin database. Connects nowhere. */
+  nodes(addresses: readonly NodeAddress[]): readonly FleetNode[] {
+    const { own } = this.#options;
+    return addresses.map((address) => (own?.name === address.name ? own : this.#remote(address)));
+  }
+
+  #remote(entry: NodeEntry): RemoteNode {
+    const { admin } = this.#options.config();
+    const key = `${entry.name} ${entry.host}:${entry.port.toString()}`;
+    let remote = this.#remotes.get(key);
+    if (!remote) {
+      invariant(this.#remotes.size < REMOTES_MAX, 'a fleet has a bounded number of addresses');
+      const { host, port } = entry;
+      const { name: database, user, password } = admin;
+      remote = new RemoteNode(entry.name, { host, port, database, user, password });
+      this.#remotes.set(key, remote);
+    }
+    return remote;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#remotes.values()].map((remote) => remote.close()));
+    this.#remotes.clear();
+  }
+}
+
+/** Workers that are started again get new addresses; this many in the life of one process are a mistake. */
+const REMOTES_MAX = 10_000;
+
+/** Where a process that listens everywhere reaches itself. */
+export function loopbackOf(host: string): string {
+  return host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host;
+}
