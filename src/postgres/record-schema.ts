@@ -6,6 +6,8 @@
  * rights, except the trigger function, which every application role must be able to run.
  */
 
+import { FENCE_FUNCTIONS } from './fence-functions.js';
+
 /** Raised by the number of the layout; a record written by a newer layout is refused. */
 export const RECORD_VERSION = 1;
 
@@ -114,45 +116,7 @@ CREATE OR REPLACE FUNCTION cutover.note(p_stream text, p_events jsonb) RETURNS v
 $function$;
 `;
 
-const REFUSE = `
-CREATE OR REPLACE FUNCTION cutover.refuse_write() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $function$
-BEGIN
-  IF (SELECT is_called FROM cutover.fence_flag) THEN
-    RAISE EXCEPTION 'database "%" does not accept writes on this server', current_database()
-      USING ERRCODE = 'CUT01',
-            DETAIL = 'It belongs to a migration and this side does not serve (epoch '
-              || (SELECT epoch::text || ', ' || state FROM cutover.fence) || ').',
-            HINT = 'Connect through the proxy, which knows the side that serves.';
-  END IF;
-  RETURN NULL;
-END
-$function$;
-`;
-
 const SEAL = `
--- What must be equal: tables published, tables armed, and every trigger enabled. Answers the first difference, or null.
-CREATE OR REPLACE FUNCTION cutover.fence_gap(p_publication text) RETURNS text LANGUAGE sql AS $function$
-  WITH published AS (
-    -- Not the view pg_publication_tables: it gives names, and turning a thousand names back into oids takes longer than all else.
-    SELECT g.relid FROM pg_get_publication_tables(p_publication) AS g JOIN pg_class c ON c.oid = g.relid
-    WHERE c.relnamespace <> 'cutover'::regnamespace
-  ), armed AS (
-    SELECT t.tgrelid AS relid,
-      count(*) FILTER (WHERE t.tgname = 'cutover_fence_write' AND t.tgenabled = 'A') = 1
-        AND count(*) FILTER (WHERE t.tgname = 'cutover_fence_truncate' AND t.tgenabled IN ('O', 'A')) = 1 AS whole
-    FROM pg_trigger t WHERE t.tgname IN ('cutover_fence_write', 'cutover_fence_truncate') GROUP BY t.tgrelid
-  )
-  SELECT CASE
-      WHEN a.relid IS NULL THEN 'table ' || p.relid::regclass || ' is published but not fenced'
-      WHEN NOT a.whole THEN 'a fence trigger of table ' || a.relid::regclass || ' is disabled or missing'
-      ELSE 'table ' || a.relid::regclass || ' is fenced but not published' END
-  FROM published p FULL JOIN armed a ON a.relid = p.relid
-  WHERE a.relid IS NULL OR NOT a.whole
-    -- A partitioned parent holds no rows: it is fenced, its partitions are published.
-    OR (p.relid IS NULL AND (SELECT relkind FROM pg_class WHERE oid = a.relid) <> 'p')
-  LIMIT 1
-$function$;
-
 CREATE OR REPLACE FUNCTION cutover.seal(
   p_epoch bigint, p_nonce text, p_shard integer, p_publication text, p_lock_timeout_ms integer, p_stream text, p_events jsonb
 ) RETURNS jsonb LANGUAGE plpgsql AS $function$
@@ -172,10 +136,8 @@ BEGIN
     RAISE EXCEPTION 'epoch % was already closed here by epoch % (%)', p_epoch, v_fence.epoch, v_fence.state
       USING ERRCODE = 'CUT02';
   END IF;
-  -- 1. Wait for the writers in flight and bar new ones. Partitioned parents before their partitions.
-  SELECT string_agg(format('ONLY %I.%I', n.nspname, c.relname), ', ' ORDER BY c.relkind = 'r', c.oid) INTO v_tables
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'cutover_fence_write');
+  -- 1. Wait for the writers in flight and bar new ones.
+  v_tables := cutover.fenced_tables();
   IF v_tables IS NOT NULL THEN
     EXECUTE 'LOCK TABLE ' || v_tables || ' IN SHARE ROW EXCLUSIVE MODE';
   END IF;
@@ -377,32 +339,29 @@ $function$;
 
 -- Only upwards in the direction of the increment, only while this side does not serve.
 CREATE OR REPLACE FUNCTION cutover.advance_sequences(p_epoch bigint, p_names text[], p_values bigint[])
-RETURNS jsonb LANGUAGE plpgsql AS $function$
+RETURNS jsonb LANGUAGE plpgsql SET enable_nestloop = off SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
 DECLARE
   v_fence cutover.fence;
-  v_item record;
-  v_count integer := 0;
+  v_count integer;
 BEGIN
   SELECT * INTO STRICT v_fence FROM cutover.fence FOR UPDATE;
   IF v_fence.state = 'open' OR v_fence.epoch > p_epoch THEN
     RETURN cutover.identity() || jsonb_build_object('advanced', 0, 'skipped', 'fence ' || v_fence.state);
   END IF;
-  FOR v_item IN
-    SELECT i.name::regclass AS relation,
-      CASE WHEN s.seqincrement > 0 THEN least(i.value, s.seqmax) ELSE greatest(i.value, s.seqmin) END AS value
-    FROM unnest(p_names, p_values) AS i (name, value)
-    JOIN pg_sequence s ON s.seqrelid = i.name::regclass
-    WHERE pg_sequence_last_value(s.seqrelid) IS NULL
-      OR CASE WHEN s.seqincrement > 0 THEN i.value > pg_sequence_last_value(s.seqrelid)
-        ELSE i.value < pg_sequence_last_value(s.seqrelid) END
-  LOOP
-    PERFORM setval(v_item.relation, v_item.value, true);
-    v_count := v_count + 1;
-  END LOOP;
+  -- Materialised: each name is resolved once and each sequence read once before any is set.
+  WITH named AS MATERIALIZED (
+    SELECT i.name::regclass AS relation, i.value FROM unnest(p_names, p_values) AS i (name, value)
+  ), wanted AS MATERIALIZED (
+    SELECT n.relation, s.seqincrement > 0 AS upwards, pg_sequence_last_value(n.relation) AS last,
+      CASE WHEN s.seqincrement > 0 THEN least(n.value, s.seqmax) ELSE greatest(n.value, s.seqmin) END AS value
+    FROM named n JOIN pg_sequence s ON s.seqrelid = n.relation
+  )
+  SELECT count(setval(relation, value, true)) INTO v_count FROM wanted
+  WHERE last IS NULL OR CASE WHEN upwards THEN value > last ELSE value < last END;
   RETURN cutover.identity() || jsonb_build_object('advanced', v_count);
 END
 $function$;
 `;
 
 /** The DDL of one database, to be run as one simple query: it is one transaction and may be repeated. */
-export const RECORD_DDL = [TABLES, IDENTITY, EVENTS, REFUSE, SEAL, DECIDE, OPEN].join('\n');
+export const RECORD_DDL = [TABLES, IDENTITY, EVENTS, FENCE_FUNCTIONS, SEAL, DECIDE, OPEN].join('\n');

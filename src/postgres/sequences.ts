@@ -6,33 +6,43 @@
  */
 import { sameSide, type Side } from '../cutover/side.js';
 import { CutoverError } from '../errors/errors.js';
+import { invariant } from '../errors/invariant.js';
 import type { Connection } from './connection.js';
 
-export interface SequenceValue {
-  /** schema-qualified and quoted, usable as regclass */
-  readonly name: string;
-  /** last value issued plus the gap, in the direction of the increment; a text because bigint exceeds number */
-  readonly value: string;
+/** What one side hands to the other: two arrays of equal length, each as PostgreSQL writes it. Passed on as they are. */
+export interface SequenceValues {
+  /** `text[]` of names, schema-qualified and quoted, usable as regclass */
+  readonly names: string;
+  /** `numeric[]`: last value issued plus the gap, in the direction of the increment, within the sequence's limits */
+  readonly values: string;
 }
 
 /** Values skipped on each move, for callers of nextval that bypass the tables. */
 export const SEQUENCE_GAP = 1000;
 
+/** OFFSET 0 keeps the inner query apart: `pg_sequence_last_value` opens the sequence, so it is called once for each. */
 const READ_SQL = {
   name: 'cutover_sequences',
   text: `
-  SELECT format('%I.%I', n.nspname, c.relname) AS name,
-    (CASE WHEN s.seqincrement > 0
-      THEN least(pg_sequence_last_value(s.seqrelid)::numeric + s.seqincrement::numeric * $1::int, s.seqmax)
-      ELSE greatest(pg_sequence_last_value(s.seqrelid)::numeric + s.seqincrement::numeric * $1::int, s.seqmin) END)::text AS value
-  FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE n.nspname <> 'cutover' AND c.relpersistence <> 't' AND pg_sequence_last_value(s.seqrelid) IS NOT NULL`,
+  SELECT coalesce(array_agg(name), '{}')::text AS names,
+    coalesce(array_agg(CASE WHEN seqincrement > 0
+      THEN least(last::numeric + seqincrement::numeric * $1::int, seqmax)
+      ELSE greatest(last::numeric + seqincrement::numeric * $1::int, seqmin) END), '{}')::text AS values
+  FROM (
+    SELECT format('%I.%I', n.nspname, c.relname) AS name, s.seqincrement, s.seqmin, s.seqmax,
+      pg_sequence_last_value(s.seqrelid) AS last
+    FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname <> 'cutover' AND c.relpersistence <> 't'
+    OFFSET 0) AS s
+  WHERE last IS NOT NULL`,
 };
 
 /** Every sequence that ever issued a value: owned, identity and unowned ones; not those of the schema `cutover`. */
-export async function readSequences(source: Connection): Promise<readonly SequenceValue[]> {
-  const { rows } = await source.query<SequenceValue>({ ...READ_SQL, values: [SEQUENCE_GAP] });
-  return rows;
+export async function readSequences(side: Connection): Promise<SequenceValues> {
+  const { rows } = await side.query<SequenceValues>({ ...READ_SQL, values: [SEQUENCE_GAP] });
+  const row = rows[0];
+  invariant(row, 'an aggregate has one row');
+  return row;
 }
 
 /** Moves the destination's sequences on, never back; does nothing when it is open already. */
@@ -40,14 +50,14 @@ export async function advanceSequences(
   destination: Connection,
   side: Side,
   epoch: number,
-  values: readonly SequenceValue[],
+  { names, values }: SequenceValues,
 ): Promise<number> {
   const { rows } = await destination.query<{
     answer: { advanced: number; systemIdentifier: string; databaseOid: number };
   }>({
     name: 'cutover_advance',
     text: 'SELECT cutover.advance_sequences($1, $2::text[], $3::bigint[]) AS answer',
-    values: [epoch, values.map((v) => v.name), values.map((v) => v.value)],
+    values: [epoch, names, values],
   });
   const answer = rows[0]?.answer;
   if (!answer || !sameSide(answer, side))
@@ -56,4 +66,18 @@ export async function advanceSequences(
       actual: answer?.systemIdentifier ?? 'none',
     });
   return answer.advanced;
+}
+
+/**
+ * Ahead of the pause: makes the plans of both statements and opens every sequence once on these two connections, because the
+ * first look at a thousand sequences takes five times as long as the second. Moves nothing; may be called again.
+ */
+export async function rehearseSequences(source: Connection, destination: Connection, side: Side): Promise<void> {
+  for (const connection of [source, destination]) {
+    // As in the functions of the record: no plan whose time grows with the square of the sequences.
+    await connection.query('SET enable_nestloop = off');
+    await readSequences(connection);
+  }
+  // No sequence is named, so whatever the epoch, none is moved; the highest one gets past the check of the fence row.
+  await advanceSequences(destination, side, Number.MAX_SAFE_INTEGER, { names: '{}', values: '{}' });
 }

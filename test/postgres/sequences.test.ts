@@ -1,0 +1,76 @@
+/** One task: hold the handing over of sequences to its rules, each by the value it keeps from being issued twice. */
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { connect, type Connection } from '../../src/postgres/connection.js';
+import { installRecord, readIdentity, type Identity } from '../../src/postgres/record.js';
+import { advanceSequences, readSequences, rehearseSequences, SEQUENCE_GAP } from '../../src/postgres/sequences.js';
+import { freshDatabase, useClusters } from '../support/clusters.js';
+
+const clusters = useClusters({ source: { major: 17 }, destination: { major: 18 } });
+const SCHEMA = `
+  CREATE SCHEMA "Odd, ""name";
+  CREATE SEQUENCE "Odd, ""name"."{se\\q}";
+  CREATE SEQUENCE public.down INCREMENT -2 MINVALUE -9000000000000000000;
+  CREATE SEQUENCE public.short MAXVALUE 50;
+  CREATE SEQUENCE public.unused;`;
+const ODD = `"Odd, ""name"."{se\\q}"`;
+
+let source: Connection;
+let destination: Connection;
+let side: Identity;
+
+beforeEach(async () => {
+  source = await connect(clusters.source.endpoint(await freshDatabase(clusters.source)));
+  destination = await connect(clusters.destination.endpoint(await freshDatabase(clusters.destination)));
+  await source.query(SCHEMA);
+  await destination.query(SCHEMA);
+  await installRecord(source, 'open');
+  await installRecord(destination, 'closed');
+  side = await readIdentity(destination);
+  await source.query(`SELECT setval($1, 7), setval('public.down', -9), setval('public.short', 3)`, [ODD]);
+});
+
+afterEach(async () => {
+  await source.end();
+  await destination.end();
+});
+
+async function last(sequence: string): Promise<string | null> {
+  const { rows } = await destination.query<{ last: string | null }>(
+    'SELECT pg_sequence_last_value($1::regclass)::text AS last',
+    [sequence],
+  );
+  return rows[0]?.last ?? null;
+}
+
+it('every sequence that was used goes on behind the gap, in its own direction and within its limits', async () => {
+  expect(await advanceSequences(destination, side, 1, await readSequences(source))).toBe(3);
+  expect(await last(ODD)).toBe((7 + SEQUENCE_GAP).toString());
+  expect(await last('public.down')).toBe((-9 - 2 * SEQUENCE_GAP).toString());
+  expect(await last('public.short')).toBe('50');
+  expect(await last('public.unused')).toBeNull();
+});
+
+it('a sequence that is ahead already is not taken back', async () => {
+  await destination.query(`SELECT setval($1, 1000000), setval('public.down', -1000000)`, [ODD]);
+  expect(await advanceSequences(destination, side, 1, await readSequences(source))).toBe(1);
+  expect(await last(ODD)).toBe('1000000');
+  expect(await last('public.down')).toBe('-1000000');
+});
+
+it('a side that is open, or closed by a later epoch, keeps its sequences', async () => {
+  const values = await readSequences(source);
+  await destination.query(`UPDATE cutover.fence SET epoch = 2, state = 'ready'`);
+  expect(await advanceSequences(destination, side, 1, values)).toBe(0);
+  await destination.query(`UPDATE cutover.fence SET state = 'open'`);
+  expect(await advanceSequences(destination, side, 2, values)).toBe(0);
+  expect(await last(ODD)).toBeNull();
+});
+
+it('a rehearsal moves nothing, and values issued after it are handed over', async () => {
+  await rehearseSequences(source, destination, side);
+  expect(await last(ODD)).toBeNull();
+  await source.query(`SELECT setval($1, 8), nextval('public.unused')`, [ODD]);
+  expect(await advanceSequences(destination, side, 1, await readSequences(source))).toBe(4);
+  expect(await last(ODD)).toBe((8 + SEQUENCE_GAP).toString());
+  expect(await last('public.unused')).toBe((1 + SEQUENCE_GAP).toString());
+});
