@@ -105,7 +105,7 @@ it('COPY_DATA moves nothing by itself; CUTOVER does', { timeout: 240_000 }, asyn
 
   // Given up after the rollback: nothing of the move is left on either side, and the source serves as before.
   await system.admin(`STOP_TASK ${task}`);
-  await system.task('the copy is given up', (t) => t.id === task && t.status === 'cancelled');
+  await system.task('the copy is given up', (t) => t.id === task && t.status === 'cancelled: stopped by an operator');
   for (const cluster of [system.source, system.destination]) {
     expect(await cluster.query('app', 'SELECT slot_name FROM pg_replication_slots')).toEqual([]);
     expect(await cluster.query('app', 'SELECT subname FROM pg_subscription')).toEqual([]);

@@ -19,6 +19,12 @@ async function temporal(): Promise<Client> {
   return new Client({ connection });
 }
 
+test.each(['POST', 'CUTOVER'])('SCHEMA_SYNC %s is named by its part', async (part) => {
+  await system().admin(`SCHEMA_SYNC ${part} prod prod_new all_tables`);
+  const type = `schema_sync(${part.toLowerCase()}) prod -> prod_new`;
+  await system().task('the part is named', (t) => t.type === type && t.status === 'finished');
+});
+
 describe('a cutover that waits', () => {
   test('says for what, itself and for its move, and no longer once it goes on', async () => {
     const [started] = await system().admin<{ task_id: string }>('COPY_DATA prod prod_new all_tables');
@@ -45,6 +51,14 @@ describe('a cutover that waits', () => {
     const tasks = await system().admin<{ inner_status: string }>('SHOW TASKS');
     expect(tasks.filter((t) => t.inner_status.includes('waiting'))).toEqual([]);
   });
+});
+
+test('ACCEPT LOSS is refused in one sentence where the configuration does not allow it', async () => {
+  for (const command of ['CUTOVER ACCEPT LOSS', 'CUTOVER prod ACCEPT LOSS'])
+    await expect(system().admin(command)).rejects.toMatchObject({
+      code: '55000',
+      message: 'ACCEPT LOSS needs cutover_timeout_action = "cutover"',
+    });
 });
 
 describe('a task that ended', () => {
