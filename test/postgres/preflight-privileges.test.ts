@@ -74,6 +74,21 @@ describe('a schema_admin without superuser', () => {
     await moveWith(both);
   });
 
+  it('is told what the schema public of a database from before 15 needs, and it suffices', async () => {
+    const both = await plainSides(clusters.source);
+    await both.onSource('ALTER SCHEMA public OWNER TO postgres; GRANT CREATE ON SCHEMA public TO PUBLIC');
+    const { remedy } = await privileges(both);
+    await both.onSource(statementsFor('source', remedy));
+    await both.onDestination(statementsFor('destination', remedy));
+    expect(await privileges(both)).toMatchObject({ verdict: 'ok' });
+    await makeSchema(both);
+    const rights = `SELECT pg_get_userbyid(nspowner) AS owner, (
+      SELECT string_agg(privilege_type, ', ' ORDER BY privilege_type) FROM aclexplode(nspacl) WHERE grantee = 0) AS everybody
+      FROM pg_namespace WHERE nspname = 'public'`;
+    const { rows } = await both.destination.connection.query(rights);
+    expect(rows).toEqual([{ owner: 'postgres', everybody: 'CREATE, USAGE' }]);
+  });
+
   it('is told that 15 has no way for it to stream back', async () => {
     const both = await plainSides(clusters.old);
     expect(await privileges(both)).toMatchObject({
@@ -86,8 +101,7 @@ describe('a schema_admin without superuser', () => {
 /** The parts of a move that need privileges, in the order of a move. */
 async function moveWith(both: Sides): Promise<void> {
   const { source, destination } = both;
-  const parts = splitSchema(await dumpSchema(source.endpoint), { destinationVersion: 180000 });
-  await applySchema(destination.connection, [...parts.pre, ...parts.primaryKeys], { ignoreExisting: false });
+  await makeSchema(both);
   await installRecord(source.connection, 'open');
   await installRecord(destination.connection, 'closed');
   const tables = await applicationTables(source.connection);
@@ -112,4 +126,9 @@ async function moveWith(both: Sides): Promise<void> {
     await destination.connection.query('ALTER SUBSCRIPTION cutover_m1_forward SET (slot_name = NONE)');
     await destination.connection.query('DROP SUBSCRIPTION cutover_m1_forward');
   }
+}
+
+async function makeSchema({ source, destination }: Sides): Promise<void> {
+  const parts = splitSchema(await dumpSchema(source.endpoint), { destinationVersion: 180000 });
+  await applySchema(destination.connection, [...parts.pre, ...parts.primaryKeys], { ignoreExisting: false });
 }

@@ -54,7 +54,11 @@ export const privileges: PreflightCheck = {
     for (const side of bothSides(context)) {
       const rights = await rowOf<Rights>(side, RIGHTS);
       if (rights.superuser) continue;
-      const missing = [...missingRights(rights), ...(await missingOwnership(context, side.role, rights))];
+      const missing = [
+        ...missingRights(rights),
+        ...(await missingOwnership(context, side.role, rights)),
+        ...(side.role === 'destination' ? await missingOnPublic(context, rights) : []),
+      ];
       if (missing.length === 0) continue;
       findings.push(
         failed(
@@ -130,6 +134,37 @@ async function missingOwnership(
     what: `membership in ${owner}, which owns tables`,
     grant: `GRANT ${quoteIdentifier(owner)} TO ${rights.role}`,
   }));
+}
+
+/** The schema `public` of the source: whose it is, and whether it is otherwise than initdb of PostgreSQL 15 makes it. */
+const PUBLIC = `
+  SELECT pg_get_userbyid(n.nspowner) AS owner, pg_get_userbyid(n.nspowner) <> 'pg_database_owner' OR n.nspacl IS DISTINCT FROM
+      (SELECT p.initprivs FROM pg_init_privs p WHERE p.classoid = 'pg_namespace'::regclass AND p.objoid = n.oid) AS changed
+  FROM pg_namespace n WHERE n.nspname = 'public'`;
+const OWNS_PUBLIC = `SELECT pg_has_role(nspowner, 'USAGE') AS owns FROM pg_namespace WHERE nspname = 'public'`;
+
+/**
+ * Every database has `public`, so it is not made by its owner but changed. Before 15 it belongs to the bootstrap superuser and
+ * everybody may create in it (PostgreSQL documentation, release notes of 15), which an upgrade keeps. Who does not own it
+ * gets a mere warning for a GRANT on it, and the application no right.
+ */
+async function missingOnPublic(context: PreflightContext, rights: Rights): Promise<readonly Missing[]> {
+  const [there] = await rowsOf<{ owner: string; changed: boolean }>(context.source, PUBLIC);
+  if (there?.changed !== true) return [];
+  const { role } = rights;
+  const missing: Missing[] = [];
+  const [here] = await rowsOf<{ owns: boolean }>(context.destination, OWNS_PUBLIC);
+  if (here?.owns === false)
+    missing.push({
+      what: 'ownership of the schema "public", whose owner or privileges are not the default on the source',
+      grant: `ALTER SCHEMA public OWNER TO ${role}`,
+    });
+  if (there.owner !== 'pg_database_owner' && (await notMemberOf(context.destination, [there.owner])).length > 0)
+    missing.push({
+      what: `membership in ${there.owner}, which owns the schema "public" of the source and may be changed there`,
+      grant: `GRANT ${quoteIdentifier(there.owner)} TO ${role}`,
+    });
+  return missing;
 }
 
 /** A role that does not exist is another check's finding. */

@@ -78,7 +78,7 @@ const NEEDED_ROLES = `
   WITH here AS (SELECT oid FROM pg_database WHERE datname = current_database()), used AS (
     SELECT d.refobjid AS role FROM pg_shdepend d, here WHERE d.refclassid = 'pg_authid'::regclass AND d.dbid = here.oid
     UNION SELECT relowner FROM pg_class WHERE oid >= 16384
-    UNION SELECT nspowner FROM pg_namespace WHERE oid >= 16384
+    UNION SELECT nspowner FROM pg_namespace WHERE oid >= 16384 OR nspname = 'public'
     UNION SELECT proowner FROM pg_proc WHERE oid >= 16384
   )
   SELECT r.rolname AS name, r.rolcanlogin AS login, r.rolbypassrls OR r.rolsuper AS bypass
