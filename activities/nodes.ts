@@ -1,86 +1,96 @@
 /** One task: tell whether every node of the fleet can take part in a cutover, and name those that cannot. */
 import type { Check, NodeAddress } from '../src/cutover/contract.js';
 import { CutoverError, messageOf } from '../src/errors/errors.js';
+import { invariant } from '../src/errors/invariant.js';
 import type { RowAnswer } from '../src/fleet/fleet.js';
-import type { NodeState } from '../src/fleet/node.js';
+import type { FleetNode, NodeState } from '../src/fleet/node.js';
 import type { EngineContext } from './context.js';
 
 /** A renewal must reach the node and be answered several times within one lease. */
 const ROUND_TRIPS_IN_LEASE = 6;
 
-/** A node's answer; `problem` when there was none. */
+/** What a node answered, or why it did not. */
 export interface NodeAnswer {
   readonly node: string;
-  readonly address: string;
-  readonly state: NodeState | null;
+  readonly address: NodeAddress;
+  readonly states: readonly NodeState[];
+  /** how old the answer is at most; null when there was none */
   readonly roundTripMs: number | null;
   readonly problem: string | null;
 }
 
-/** What every node of the fleet says about `database`; fails for none of them. */
-export async function askNodes(context: EngineContext, database: string): Promise<readonly NodeAnswer[]> {
-  return (await Promise.all((await context.fleet.look()).map((row) => askRow(context, row, database)))).flat();
+type Ask = (node: FleetNode) => Promise<readonly NodeState[]>;
+
+/** Asks every node of the fleet about every database; fails for none of them. */
+export function askNodes(context: EngineContext): Promise<readonly NodeAnswer[]> {
+  return askAll(context, (node) => node.states());
 }
 
-function askRow(context: EngineContext, row: RowAnswer, database: string): Promise<readonly NodeAnswer[]> {
-  const { address } = row;
-  if ('problem' in row)
-    return Promise.resolve([
-      { node: row.row, address, state: null, roundTripMs: null, problem: messageOf(row.problem) },
-    ]);
-  return Promise.all(row.members.map((member) => askNode(context, member, database)));
+async function askAll(context: EngineContext, ask: Ask): Promise<readonly NodeAnswer[]> {
+  return (await Promise.all((await context.fleet.look()).map((row) => askRow(context, row, ask)))).flat();
 }
 
-async function askNode(context: EngineContext, member: NodeAddress, database: string): Promise<NodeAnswer> {
-  const address = `${member.host}:${member.port.toString()}`;
-  const [node] = context.fleet.nodes([member]);
+function askRow(context: EngineContext, row: RowAnswer, ask: Ask): Promise<readonly NodeAnswer[]> {
+  if ('members' in row) return Promise.all(row.members.map((member) => askNode(context, member, ask)));
+  const { entry, problem } = row;
+  return Promise.resolve([
+    { node: entry.name, address: entry, states: [], roundTripMs: null, problem: messageOf(problem) },
+  ]);
+}
+
+async function askNode(context: EngineContext, address: NodeAddress, ask: Ask): Promise<NodeAnswer> {
+  const [node] = context.fleet.nodes([address]);
+  invariant(node, 'every address has a node');
   const start = performance.now();
   try {
-    const state = (await node?.state(database)) ?? null;
-    return { node: member.name, address, state, roundTripMs: performance.now() - start, problem: null };
+    const states = await ask(node);
+    return { node: address.name, address, states, roundTripMs: performance.now() - start, problem: null };
   } catch (error) {
-    return { node: member.name, address, state: null, roundTripMs: null, problem: messageOf(error) };
+    return { node: address.name, address, states: [], roundTripMs: null, problem: messageOf(error) };
   }
 }
 
 /** Sentences, each with a node's name; empty when the fleet may switch as one. */
 export function nodeProblems(answers: readonly NodeAnswer[], leaseMs: number): readonly string[] {
   const problems = answers.flatMap(({ problem }) => (problem === null ? [] : [problem]));
-  const prints = new Set(answers.flatMap(({ state }) => state?.configFingerprint ?? []));
+  const printOf = ({ states }: NodeAnswer): string | undefined => states[0]?.configFingerprint;
+  const prints = new Set(answers.map(printOf).filter((print) => print !== undefined));
   const having = (print: string): string =>
-    answers.flatMap(({ node, state }) => (state?.configFingerprint === print ? node : [])).join(', ');
+    answers.flatMap((answer) => (printOf(answer) === print ? answer.node : [])).join(', ');
   if (prints.size > 1)
-    problems.push(`configurations differ: ${[...prints].map((print) => `${print} at ${having(print)}`).join('; ')}`);
+    problems.push(`configurations differ: ${[...prints].map((print) => `${having(print)} has ${print}`).join('; ')}`);
   for (const { node, roundTripMs } of answers)
     if (roundTripMs !== null && roundTripMs * ROUND_TRIPS_IN_LEASE > leaseMs)
       problems.push(
-        `node ${node} answered after ${Math.ceil(roundTripMs).toString()} ms: cutover_lease is ${leaseMs.toString()} ms and must be ${ROUND_TRIPS_IN_LEASE.toString()} times that`,
+        `node ${node} answered after ${Math.ceil(roundTripMs).toString()} ms: ` +
+          `cutover_lease is ${leaseMs.toString()} ms and must be ${ROUND_TRIPS_IN_LEASE.toString()} times that`,
       );
   return problems;
 }
 
 /**
- * The nodes of this cutover.
+ * The nodes of a cutover of `database`.
  *
  * @throws CutoverError `nodes_not_ready` naming each node that cannot be reached, is another one, or is configured differently
  */
 export async function requireNodes(context: EngineContext, database: string): Promise<readonly NodeAddress[]> {
-  const addresses = (await context.fleet.look()).flatMap((row) => ('members' in row ? row.members : []));
-  const problems = nodeProblems(await askNodes(context, database), context.config().cutover.leaseMs);
+  const answers = await askAll(context, async (node) => [await node.state(database)]);
+  const problems = nodeProblems(answers, context.config().cutover.leaseMs);
   if (problems.length > 0) throw new CutoverError('nodes_not_ready', { problems: problems.join('; ') });
-  return addresses;
+  return answers.map((answer) => answer.address);
 }
 
 /** The same as a line of preflight. */
-export async function nodesCheck(context: EngineContext, database: string): Promise<Check> {
-  const answers = await askNodes(context, database);
+export async function nodesCheck(context: EngineContext): Promise<Check> {
+  const answers = await askNodes(context);
   const problems = nodeProblems(answers, context.config().cutover.leaseMs);
+  const failed = problems.length > 0;
   return {
     id: 'nodes',
     title: 'nodes',
-    verdict: problems.length === 0 ? 'ok' : 'failed',
-    detail: problems.length === 0 ? answers.map((a) => a.node).join(', ') : problems.join('; '),
-    remedy: problems.length === 0 ? '' : 'See SHOW NODES; start, reload or correct the nodes named here.',
+    verdict: failed ? 'failed' : 'ok',
+    detail: failed ? problems.join('; ') : answers.map((a) => a.node).join(', '),
+    remedy: failed ? 'See SHOW NODES; start, reload or correct the nodes named here.' : '',
   };
 }
 

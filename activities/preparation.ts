@@ -9,6 +9,7 @@ import { publishedTables, withParents } from '../src/postgres/publications.js';
 import { applySchema, dropAppliedSchema, splitSchema, type Statement } from '../src/postgres/schema.js';
 import { serverVersion } from '../src/postgres/streams.js';
 import type { EngineContext } from './context.js';
+import { nodesCheck } from './nodes.js';
 import { connectionTo, sidesOf } from './situation.js';
 
 const SCHEMA_QUERY_TIMEOUT_MS = 60 * 60_000;
@@ -63,7 +64,7 @@ export async function checkMove(
       }),
     ),
   );
-  return checks.filter((check) => !NOT_FOR[purpose].includes(check.id));
+  return [await nodesCheck(context), ...checks.filter((check) => !NOT_FOR[purpose].includes(check.id))];
 }
 
 type Part = 'pre' | 'post' | 'cutover';

@@ -12,6 +12,9 @@ import { isRunning, startWorker } from './temporal/worker.js';
 
 export interface WorkerOptions {
   readonly files: ConfigFiles;
+  /** the name and port of the proxy where there are no rows of [[nodes]]; from the file when absent */
+  readonly row?: string;
+  readonly port?: number;
   readonly temporalAddress?: string;
   readonly logger: Logger;
   readonly onStep?: EngineContext['onStep'];
@@ -36,7 +39,7 @@ export async function serveWorker(options: WorkerOptions): Promise<ServedWorker>
       : { ...loaded, temporal: { ...loaded.temporal, address: options.temporalAddress } };
   if (!config.admin.passwordConfigured) throw new CutoverError('admin_password_missing', {});
   const { host, port } = config.general;
-  const fallback = { name: 'local', host: loopbackOf(host), port };
+  const fallback = { name: options.row ?? 'local', host: loopbackOf(host), port: options.port ?? port };
   const fleet = new Fleet({ config: () => config, own: null, row: null, fallback });
   const connections = new Connections({ applicationName: 'cutover engine' });
   const client = await temporalClient(config.temporal);

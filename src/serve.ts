@@ -9,7 +9,7 @@ import { VERSION } from './version.js';
 import { finishSwap } from './config/save.js';
 import { messageOf } from './errors/errors.js';
 import { Fleet } from './fleet/fleet.js';
-import { LocalNode } from './fleet/local-node.js';
+import { LocalNode, type Siblings } from './fleet/local-node.js';
 import { ownRow } from './fleet/own-row.js';
 import { Connections } from './postgres/connections.js';
 import type { Proxy } from './proxy/contract.js';
@@ -25,6 +25,8 @@ export interface ServeOptions {
   readonly worker: boolean;
   /** which row of [[nodes]] this process is; found by its address when absent */
   readonly node?: string;
+  /** set where several workers share the port */
+  readonly siblings?: Siblings & { readonly name: string };
   /** where an embedded Temporal listens; wins over file and environment */
   readonly temporalAddress?: string;
   readonly logger: Logger;
@@ -68,7 +70,8 @@ export async function serve(options: ServeOptions): Promise<Served> {
     },
     admin: { execute: (statement) => must(late.admin).execute(statement) },
   });
-  const node = new LocalNode(row ?? 'local', proxy, logger);
+  const { siblings } = options;
+  const node = new LocalNode(siblings?.name ?? row ?? 'local', proxy, logger, siblings);
   late.node = node;
   const fleet = new Fleet({ config: () => proxy.config, own: node, row });
   const reload = async (): Promise<void> => {
@@ -82,6 +85,7 @@ export async function serve(options: ServeOptions): Promise<Served> {
     tasks,
     version: VERSION,
     reload,
+    tellSiblings: (statement) => fleet.tellSiblings(statement),
     shutdown: () => options.onShutdown?.(),
   });
   await recoverFirst(node, proxy, logger);

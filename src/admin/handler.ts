@@ -4,7 +4,7 @@ import { CutoverError } from '../errors/errors.js';
 import { unreachable } from '../errors/invariant.js';
 import type { AdminHandler, AdminResult } from '../proxy/contract.js';
 import { Hold } from './holds.js';
-import { callNode } from './node-command.js';
+import { callNode, statementIn } from './node-command.js';
 import { parseCommand, type AdminCommand } from './parse.js';
 import type { AdminPorts } from './ports.js';
 import { probe } from './probe.js';
@@ -12,6 +12,7 @@ import { showClients, showServers } from './show-clients.js';
 import { showConfig, showLists, showOther, showVersion } from './show-config.js';
 import { showCutovers, showEvents, showPlan } from './show-cutovers.js';
 import { showMaintenance } from './show-maintenance.js';
+import { showNodes } from './show-nodes.js';
 import { showPools, showStats } from './show-pools.js';
 import { showReplicationSlots, showTableCopies } from './show-resharding.js';
 import { showTasks } from './show-tasks.js';
@@ -48,7 +49,19 @@ export class AdminDatabase implements AdminHandler {
    * @throws CutoverError, which the session sends as an ERROR; the session goes on
    */
   async execute(statement: string): Promise<AdminResult> {
-    return this.#run(parseCommand(statement));
+    const command = parseCommand(statement);
+    if (command.command === 'node' && command.method === 'execute') return this.#alone(command.json);
+    const answer = await this.#run(command);
+    if (!isForAll(command)) return answer;
+    const others = await this.#ports.tellSiblings(statement);
+    return { ...answer, rows: [...answer.rows, ...others.flatMap(({ rows }) => rows)] };
+  }
+
+  /** What another worker of this node was told: done here and passed on to nobody. */
+  async #alone(json: string): Promise<AdminResult> {
+    const statement = statementIn(json);
+    const answer = await this.#run(parseCommand(statement));
+    return table([text('result', (result: AdminResult) => JSON.stringify(result))], [answer], 'CUTOVER_NODE');
   }
 
   async #run(command: AdminCommand): Promise<AdminResult> {
@@ -148,10 +161,19 @@ export class AdminDatabase implements AdminHandler {
       servers: (names, now) => showServers(proxy.servers(), names, now),
       config: () => showConfig(proxy.config),
       lists: () => showLists(proxy),
+      nodes: async () => showNodes(await tasks.nodes()),
       maintenance: () => showMaintenance(proxy, this.#maintenance, this.#pause),
       version: () => showVersion(version),
     };
   }
+}
+
+/** Views and commands that are about the clients of a node, whichever of its workers they are connected to. */
+const VIEWS_FOR_ALL = new Set(['pools', 'stats', 'clients', 'servers']);
+const COMMANDS_FOR_ALL = new Set(['maintenance', 'pause', 'resume', 'reload', 'reconnect']);
+
+function isForAll(command: AdminCommand): boolean {
+  return command.command === 'show' ? VIEWS_FOR_ALL.has(command.view) : COMMANDS_FOR_ALL.has(command.command);
 }
 
 function taskIdOf(word: string | undefined): number | null {

@@ -22,6 +22,7 @@ interface Method<Parameters> {
 
 const METHODS = {
   state: method(z.strictObject({ database }), (node, given) => node.state(given.database)),
+  states: method(z.strictObject({}), (node) => node.states()),
   members: method(z.strictObject({}), (node) => node.members()),
   save: method(z.strictObject({ database }), (node, given) => node.save(given.database)),
   prepare: method(swapRequest, (node, given) => node.prepare(given)),
@@ -46,6 +47,15 @@ const METHODS = {
     node.resume(given.database, given.epoch, given.serving),
   ),
 } satisfies Record<Exclude<keyof FleetNode, 'name'>, unknown>;
+
+const EXECUTE = z.strictObject({ statement: z.string().min(1) });
+
+/** The command in `CUTOVER_NODE execute '{"statement": "RELOAD"}'`. @throws CutoverError `admin_syntax` */
+export function statementIn(json: string): string {
+  const given = EXECUTE.safeParse(parsed(json));
+  if (given.success) return given.data.statement;
+  throw refused('execute takes {"statement": …}');
+}
 
 /** Binds a schema to its call, so that both stay of one type. */
 function method<Parameters>(

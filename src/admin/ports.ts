@@ -4,8 +4,9 @@
  * The rows are plain data, already decided; the admin database only formats them. `TaskPort` is a thin fold over the events
  * of the workflows, so that an admin database without Temporal still answers everything about traffic.
  */
+import type { NodeAnswer } from '../../activities/nodes.js';
 import type { FleetNode } from '../fleet/node.js';
-import type { Proxy } from '../proxy/contract.js';
+import type { AdminResult, Proxy } from '../proxy/contract.js';
 import type { TaskRow } from '../temporal/task-rows.js';
 import type { CutoverTarget, EventRow, PlanRow, StartedTask, StartRequest } from '../temporal/tasks.js';
 import type { CutoverRow, SlotRow, TableCopyRow } from '../temporal/views.js';
@@ -23,6 +24,8 @@ export interface AdminPorts {
   readonly version: string;
   /** Reads both files again and puts them into force; rejects with the reason and changes nothing when they are wrong. */
   reload(): Promise<void>;
+  /** Runs a command on the other workers of this node; their answers. */
+  tellSiblings(statement: string): Promise<readonly AdminResult[]>;
   /** Begins a graceful end of the process; returns at once, so that the command is still answered. */
   shutdown(): void;
 }
@@ -48,6 +51,8 @@ export interface TaskPort {
   retire(database: string): Promise<void>;
   /** Root tasks in any order. */
   list(): Promise<readonly TaskRow[]>;
+  /** What every node of the fleet answers. */
+  nodes(): Promise<readonly NodeAnswer[]>;
   slots(): Promise<readonly SlotRow[]>;
   tableCopies(): Promise<readonly TableCopyRow[]>;
   cutovers(): Promise<readonly CutoverRow[]>;

@@ -1,10 +1,13 @@
 #!/usr/bin/env node
 /** One task: the command `cutover`: say what can be done and do it. */
-import { Command } from 'commander';
+import cluster from 'node:cluster';
+import { Command, InvalidArgumentError } from 'commander';
 import { startTemporal, type TemporalDevServer } from '../dev/temporal-dev-server.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
-import { runServe, runWorker } from '../main.js';
+import { runServe, runWorker, runWorkers, type ProcessOptions } from '../main.js';
 import { VERSION } from '../version.js';
+
+const WORKERS_MAX = 64;
 
 interface FileFlags {
   readonly config: string;
@@ -16,6 +19,8 @@ interface ServeFlags extends FileFlags {
   readonly dev: boolean;
   readonly devDatabase: string;
   readonly worker: boolean;
+  readonly workers: number;
+  readonly node?: string;
 }
 
 const program = new Command('cutover')
@@ -27,15 +32,16 @@ withFiles(program.command('serve'))
   .option('--dev', 'start an embedded Temporal dev server', false)
   .option('--dev-database <file>', 'where the embedded Temporal keeps its data', 'cutover-temporal.db')
   .option('--no-worker', 'run the engine elsewhere (cutover worker)')
+  .option('--workers <n>', 'processes that share the port; each is a node', numberOfWorkers, 1)
+  .option('--node <name>', 'which row of [[nodes]] this is')
   .action(async (flags: ServeFlags) => {
+    // A worker of its own kind: the supervisor has done the rest.
+    if (cluster.isWorker) return runServe(optionsOf(flags, null));
     const temporal = flags.dev ? await startTemporal({ databaseFile: flags.devDatabase, ui: true }) : null;
     if (temporal) sayWhere(temporal);
     try {
-      await runServe({
-        ...filesOf(flags),
-        worker: flags.worker,
-        ...(temporal ? { temporalAddress: temporal.address } : {}),
-      });
+      const options = optionsOf(flags, temporal);
+      await (flags.workers > 1 ? runWorkers(options, flags.workers) : runServe(options));
     } finally {
       await temporal?.stop();
     }
@@ -52,6 +58,21 @@ function withFiles(command: Command): Command {
     .option('--config <file>', 'databases, limits, cutover', 'pgdog.toml')
     .option('--users <file>', 'users and passwords', 'users.toml')
     .option('--log-level <level>', 'error, warn, info, debug', 'info');
+}
+
+function optionsOf(flags: ServeFlags, temporal: TemporalDevServer | null): ProcessOptions {
+  return {
+    ...filesOf(flags),
+    worker: flags.worker,
+    ...(flags.node === undefined ? {} : { node: flags.node }),
+    ...(temporal ? { temporalAddress: temporal.address } : {}),
+  };
+}
+
+function numberOfWorkers(text: string): number {
+  const workers = Number(text);
+  if (Number.isInteger(workers) && workers >= 1 && workers <= WORKERS_MAX) return workers;
+  throw new InvalidArgumentError(`a number from 1 to ${WORKERS_MAX.toString()}`);
 }
 
 function filesOf(flags: FileFlags): { files: { config: string; users: string }; logLevel: string } {

@@ -8,6 +8,7 @@ import type { Config, NodeEntry } from '../config/config.js';
 import type { NodeAddress } from '../cutover/contract.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
+import type { AdminResult } from '../proxy/contract.js';
 import type { FleetNode, Member } from './node.js';
 import { RemoteNode } from './remote-node.js';
 
@@ -23,8 +24,8 @@ export interface FleetOptions {
 
 /** A row as it answered, or why it did not. */
 export type RowAnswer =
-  | { readonly row: string; readonly address: string; readonly members: readonly NodeAddress[] }
-  | { readonly row: string; readonly address: string; readonly problem: CutoverError };
+  | { readonly entry: NodeEntry; readonly members: readonly NodeAddress[] }
+  | { readonly entry: NodeEntry; readonly problem: CutoverError };
 
 export class Fleet {
   readonly #options: FleetOptions;
@@ -40,7 +41,7 @@ export class Fleet {
     const { general, nodes } = this.#options.config();
     const answers: Promise<RowAnswer>[] = [];
     if (own) {
-      const entry = { name: row ?? own.name, host: loopbackOf(general.host), port: general.port };
+      const entry = { name: row ?? rowOf(own.name), host: loopbackOf(general.host), port: general.port };
       answers.push(this.#ask(entry, own));
     }
     const others = own || nodes.length > 0 ? nodes : [this.#options.fallback].filter((n) => n !== undefined);
@@ -49,19 +50,22 @@ export class Fleet {
   }
 
   async #ask(entry: NodeEntry, node: FleetNode): Promise<RowAnswer> {
-    const answer = { row: entry.name, address: `${entry.host}:${entry.port.toString()}` };
     try {
       const members = await node.members();
       const stranger = members.find(({ name }) => name !== entry.name && !name.startsWith(`${entry.name}/`));
       if (members.length === 0 || stranger)
-        throw new CutoverError('node_stranger', { ...answer, node: entry.name, other: stranger?.name ?? 'nothing' });
-      return { ...answer, members: members.map((member: Member) => ({ ...member, host: entry.host })) };
+        throw new CutoverError('node_stranger', {
+          node: entry.name,
+          address: `${entry.host}:${entry.port.toString()}`,
+          other: stranger?.name ?? 'nothing',
+        });
+      return { entry, members: members.map((member: Member) => ({ ...member, host: entry.host })) };
     } catch (error) {
       const problem =
         error instanceof CutoverError
           ? error
           : new CutoverError('node_unreachable', { node: entry.name, problem: messageOf(error) });
-      return { ...answer, problem };
+      return { entry, problem };
     }
   }
 
@@ -76,6 +80,16 @@ export class Fleet {
   nodes(addresses: readonly NodeAddress[]): readonly FleetNode[] {
     const { own } = this.#options;
     return addresses.map((address) => (own?.name === address.name ? own : this.#remote(address)));
+  }
+
+  /** One command on every worker that shares this process's port, but not on this one. */
+  async tellSiblings(statement: string): Promise<readonly AdminResult[]> {
+    const { own, row } = this.#options;
+    if (!own) return [];
+    const host = loopbackOf(this.#options.config().general.host);
+    const siblings = (await own.members()).filter(({ name }) => name !== own.name);
+    invariant(siblings.length === 0 || row !== null || own.name.includes('/'), 'siblings have names of their own');
+    return Promise.all(siblings.map(({ name, port }) => this.#remote({ name, host, port }).execute(statement)));
   }
 
   #remote(entry: NodeEntry): RemoteNode {
@@ -96,6 +110,11 @@ export class Fleet {
     await Promise.all([...this.#remotes.values()].map((remote) => remote.close()));
     this.#remotes.clear();
   }
+}
+
+/** `local` of `local/2`. */
+function rowOf(member: string): string {
+  return member.split('/')[0] ?? member;
 }
 
 /** Workers that are started again get new addresses; this many in the life of one process are a mistake. */

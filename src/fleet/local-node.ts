@@ -70,9 +70,9 @@ export class LocalNode implements FleetNode {
   #watch: NodeJS.Timeout | null = null;
   #closed = false;
 
-  constructor(name: string, proxy: Proxy, log: NodeLog, siblings: Siblings | null = null) {
+  constructor(name: string, proxy: Proxy, log: NodeLog, siblings?: Siblings) {
     this.name = name;
-    this.#siblings = siblings;
+    this.#siblings = siblings ?? null;
     this.#proxy = proxy;
     this.#log = log;
     this.directory = new Directory(() => proxy.config);
@@ -111,6 +111,7 @@ export class LocalNode implements FleetNode {
     await state.saving;
     return {
       node: this.name,
+      database,
       epochSeen: state.epochSeen,
       epochResolved: state.epochResolved,
       serving: state.serving,
@@ -118,6 +119,10 @@ export class LocalNode implements FleetNode {
       configFingerprint: fingerprint(this.#proxy.config),
       filesServe: this.#filesServe(database),
     };
+  }
+
+  states(): Promise<readonly NodeState[]> {
+    return Promise.all(this.directory.names.map((name) => this.state(name)));
   }
 
   /** Whether the files on disk name the side that serves; true where there are none. */

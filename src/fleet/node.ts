@@ -34,6 +34,7 @@ export interface PauseAnswer {
 
 export interface NodeState {
   readonly node: string;
+  readonly database: string;
   /** highest epoch this node has seen for the database */
   readonly epochSeen: number;
   /** highest epoch whose decision this node has acted on */
@@ -67,6 +68,8 @@ export interface FleetNode {
   /** the workers that share this node's port, itself included */
   members(): Promise<readonly Member[]>;
   state(database: string): Promise<NodeState>;
+  /** the same of every database the engine can reach */
+  states(): Promise<readonly NodeState[]>;
   /** Ahead of the pause: warm pools on the other side and write the swapped files beside the live ones. */
   prepare(request: SwapRequest): Promise<void>;
   /** Writes the names in force into the files. */

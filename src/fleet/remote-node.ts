@@ -4,6 +4,7 @@ import { CutoverError, messageOf } from '../errors/errors.js';
 import { Connections, type Purpose } from '../postgres/connections.js';
 import type { Endpoint } from '../postgres/endpoint.js';
 import { quoteLiteral } from '../postgres/connection.js';
+import type { AdminResult } from '../proxy/contract.js';
 import type { FleetNode, Member, NodeState, PauseAnswer, PauseRequest, SwapRequest } from './node.js';
 
 const CONNECT_TIMEOUT_MS = 2_000;
@@ -36,6 +37,10 @@ export class RemoteNode implements FleetNode {
     return this.#call('state', { database }, LOOK_DEADLINE_MS);
   }
 
+  states(): Promise<readonly NodeState[]> {
+    return this.#call('states', {}, LOOK_DEADLINE_MS);
+  }
+
   prepare(request: SwapRequest): Promise<void> {
     return this.#call('prepare', request, PREPARE_DEADLINE_MS);
   }
@@ -59,6 +64,11 @@ export class RemoteNode implements FleetNode {
 
   resume(database: string, epoch: number, serving: Side): Promise<void> {
     return this.#call('resume', { database, epoch, serving }, TURN_DEADLINE_MS);
+  }
+
+  /** One command of the admin database on this worker alone. */
+  async execute(statement: string): Promise<AdminResult> {
+    return this.#call('execute', { statement }, PREPARE_DEADLINE_MS);
   }
 
   /** A call without an answer in time gives its connection up: what follows must not queue behind it. */

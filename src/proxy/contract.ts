@@ -118,6 +118,11 @@ export interface Proxy {
   /** the address clients connect to, once listening */
   readonly address: { readonly host: string; readonly port: number };
   readonly config: Config;
+  /**
+   * Listens at another port too, which the operating system chooses: where several workers share a port, each is reached
+   * alone at its own. Answers the port.
+   */
+  listenAlone(): Promise<number>;
   /** the gate of a database; one object for the life of the proxy, whatever the name routes to */
   gate(database: string): Gate;
   /**

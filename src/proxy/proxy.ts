@@ -2,7 +2,7 @@
  * One task: be the proxy that contract.ts promises: listen, let clients in, and hold together gates, routes and sessions.
  */
 import { randomBytes, timingSafeEqual } from 'node:crypto';
-import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { createServer, type AddressInfo, type ListenOptions, type Server, type Socket } from 'node:net';
 import type { Config } from '../config/config.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
@@ -54,6 +54,8 @@ class RunningProxy implements Proxy, SessionContext {
   #credentials: CredentialStore;
   readonly #admin: AdminHandler | undefined;
   readonly #listener: Server;
+  /** where this worker alone is reached; null when it shares its port with nobody */
+  #alone: Server | null = null;
   readonly #sessions = new Map<number, ClientSession>();
   readonly #gates = new Map<string, Gate>();
   /** every connection that clients have opened */
@@ -71,9 +73,7 @@ class RunningProxy implements Proxy, SessionContext {
     this.gateWaitMs = options.gateWaitMs ?? GATE_WAIT_MS;
     this.routes = new Routes(options.config);
     this.#credentials = new CredentialStore(options.config);
-    this.#listener = createServer({ noDelay: true, keepAlive: true, pauseOnConnect: true }, (socket) => {
-      void this.#accept(socket);
-    });
+    this.#listener = this.#makeListener();
     this.#sweeper = setInterval(() => {
       this.#sweep();
     }, SWEEP_MS);
@@ -92,14 +92,30 @@ class RunningProxy implements Proxy, SessionContext {
 
   async listen(): Promise<void> {
     const { host, port } = this.#config.general;
+    await this.#listenAt(this.#listener, { host, port });
+  }
+
+  async listenAlone(): Promise<number> {
+    this.#alone ??= this.#makeListener();
+    await this.#listenAt(this.#alone, { host: this.#config.general.host, port: 0, exclusive: true });
+    return (this.#alone.address() as AddressInfo).port;
+  }
+
+  #makeListener(): Server {
+    return createServer({ noDelay: true, keepAlive: true, pauseOnConnect: true }, (socket) => {
+      void this.#accept(socket);
+    });
+  }
+
+  async #listenAt(listener: Server, options: ListenOptions): Promise<void> {
     await new Promise<void>((resolve, reject) => {
-      this.#listener.once('error', reject);
-      this.#listener.listen({ host, port }, () => {
-        this.#listener.off('error', reject);
+      listener.once('error', reject);
+      listener.listen(options, () => {
+        listener.off('error', reject);
         resolve();
       });
     });
-    this.#listener.on('error', (error) => {
+    listener.on('error', (error) => {
       this.logger.error({}, `listener: ${error.message}`);
     });
   }
@@ -156,10 +172,8 @@ class RunningProxy implements Proxy, SessionContext {
   async close(graceMs: number): Promise<void> {
     this.#closing = true;
     clearInterval(this.#sweeper);
-    const closed = new Promise<void>((resolve) =>
-      this.#listener.close(() => {
-        resolve();
-      }),
+    const closed = Promise.all(
+      [this.#listener, this.#alone].flatMap((listener) => (listener ? closing(listener) : [])),
     );
     this.#endIdleSessions();
     await this.#sessionsEnded(graceMs);
@@ -291,6 +305,14 @@ class RunningProxy implements Proxy, SessionContext {
       };
     });
   }
+}
+
+function closing(listener: Server): Promise<void> {
+  return new Promise((resolve) =>
+    listener.close(() => {
+      resolve();
+    }),
+  );
 }
 
 /** Everything a client is told between AuthenticationOk and its first statement, in one piece. */

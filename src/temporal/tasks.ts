@@ -1,5 +1,6 @@
 /** One task: what operators may do with tasks: start, cut over, stop, rehearse on paper, look. */
 import type { Client } from '@temporalio/client';
+import { askNodes, type NodeAnswer } from '../../activities/nodes.js';
 import { checkMove } from '../../activities/preparation.js';
 import { assessSituation, nextMigrationId, sidesOf } from '../../activities/situation.js';
 import type { EngineContext } from '../../activities/context.js';
@@ -259,6 +260,11 @@ export class Tasks {
         if (decision.database === database && (decision.state === 'preparing' || decision.state === 'sealed'))
           await abortEpoch(connection, record.identity, decision.epoch, 'stopped by an operator');
     }
+  }
+
+  /** What every node of the fleet says about every database it serves; fails for none of them. */
+  nodes(): Promise<readonly NodeAnswer[]> {
+    return askNodes(this.#context());
   }
 
   async slots(): Promise<readonly SlotRow[]> {

@@ -71,6 +71,7 @@ export function fakePorts(): FakePorts {
       proxy.apply(ports.next);
       return called(undefined, 'reload');
     },
+    tellSiblings: () => Promise.resolve([]),
     shutdown: () => void calls.push('shutdown []'),
   };
   return ports;
@@ -91,6 +92,7 @@ function fakeTasks(rows: FakeRows, called: Called): TaskPort {
     stop: (...given) => called(given[0] === 7 ? 'OK' : 'task not found', 'stop', ...given),
     retire: (database) => called(undefined, 'retire', database),
     list: () => called(rows.tasks, 'list'),
+    nodes: () => called([], 'nodes'),
     slots: () => called(rows.slots, 'slots'),
     tableCopies: () => called(rows.copies, 'tableCopies'),
     cutovers: () => called(rows.cutovers, 'cutovers'),
@@ -100,11 +102,12 @@ function fakeTasks(rows: FakeRows, called: Called): TaskPort {
 
 function fakeNode(called: Called): FleetNode {
   const state = {
-    ...{ node: 'node', epochSeen: 3, epochResolved: 2, serving: null, gateReasons: [], configFingerprint: 'f' },
+    ...{ node: 'node', database: 'prod', epochSeen: 3, epochResolved: 2, serving: null, gateReasons: [], configFingerprint: 'f' },
     filesServe: true,
   };
   return {
     name: 'node',
+    states: () => called([state], 'states'),
     members: () => called([{ name: 'node', port: 6432 }], 'members'),
     save: (database) => called(undefined, 'save', database),
     state: (database) => called(state, 'state', database),
@@ -128,6 +131,7 @@ function fakeProxy(rows: FakeRows, calls: string[]): Proxy {
     return made;
   };
   return {
+    listenAlone: () => Promise.resolve(6433),
     address: { host: 'h', port: 1 },
     get config() {
       return config;

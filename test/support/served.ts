@@ -130,7 +130,7 @@ export interface TaskLine {
   readonly inner_status: string;
 }
 
-function configText(source: Cluster, destination: Cluster, general: string): string {
+export function configText(source: Cluster, destination: Cluster, general: string): string {
   return `# The configuration of a test; this comment must survive every swap.
 [general]
 host = "127.0.0.1"
@@ -154,7 +154,7 @@ database_name = "app"
 `;
 }
 
-function usersText(source: Cluster, destination: Cluster): string {
+export function usersText(source: Cluster, destination: Cluster): string {
   const row = (database: string, cluster: Cluster): string => `
 [[users]]
 name = "app"

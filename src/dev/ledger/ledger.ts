@@ -5,6 +5,7 @@
  * the extended one, or as a prepared statement in turn. What was acknowledged is kept in this process, outside the
  * database; `compare.ts` holds the database against it.
  */
+import { invariant } from '../../errors/invariant.js';
 import type { Endpoint } from '../../postgres/endpoint.js';
 import { Book, nowMs, type AcknowledgedWrite, type Refusal, type UnknownWrite } from './book.js';
 import type { Client, ClientContext } from './client.js';
@@ -16,8 +17,8 @@ export type { AcknowledgedWrite, Refusal, UnknownWrite } from './book.js';
 export type { ReaderStatistics } from './reader.js';
 
 export interface LedgerOptions {
-  /** where the application connects: a proxy or a server */
-  readonly endpoint: Endpoint;
+  /** where the application connects: a proxy, a server, or several nodes among which its clients are spread */
+  readonly endpoint: Endpoint | readonly Endpoint[];
   /** default 8 */
   readonly writers?: number;
   /** pause of every client between two turns; default 2 ms, 0 = none */
@@ -64,18 +65,19 @@ export async function startLedger(options: LedgerOptions): Promise<Ledger> {
   const book = new Book(options.file);
   const endsAtMs = nowMs() + (options.deadlineMs ?? DEADLINE_MS);
   let stopping = false;
-  const context = (name: string): ClientContext => ({
+  const endpoints = [options.endpoint].flat();
+  const context = (name: string, index: number): ClientContext => ({
     name,
-    endpoint: options.endpoint,
+    endpoint: endpointAt(endpoints, index),
     book,
     thinkMs: options.thinkMs ?? THINK_MS,
     ended: () => stopping || nowMs() >= endsAtMs,
   });
   const mix = { accounts: ACCOUNTS, writtenTables: options.writtenTables ?? 0 };
   const writers = Array.from({ length: options.writers ?? WRITERS }, (_, index) =>
-    writer(context(`ledger writer ${(index + 1).toString()}`), mix),
+    writer(context(`ledger writer ${(index + 1).toString()}`, index), mix),
   );
-  const { client, statistics } = reader(context('ledger reader'));
+  const { client, statistics } = reader(context('ledger reader', writers.length));
   const clients = [...writers, client];
   await connectAll(clients);
   const running = Promise.all(clients.map((each) => each.run()));
@@ -85,6 +87,12 @@ export async function startLedger(options: LedgerOptions): Promise<Ledger> {
     book.close();
   };
   return new RunningLedger(book, statistics, stop);
+}
+
+function endpointAt(endpoints: readonly Endpoint[], index: number): Endpoint {
+  const endpoint = endpoints[index % endpoints.length];
+  invariant(endpoint, 'the ledger connects somewhere');
+  return endpoint;
 }
 
 async function connectAll(clients: readonly Client[]): Promise<void> {

@@ -1,0 +1,152 @@
+/** One task: several proxies switch as one, and one that is gone, strange or different is named before anything happens. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { MoveResult } from '../../src/cutover/contract.js';
+import { compareLedger } from '../../src/dev/ledger/compare.js';
+import { startLedger, type Ledger } from '../../src/dev/ledger/ledger.js';
+import { prepareLedger, PUBLICATION, type LoadedHistory } from '../../src/dev/ledger/prepare.js';
+import { FleetSystem } from '../support/fleet.js';
+import { until } from '../support/wait.js';
+
+interface NodeLine {
+  readonly node: string;
+  readonly state: string;
+  readonly database: string | null;
+  readonly epoch: string | null;
+  readonly serving: string | null;
+  readonly files: string | null;
+  readonly lag_ms: string | null;
+  readonly fingerprint: string | null;
+  readonly problem: string | null;
+}
+
+let fleet: FleetSystem;
+let history: LoadedHistory;
+let ledger: Ledger;
+
+beforeAll(async () => {
+  fleet = await FleetSystem.start({ source: 17, destination: 18, nodes: 3, general: 'cutover_lease = 2000' });
+  history = await prepareLedger(fleet.source.endpoint('app'), { rows: 1_000, extraTables: 3 });
+  ledger = await startLedger({ endpoint: fleet.nodes.map((n) => n.endpoint), writtenTables: 3, thinkMs: 5 });
+});
+
+afterAll(async () => {
+  await ledger.stop();
+  await fleet.stop();
+});
+
+async function writes(count = 100): Promise<void> {
+  const before = ledger.acknowledged.length;
+  await until('writes are acknowledged', () => ledger.acknowledged.length >= before + count, 60_000);
+}
+
+async function nodes(at = 0): Promise<readonly NodeLine[]> {
+  return (await fleet.node(at).admin<NodeLine>('SHOW NODES')).filter(
+    (n) => n.database === null || n.database === 'prod',
+  );
+}
+
+let moves = 0;
+async function move(rollback: boolean): Promise<MoveResult> {
+  const args = [{ source: 'prod', destination: 'prod_new', rollback }];
+  const workflowId = `fleet-${(++moves).toString()}`;
+  return (await fleet.temporal.workflow.execute('cutover', { workflowId, taskQueue: 'cutover', args })) as MoveResult;
+}
+
+/** Every node serves the same side of the same epoch. */
+async function expectAsOne(): Promise<void> {
+  const lines = await nodes();
+  expect(lines.map((n) => n.node)).toEqual(['a', 'b', 'c']);
+  expect(lines.every((n) => n.state === 'serving' && n.problem === null)).toBe(true);
+  for (const column of ['epoch', 'serving', 'fingerprint'] as const)
+    expect(new Set(lines.map((n) => n[column])).size, column).toBe(1);
+}
+
+describe('three proxies', () => {
+  test('are listed by any of them, before any migration too', async () => {
+    await expectAsOne();
+    expect((await nodes(2)).map((n) => n.node)).toEqual(['c', 'a', 'b'].sort());
+  });
+
+  test('switch as one, back, and there again, whichever of them was asked', { timeout: 180_000 }, async () => {
+    const [started] = await fleet.node(1).admin<{ task_id: string }>(`COPY_DATA prod prod_new ${PUBLICATION}`);
+    await fleet.task('the copy streams', (t) => t.id === started?.task_id && t.inner_status === 'replicating');
+    await writes();
+    await fleet.node(2).admin(`CUTOVER ${started?.task_id ?? ''}`);
+    await fleet.task('the traffic has moved', (t) => t.type === 'replication prod -> prod_new (reverse)');
+    await expectAsOne();
+    await writes();
+    expect(await move(true)).toMatchObject({ outcome: 'moved' });
+    await expectAsOne();
+    await writes();
+    expect(await move(false)).toMatchObject({ outcome: 'moved' });
+    await expectAsOne();
+    await writes();
+    expect(ledger.refused).toEqual([]);
+  });
+
+  test('save the configuration each in its own files', async () => {
+    for (const node of fleet.nodes)
+      await until(`node ${node.name} has saved`, () =>
+        readFileSync(node.files.config, 'utf8').includes(`port = ${fleet.destination.port.toString()}`),
+      );
+  });
+
+  test(
+    'one that is frozen in the pause aborts it, and serves the right side when it comes back',
+    { timeout: 120_000 },
+    async () => {
+      fleet.node(2).signal('SIGSTOP');
+      const refused = await move(true).catch((error: unknown) => error);
+      expect(String((refused as { cause?: unknown }).cause ?? refused)).toContain('node c');
+      fleet.node(2).signal('SIGCONT');
+      await until(
+        'all of them stand at one epoch',
+        async () => new Set((await nodes()).map((n) => n.epoch)).size === 1,
+      );
+      expect(await move(true)).toMatchObject({ outcome: 'moved' });
+      await expectAsOne();
+      await writes();
+    },
+  );
+
+  test(
+    'one that is dead fails the next cutover by its name, and nothing has changed',
+    { timeout: 120_000 },
+    async () => {
+      await fleet.node(1).kill();
+      const refused = await move(false).catch((error: unknown) => error);
+      expect(String((refused as { cause?: unknown }).cause ?? refused)).toContain('node b');
+      expect((await nodes()).find((n) => n.node === 'b')).toMatchObject({ state: 'unreachable' });
+      await fleet.node(1).start();
+      expect(await move(false)).toMatchObject({ outcome: 'moved' });
+      await expectAsOne();
+    },
+  );
+
+  test('one that is configured differently fails it by its name', { timeout: 60_000 }, async () => {
+    const { config } = fleet.node(1).files;
+    const text = readFileSync(config, 'utf8');
+    writeFileSync(config, text.replace('[general]', '[general]\nidle_timeout = 12345'));
+    await fleet.node(1).admin('RELOAD');
+    const refused = await move(true).catch((error: unknown) => error);
+    expect(String((refused as { cause?: unknown }).cause ?? refused)).toMatch(/configurations differ.*\bb has/);
+    writeFileSync(config, text);
+    await fleet.node(1).admin('RELOAD');
+    await writes();
+  });
+
+  test('lost and doubled nothing', { timeout: 60_000 }, async () => {
+    await ledger.stop();
+    const killed = ledger.unknown.length + ledger.refused.length;
+    expect(await compareLedger(fleet.destination.endpoint('app'), ledger, history)).toMatchObject({
+      lost: [],
+      doubled: [],
+      unexpected: [],
+      balanceOk: true,
+      historyOk: true,
+    });
+    // Only clients of the node that was killed saw an error.
+    expect(killed).toBeLessThan(20);
+  });
+});

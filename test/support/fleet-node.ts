@@ -1,0 +1,27 @@
+/** One task: be one node of a fleet, in a process of its own, to be killed or frozen by a test; dies at the step a file names. */
+import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { invariant } from '../../src/errors/invariant.js';
+import { makeLogger } from '../../src/main.js';
+import { serve } from '../../src/serve.js';
+
+const [, , config, users, temporalAddress, node, fault] = process.argv;
+invariant(config && users && temporalAddress && node && fault, 'the test names files, Temporal, node and fault');
+
+const served = await serve({
+  files: { config, users },
+  worker: true,
+  node,
+  temporalAddress,
+  logger: makeLogger('warn'),
+  onStep: (_, step) => {
+    if (!existsSync(fault)) return;
+    const [wanted, signal] = readFileSync(fault, 'utf8').split(' ');
+    if (wanted !== step) return;
+    // Once: who runs the step after this one must come further.
+    rmSync(fault);
+    process.kill(process.pid, signal as NodeJS.Signals);
+  },
+});
+console.log('listening');
+await served.workerReady;
+console.log('the worker runs');
