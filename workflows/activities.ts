@@ -25,6 +25,7 @@ const FINAL = [
   'files_name_old_side',
   'record_newer',
   'wrong_server',
+  'nodes_not_ready',
 ];
 
 const RETRY = { initialInterval: '1s', maximumInterval: '30s', nonRetryableErrorTypes: FINAL } as const;

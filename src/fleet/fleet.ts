@@ -35,18 +35,21 @@ export class Fleet {
     this.#options = options;
   }
 
-  /** Asks every row for its members; a row that does not answer is one answer too. */
+  /** Asks every row for its members, in the order of their names; a row that does not answer is one answer too. */
   async look(): Promise<readonly RowAnswer[]> {
     const { own, row } = this.#options;
-    const { general, nodes } = this.#options.config();
-    const answers: Promise<RowAnswer>[] = [];
-    if (own) {
-      const entry = { name: row ?? rowOf(own.name), host: loopbackOf(general.host), port: general.port };
-      answers.push(this.#ask(entry, own));
-    }
-    const others = own || nodes.length > 0 ? nodes : [this.#options.fallback].filter((n) => n !== undefined);
-    for (const entry of others) if (!own || entry.name !== row) answers.push(this.#ask(entry, this.#remote(entry)));
+    const answers = this.#rows().map((entry) =>
+      this.#ask(entry, own && entry.name === (row ?? rowOf(own.name)) ? own : this.#remote(entry)),
+    );
     return Promise.all(answers);
+  }
+
+  #rows(): readonly NodeEntry[] {
+    const { own, fallback } = this.#options;
+    const { general, nodes } = this.#options.config();
+    if (nodes.length > 0) return [...nodes].sort((a, b) => (a.name < b.name ? -1 : 1));
+    if (own) return [{ name: rowOf(own.name), host: loopbackOf(general.host), port: general.port }];
+    return fallback ? [fallback] : [];
   }
 
   async #ask(entry: NodeEntry, node: FleetNode): Promise<RowAnswer> {

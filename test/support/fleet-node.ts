@@ -1,4 +1,4 @@
-/** One task: be one node of a fleet, in a process of its own, to be killed or frozen by a test; dies at the step a file names. */
+/** One task: be one node of a fleet, in a process of its own, to be killed or frozen by a test; which at the step a file names sends a signal. */
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { invariant } from '../../src/errors/invariant.js';
 import { makeLogger } from '../../src/main.js';
@@ -15,11 +15,11 @@ const served = await serve({
   logger: makeLogger('warn'),
   onStep: (_, step) => {
     if (!existsSync(fault)) return;
-    const [wanted, signal] = readFileSync(fault, 'utf8').split(' ');
+    const [wanted, signal, victim] = readFileSync(fault, 'utf8').split(' ');
     if (wanted !== step) return;
     // Once: who runs the step after this one must come further.
     rmSync(fault);
-    process.kill(process.pid, signal as NodeJS.Signals);
+    process.kill(Number(victim), signal as NodeJS.Signals);
   },
 });
 console.log('listening');

@@ -58,9 +58,19 @@ export class FleetNodeProcess {
     );
   }
 
-  /** The process sends itself `signal` at the beginning of the next `step` that it runs. */
-  faultAt(step: Step, signal: 'SIGKILL' | 'SIGSTOP'): void {
-    writeFileSync(this.#fault, `${step} ${signal}`);
+  /** The process sends `signal` to the process `victim` at the beginning of the next `step` that it runs itself. */
+  faultAt(step: Step, signal: 'SIGKILL' | 'SIGSTOP', victim: number): void {
+    writeFileSync(this.#fault, `${step} ${signal} ${victim.toString()}`);
+  }
+
+  forgetFault(): void {
+    rmSync(this.#fault, { force: true });
+  }
+
+  get pid(): number {
+    const pid = this.#child?.process.pid;
+    invariant(pid !== undefined, `node ${this.name} runs`);
+    return pid;
   }
 
   signal(signal: NodeJS.Signals): void {
