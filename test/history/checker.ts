@@ -14,7 +14,7 @@ import { judgeStaleness } from './stale-reads.js';
 import { judgeLosses, judgeReads, versionsOf } from './versions.js';
 
 /**
- * Everything that is wrong with the history, at most twenty of each kind; empty when it is strictly serializable and
+ * Everything that is wrong with the history, at most ten of each kind and how many more; empty when it is strictly serializable and
  * nothing is lost.
  *
  * @param finalState all lists, read after every client had ended; a key that is missing has an empty list

@@ -21,7 +21,7 @@ export interface Finding {
 }
 
 /** Of each anomaly; a thousand lost appends are one defect. */
-const FINDINGS_MAX = 20;
+const FINDINGS_MAX = 10;
 
 export class Findings {
   readonly #found: Finding[] = [];

@@ -11,10 +11,7 @@ export const KEYS = 9_000;
 const READ_TIMEOUT_MS = 60_000;
 
 /** The tables, by their qualified LIST_TABLES. */
-export const LIST_TABLES: readonly string[] = Array.from(
-  { length: TABLES },
-  (_, index) => `public.lists_${index.toString()}`,
-);
+const LIST_TABLES: readonly string[] = Array.from({ length: TABLES }, (_, index) => `public.lists_${index.toString()}`);
 
 /**
  * Every list, empty, spread over several tables so that one transaction writes to more than one. With room on each page: an

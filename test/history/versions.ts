@@ -29,12 +29,13 @@ export function judgeReads(evidence: Evidence, versions: Versions, findings: Fin
   for (const observation of evidence.observations) {
     judgeItems(observation, evidence, findings);
     const order = versions.get(observation.key) ?? [];
-    if (!isPrefix(observation.items, order)) {
-      findings.add(
-        'incompatible orders',
-        `${describeObservation(observation)}\n  is not how the longest read begins: ${describeList(order)}`,
-      );
-    }
+    if (isPrefix(observation.items, order)) continue;
+    const at = observation.items.findIndex((item, index) => item !== order[index]);
+    findings.add(
+      'incompatible orders',
+      `${describeObservation(observation)}\n  is not how the longest read begins: its element ${(at + 1).toString()} is ` +
+        `${String(observation.items[at])}, there it is ${String(order[at])}`,
+    );
   }
 }
 
@@ -56,14 +57,14 @@ function judgeItems(observation: Observation, { appends, effective }: Evidence, 
   const seen = new Set<number>();
   for (const item of items) {
     const append = appends.get(item);
-    const where = `element ${item.toString()} in ${describeObservation(observation)}`;
-    if (seen.has(item)) findings.add('doubled append', `${where}\n  is there more than once`);
+    const where = (): string => `element ${item.toString()} in ${describeObservation(observation)}`;
+    if (seen.has(item)) findings.add('doubled append', `${where()}\n  is there more than once`);
     seen.add(item);
-    if (append?.key !== key) findings.add('invented value', `${where}\n  was never appended to this list`);
+    if (append?.key !== key) findings.add('invented value', `${where()}\n  was never appended to this list`);
     else if (!effective.has(append.by)) {
       findings.add(
         'dirty read',
-        `${where}\n  was appended by a transaction that failed: ${describeTransaction(append.by)}`,
+        `${where()}\n  was appended by a transaction that failed: ${describeTransaction(append.by)}`,
       );
     }
   }
