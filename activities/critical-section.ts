@@ -6,19 +6,9 @@
  * workflow task. Each may run again after any later one, or twice at once; each await has a deadline, and beside each
  * step stands what happens when the process dies there.
  */
-import { setTimeout as delay } from 'node:timers/promises';
 import { advanceSequences as writeSequences, readSequences } from '../src/postgres/sequences.js';
 import type { EpochPlan, PartResult } from '../src/cutover/contract.js';
-import {
-  begun,
-  decide,
-  epochStream,
-  evolve,
-  SEQUENCE_OF,
-  type EpochEvent,
-  type EpochState,
-  type Step,
-} from '../src/cutover/epoch.js';
+import { epochStream, SEQUENCE_OF, type EpochEvent, type Step } from '../src/cutover/epoch.js';
 import { CutoverError, messageOf } from '../src/errors/errors.js';
 import { invariant } from '../src/errors/invariant.js';
 import { resolveEpoch } from '../src/fleet/resolution.js';
@@ -34,7 +24,6 @@ import {
   ready,
   seal,
   type Decision,
-  type RecordedEvent,
 } from '../src/postgres/record.js';
 import { streamName } from '../src/postgres/streams.js';
 import type { Purpose } from '../src/postgres/connections.js';
@@ -42,50 +31,13 @@ import { sideOf, type Side } from '../src/cutover/side.js';
 import { LeaseKeeper } from './lease-keeper.js';
 import type { EngineContext } from './context.js';
 import { createReverseNow, undoReverse } from './exclusive-streams.js';
+import { firstFailureAt, roundMs, Story, tablesSealed, waiver, type Parity } from './pause-story.js';
+import { poll } from './poll.js';
+import { standbysHaveSeal } from './proofs.js';
 
-const POLL_MS = 0.5;
 const LOCK_NOT_AVAILABLE = '55P03';
 /** The seal may wait for direct writers no longer than this part of the lease. */
 const SEAL_SHARE_OF_LEASE = 0.5;
-
-/** The story of one run through the pause: what was done, in the state machine's own events. */
-class Story {
-  #state: EpochState;
-  readonly events: EpochEvent[] = [];
-
-  constructor(epoch: number, earlier: readonly EpochEvent[] = []) {
-    this.#state = earlier.reduce(evolve, begun(epoch));
-  }
-
-  /** Runs a step and notes its event with its milliseconds. */
-  async step<T>(step: Step, work: () => Promise<T>, tell: (result: T) => Record<string, unknown>): Promise<T> {
-    const start = performance.now();
-    const result = await work();
-    this.done(step, { ms: roundMs(performance.now() - start), ...tell(result) });
-    return result;
-  }
-
-  done(step: Step, data: Record<string, unknown>): void {
-    for (const event of decide(this.#state, step, data)) {
-      this.#state = evolve(this.#state, event);
-      this.events.push(event);
-    }
-  }
-
-  get recorded(): readonly RecordedEvent[] {
-    return this.events.map((e) => ({ sequence: SEQUENCE_OF[e.type], type: e.type, data: e.data }));
-  }
-}
-
-type Parity = { readonly parity: 'exact' } | { readonly parity: 'waived'; readonly reason: string };
-
-/** What the audit trail says for good of a swap that an operator wanted without parity. */
-function waiver(waitedMs: number, missing: string): string {
-  return (
-    `parity was waived (acceptLoss): after ${waitedMs.toString()} ms the destination was not level (${missing}); ` +
-    'writes acknowledged before the switch may be missing on the side that serves now'
-  );
-}
 
 export class CriticalSection {
   readonly #context: EngineContext;
@@ -182,7 +134,7 @@ export class CriticalSection {
           });
         }
       },
-      (sealed) => ({ lsn: sealed.lsn, epoch: plan.epoch }),
+      (sealed) => ({ lsn: sealed.lsn, epoch: plan.epoch, tables: sealed.tables }),
     );
     return lsn;
   }
@@ -197,7 +149,10 @@ export class CriticalSection {
       const elapsed = (): number => roundMs(performance.now() - start);
       // Sequences do not depend on parity, and where the way back runs already neither does its proof: side by side.
       const named = firstFailureAt(at);
-      const parities = this.awaitParity(plan, sealLsn).then((parity) => ({ ...parity, ms: elapsed() }));
+      const parities = this.awaitParity(plan, sealLsn, tablesSealed(earlier)).then((parity) => ({
+        ...parity,
+        ms: elapsed(),
+      }));
       const sequences = this.advanceSequences(plan).then((count) => ({ count, ms: elapsed() }));
       const back = plan.migration.concurrent
         ? this.createReverseReplication(plan).then(() => ({ ms: elapsed() }))
@@ -220,11 +175,12 @@ export class CriticalSection {
   }
 
   /**
-   * Step 3. Every subscription has applied and flushed this seal's marker.
+   * Step 3. Every subscription has applied and flushed this seal's marker, with every table in step and no conflict since the
+   * moment; every standby of the source has flushed the seal.
    *
    * If the process dies here: sealed and undecided; the leases end, the nodes abort, the source serves.
    */
-  async awaitParity(plan: EpochPlan, sealLsn: string): Promise<Parity> {
+  async awaitParity(plan: EpochPlan, sealLsn: string, tables: number | null): Promise<Parity> {
     await this.#context.onStep(plan, 'awaitParity');
     const connection = await this.#connection(plan.destination, 'parity');
     const mark: SealMark = {
@@ -234,11 +190,16 @@ export class CriticalSection {
       epoch: plan.epoch,
       nonce: plan.nonce,
       lsn: sealLsn,
+      tables,
+      applyProblems: plan.applyProblems ?? null,
     };
-    const answer = await this.#poll(plan.timeoutMs, async () => {
-      const parity = await parityOf(connection, mark);
-      return { done: parity.level, missing: parity.missing };
-    });
+    const [answer] = await Promise.all([
+      poll(plan.timeoutMs, async () => {
+        const parity = await parityOf(connection, mark);
+        return { done: parity.level, missing: parity.missing };
+      }),
+      standbysHaveSeal(this.#context, plan),
+    ]);
     if (answer.done) return { parity: 'exact' };
     if (plan.timeoutAction === 'cutover' && plan.acceptLoss)
       return { parity: 'waived', reason: waiver(plan.timeoutMs, answer.missing) };
@@ -269,7 +230,7 @@ export class CriticalSection {
     const destination = await this.#connection(plan.destination, 'record');
     await ready(destination, plan.destination, plan.epoch, plan.nonce, 0);
     const source = await this.#connection(plan.source, 'record');
-    const answer = await this.#poll(plan.timeoutMs, async () => ({
+    const answer = await poll(plan.timeoutMs, async () => ({
       done: await canaryArrived(source, plan.destination.systemIdentifier, plan.epoch, plan.nonce),
       missing: 'the canary has not come back',
     }));
@@ -434,34 +395,4 @@ export class CriticalSection {
   async #connection(side: Side, purpose: Purpose): Promise<Connection> {
     return this.#context.connections.get(await this.#context.directory.endpointOf(side), purpose);
   }
-
-  async #poll(
-    deadlineMs: number,
-    look: () => Promise<{ done: boolean; missing: string }>,
-  ): Promise<{ done: boolean; missing: string }> {
-    const end = performance.now() + deadlineMs;
-    for (;;) {
-      const answer = await look();
-      if (answer.done || performance.now() >= end) return answer;
-      await delay(POLL_MS);
-    }
-  }
-}
-
-/** Of steps that run side by side the one that fails first is where the attempt failed. */
-function firstFailureAt(at: (step: Step) => void): <T>(step: Step, work: Promise<T>) => Promise<T> {
-  let failed = false;
-  return async (step, work) => {
-    try {
-      return await work;
-    } catch (error) {
-      if (!failed) at(step);
-      failed = true;
-      throw error;
-    }
-  };
-}
-
-function roundMs(ms: number): number {
-  return Math.round(ms * 100) / 100;
 }

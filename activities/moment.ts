@@ -17,6 +17,7 @@ import { fenceGap, rehearseSeal } from '../src/postgres/fence.js';
 import { canaryArrived, parityOf } from '../src/postgres/parity.js';
 import { beginEpoch, noteEvents, readIdentity, readRecord } from '../src/postgres/record.js';
 import { lateTable } from '../src/postgres/publications.js';
+import { standbysBehind } from '../src/postgres/standbys.js';
 import { rehearseSequences } from '../src/postgres/sequences.js';
 import { streamHealth, streamName } from '../src/postgres/streams.js';
 import type { EngineContext } from './context.js';
@@ -65,6 +66,7 @@ export async function awaitMoment(
     if (reason === null) break;
     await delay(POLL_MS);
   }
+  const problems = await applyProblems(await connectionTo(context, destination), streamName(migration.id, heading));
   const decision = await beginEpoch(await connectionTo(context, source), {
     migration: migration.id,
     attempt: request.attempt,
@@ -130,7 +132,10 @@ async function warm(context: EngineContext, migration: Migration, heading: Headi
     epoch: 0,
     nonce: '',
     lsn: '0/0',
+    tables: null,
+    applyProblems: await applyProblems(await at(destination, 'parity'), streamName(migration.id, heading)),
   });
+  await standbysBehind(await at(source, 'seal'), null);
   await canaryArrived(await at(source, 'record'), destination.systemIdentifier, 0, '');
   await rehearseSequences(await at(source, 'sequences'), await at(destination, 'sequences'), destination);
   await rehearseSeal(await at(source, 'seal'), streamName(migration.id, heading));
@@ -145,7 +150,7 @@ async function warm(context: EngineContext, migration: Migration, heading: Headi
 /** Why this is not the moment, as words; null when it is. Decides nothing about parity. */
 async function notYet(context: EngineContext, migration: Migration, heading: Heading): Promise<string | null> {
   const { cutover } = context.config();
-  const { source } = sidesOfHeading(migration, heading);
+  const { source, destination } = sidesOfHeading(migration, heading);
   const connection = await connectionTo(context, source);
   const name = streamName(migration.id, heading);
   const health = await streamHealth(connection, name);
@@ -157,8 +162,12 @@ async function notYet(context: EngineContext, migration: Migration, heading: Hea
     const wait = await launcherWait(connection);
     if (wait !== null) return wait;
   }
+  const unready = (await tableSyncs(await connectionTo(context, destination), name)).find((sync) => sync.state !== 'r');
+  if (unready) return `table ${unready.schema}.${unready.table} is not in step yet (${unready.state})`;
   const gap = await fenceGap(connection, name);
   if (gap !== null) return gap;
+  const { behind } = await standbysBehind(connection, null, cutover.trafficStopThresholdBytes);
+  if (behind.length > 0) return behind.join('; ');
   const late = await leftBehind(connection, migration, heading);
   if (late !== null) return late;
   const { rows } = await connection.query<{ holder: string }>(

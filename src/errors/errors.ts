@@ -239,6 +239,18 @@ export const ERRORS = {
     message: 'the destination did not reach parity within {waitedMs} ms ({missing})',
     remedy: 'See SHOW REPLICATION_SLOTS; the cutover is tried again when the lag is small.',
   },
+  standby_behind: {
+    sqlstate: '55000',
+    level: 'warn',
+    message: 'the seal is not on every standby of the source after {waitedMs} ms: {standbys}',
+    remedy: 'Let the standby catch up, or disconnect it and never promote it; the cutover is tried again.',
+  },
+  failed_over: {
+    sqlstate: '55000',
+    level: 'error',
+    message: 'the {role} failed over since {since} (timeline {pinned}, now {actual})',
+    remedy: 'A promoted standby may lack what the streams carried: stop the task and start the move again.',
+  },
   epoch_closed: {
     sqlstate: '55000',
     level: 'warn',
@@ -250,6 +262,18 @@ export const ERRORS = {
     level: 'error',
     message: 'the record of "{database}" cannot be read: {problem}',
     remedy: 'Traffic stays held until the record answers; bring the server back.',
+  },
+  record_contradictory: {
+    sqlstate: '57P03',
+    level: 'error',
+    message: 'the record of "{database}" contradicts itself: {problem}',
+    remedy: 'Nobody may guess which side serves: somebody changed the schema cutover by hand. See cutover resolve.',
+  },
+  destination_shut: {
+    sqlstate: '57P03',
+    level: 'error',
+    message: 'the destination does not open for epoch {epoch}: {problem}',
+    remedy: 'See cutover resolve for what the record says of both sides.',
   },
   not_reversible: {
     sqlstate: '55000',

@@ -130,7 +130,8 @@ BEGIN
   -- A repeat of a seal that is already decided must not wait for writers again.
   SELECT * INTO STRICT v_fence FROM cutover.fence;
   IF v_fence.epoch = p_epoch AND v_fence.nonce = p_nonce AND v_fence.state = 'sealed' THEN
-    RETURN cutover.identity() || jsonb_build_object('lsn', v_fence.seal_lsn, 'repeated', true);
+    RETURN cutover.identity() || jsonb_build_object('lsn', v_fence.seal_lsn, 'repeated', true,
+      'tables', (SELECT count(*) FROM pg_get_publication_tables(p_publication)));
   END IF;
   IF v_fence.epoch >= p_epoch THEN
     RAISE EXCEPTION 'epoch % was already closed here by epoch % (%)', p_epoch, v_fence.epoch, v_fence.state
@@ -145,7 +146,8 @@ BEGIN
   SELECT * INTO STRICT v_fence FROM cutover.fence FOR UPDATE;
   IF v_fence.epoch >= p_epoch THEN
     IF v_fence.epoch = p_epoch AND v_fence.nonce = p_nonce AND v_fence.state = 'sealed' THEN
-      RETURN cutover.identity() || jsonb_build_object('lsn', v_fence.seal_lsn, 'repeated', true);
+      RETURN cutover.identity() || jsonb_build_object('lsn', v_fence.seal_lsn, 'repeated', true,
+        'tables', (SELECT count(*) FROM pg_get_publication_tables(p_publication)));
     END IF;
     RAISE EXCEPTION 'epoch % was already closed here by epoch % (%)', p_epoch, v_fence.epoch, v_fence.state
       USING ERRCODE = 'CUT02';
@@ -175,7 +177,8 @@ BEGIN
   -- 6. The flag last: other sessions see it at once, even before this transaction ends.
   PERFORM cutover.note(p_stream, p_events);
   PERFORM setval('cutover.fence_flag', 1, true);
-  RETURN cutover.identity() || jsonb_build_object('lsn', v_lsn, 'repeated', false);
+  RETURN cutover.identity() || jsonb_build_object('lsn', v_lsn, 'repeated', false,
+    'tables', (SELECT count(*) FROM pg_get_publication_tables(p_publication)));
 END
 $function$;
 `;

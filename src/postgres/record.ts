@@ -160,7 +160,7 @@ export function seal(
   source: Connection,
   side: Side,
   request: SealRequest,
-): Promise<{ lsn: string; repeated: boolean }> {
+): Promise<{ lsn: string; repeated: boolean; tables: number }> {
   return call(source, side, 'cutover.seal($1, $2, $3, $4, $5, $6, $7)', [
     request.epoch,
     request.nonce,

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { connect, type Connection } from '../../src/postgres/connection.js';
 import { applicationTables, armFence, fenceGap, writersInFlight } from '../../src/postgres/fence.js';
-import { canaryArrived, parityOf } from '../../src/postgres/parity.js';
+import { applyProblems, canaryArrived, parityOf } from '../../src/postgres/parity.js';
 import {
   abortEpoch,
   beginEpoch,
@@ -93,7 +93,7 @@ async function begin(attempt = '1'): Promise<Decision> {
   });
 }
 
-function sealEpoch(decision: Decision, lockTimeoutMs = 1000): Promise<{ lsn: string; repeated: boolean }> {
+function sealEpoch(decision: Decision, lockTimeoutMs = 1000): Promise<{ lsn: string; repeated: boolean; tables: number }> {
   return seal(pair.source, pair.sourceSide, {
     epoch: decision.epoch,
     nonce: decision.nonce,
@@ -266,7 +266,8 @@ describe('streams', () => {
     await ensureSlot(pair.destination, 'cutover_m1_reverse');
     await ensureSubscription(pair.source, 'cutover_m1_reverse', toDestination, { ...options, copyData: false });
     const decision = await begin();
-    const { lsn } = await sealEpoch(decision);
+    const { lsn, tables: sealedTables } = await sealEpoch(decision);
+    expect(sealedTables).toBe(3);
     const mark = {
       subscription: 'cutover_m1_forward',
       cluster: pair.sourceSide.systemIdentifier,
@@ -274,6 +275,8 @@ describe('streams', () => {
       epoch: decision.epoch,
       nonce: decision.nonce,
       lsn,
+      tables: sealedTables,
+      applyProblems: await applyProblems(pair.destination, 'cutover_m1_forward'),
     };
     await until('parity', async () => (await parityOf(pair.destination, mark)).level);
     const values = await readSequences(pair.source);

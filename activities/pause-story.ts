@@ -1,0 +1,75 @@
+/** One task: note what was done in one run through the pause, with its milliseconds, and where it failed. */
+import {
+  begun,
+  decide,
+  evolve,
+  SEQUENCE_OF,
+  type EpochEvent,
+  type EpochState,
+  type Step,
+} from '../src/cutover/epoch.js';
+import type { RecordedEvent } from '../src/postgres/record.js';
+
+/** The story of one run through the pause: what was done, in the state machine's own events. */
+export class Story {
+  #state: EpochState;
+  readonly events: EpochEvent[] = [];
+
+  constructor(epoch: number, earlier: readonly EpochEvent[] = []) {
+    this.#state = earlier.reduce(evolve, begun(epoch));
+  }
+
+  /** Runs a step and notes its event with its milliseconds. */
+  async step<T>(step: Step, work: () => Promise<T>, tell: (result: T) => Record<string, unknown>): Promise<T> {
+    const start = performance.now();
+    const result = await work();
+    this.done(step, { ms: roundMs(performance.now() - start), ...tell(result) });
+    return result;
+  }
+
+  done(step: Step, data: Record<string, unknown>): void {
+    for (const event of decide(this.#state, step, data)) {
+      this.#state = evolve(this.#state, event);
+      this.events.push(event);
+    }
+  }
+
+  get recorded(): readonly RecordedEvent[] {
+    return this.events.map((e) => ({ sequence: SEQUENCE_OF[e.type], type: e.type, data: e.data }));
+  }
+}
+
+export type Parity = { readonly parity: 'exact' } | { readonly parity: 'waived'; readonly reason: string };
+
+/** What the audit trail says for good of a swap that an operator wanted without parity. */
+export function waiver(waitedMs: number, missing: string): string {
+  return (
+    `parity was waived (acceptLoss): after ${waitedMs.toString()} ms the destination was not level (${missing}); ` +
+    'writes acknowledged before the switch may be missing on the side that serves now'
+  );
+}
+
+/** How many tables the seal found published; null in a story that does not say. */
+export function tablesSealed(earlier: readonly EpochEvent[]): number | null {
+  const tables = earlier.find((event) => event.type === 'SourceSealed')?.data.tables;
+  return typeof tables === 'number' ? tables : null;
+}
+
+/** Of steps that run side by side the one that fails first is where the attempt failed. */
+export function firstFailureAt(at: (step: Step) => void): <T>(step: Step, work: Promise<T>) => Promise<T> {
+  let failed = false;
+  return async (step, work) => {
+    try {
+      return await work;
+    } catch (error) {
+      if (!failed) at(step);
+      failed = true;
+      throw error;
+    }
+  };
+}
+
+/** Hundredths of a millisecond are what the clock is worth. */
+export function roundMs(ms: number): number {
+  return Math.round(ms * 100) / 100;
+}
