@@ -160,7 +160,8 @@ async function readyForLoad(destination: Connection): Promise<void> {
 
 /** Takes the schema away that this migration made at the destination. */
 export async function removeSchema(context: EngineContext, migration: Migration): Promise<void> {
-  await withConnection(context.directory.endpoint(migration.peer), dropAppliedSchema, {
+  // By its side, not by its name: names change places with every switch.
+  await withConnection(await context.directory.endpointOf(migration.destination), dropAppliedSchema, {
     queryTimeoutMs: SCHEMA_QUERY_TIMEOUT_MS,
   });
 }

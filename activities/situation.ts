@@ -100,7 +100,8 @@ async function activeMigration(context: EngineContext, sides: Sides): Promise<Mi
   return null;
 }
 
-async function toMigration(context: EngineContext, row: MigrationRow): Promise<Migration> {
+/** The migration a row of the record tells of; both sides must answer. */
+export async function toMigration(context: EngineContext, row: MigrationRow): Promise<Migration> {
   const versions = await Promise.all(
     [row.source, row.destination].map(async (side) => serverVersion(await connectionTo(context, side))),
   );

@@ -6,6 +6,7 @@ import { startTemporal, type TemporalDevServer } from '../dev/temporal-dev-serve
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { runServe, runWorker, runWorkers, type ProcessOptions } from '../main.js';
 import { VERSION } from '../version.js';
+import { doctor } from './doctor.js';
 
 const WORKERS_MAX = 64;
 
@@ -21,6 +22,12 @@ interface ServeFlags extends FileFlags {
   readonly worker: boolean;
   readonly workers: number;
   readonly node?: string;
+}
+
+interface DoctorFlags {
+  readonly config: string;
+  readonly users: string;
+  readonly remove: boolean;
 }
 
 const program = new Command('cutover')
@@ -51,6 +58,17 @@ withFiles(program.command('worker'))
   .description('run the engine alone, for a proxy started with --no-worker')
   .action(async (flags: FileFlags) => {
     await runWorker(filesOf(flags));
+  });
+
+program
+  .command('doctor')
+  .description('list what moves whose workflow is gone have left behind')
+  .option('--config <file>', 'databases, limits, cutover', 'pgdog.toml')
+  .option('--users <file>', 'users and passwords', 'users.toml')
+  .option('--remove', 'remove it', false)
+  .action(async ({ config, users, remove }: DoctorFlags) => {
+    const write = (text: string): void => void process.stdout.write(text);
+    process.exitCode = await doctor({ files: { config, users }, remove, write });
   });
 
 function withFiles(command: Command): Command {
@@ -86,7 +104,7 @@ function sayWhere(temporal: TemporalDevServer): void {
 try {
   await program.parseAsync(process.argv, { from: 'node' });
   // The workflow runtime keeps threads of its own; everything that had to end has ended.
-  process.exit(0);
+  process.exit();
 } catch (error) {
   const remedy = error instanceof CutoverError ? `\n${error.remedy}` : '';
   process.stderr.write(`cutover: ${messageOf(error)}${remedy}\n`);

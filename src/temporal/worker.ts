@@ -2,11 +2,11 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
-import type { Client } from '@temporalio/client';
+import { WorkflowNotFoundError, type Client } from '@temporalio/client';
 import { createActivities } from '../../activities/index.js';
 import type { EngineContext } from '../../activities/context.js';
 import type { TemporalConfig } from '../config/config.js';
-import { CutoverError, messageOf } from '../errors/errors.js';
+import { CutoverError } from '../errors/errors.js';
 import { temporalWorkerConnection } from './connection.js';
 
 export interface RunningWorker {
@@ -77,12 +77,16 @@ function bundlePath(): string {
   throw new CutoverError('bundle_missing', {});
 }
 
-/** Whether a workflow with this id runs now; an id that Temporal does not know does not run. */
+/**
+ * Whether a workflow with this id runs now; an id that Temporal does not know does not run.
+ *
+ * @throws whatever else Temporal answers: that there is no such namespace says nothing of the workflow
+ */
 export async function isRunning(client: Client, workflowId: string): Promise<boolean> {
   try {
     return (await client.workflow.getHandle(workflowId).describe()).status.name === 'RUNNING';
   } catch (error) {
-    if (messageOf(error).toLowerCase().includes('not found')) return false;
+    if (error instanceof WorkflowNotFoundError) return false;
     throw error;
   }
 }
