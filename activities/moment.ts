@@ -14,12 +14,12 @@ import { resolveEpoch } from '../src/fleet/resolution.js';
 import type { Connection } from '../src/postgres/connection.js';
 import type { Purpose } from '../src/postgres/connections.js';
 import { fenceGap, rehearseSeal } from '../src/postgres/fence.js';
-import { canaryArrived, parityOf } from '../src/postgres/parity.js';
+import { applyProblems, canaryArrived, parityOf } from '../src/postgres/parity.js';
 import { beginEpoch, noteEvents, readIdentity, readRecord } from '../src/postgres/record.js';
 import { lateTable } from '../src/postgres/publications.js';
 import { standbysBehind } from '../src/postgres/standbys.js';
 import { rehearseSequences } from '../src/postgres/sequences.js';
-import { streamHealth, streamName } from '../src/postgres/streams.js';
+import { streamHealth, streamName, tableSyncs } from '../src/postgres/streams.js';
 import type { EngineContext } from './context.js';
 import { applyForward } from './exclusive-streams.js';
 import { nodesNotYet, requireNodes } from './nodes.js';
@@ -87,6 +87,7 @@ export async function awaitMoment(
     attempt: request.attempt,
     ...pinned,
     nodes,
+    applyProblems: problems,
     leaseMs: cutover.leaseMs,
     drainMs: cutover.drainTimeoutMs,
     drainAction: cutover.drainAction,

@@ -88,6 +88,8 @@ export interface EpochPlan {
   readonly destination: PinnedSide;
   /** the nodes that switch as one */
   readonly nodes: readonly NodeAddress[];
+  /** what the apply worker of the destination had counted of errors and conflicts; null or absent: it does not count */
+  readonly applyProblems?: number | null;
   readonly leaseMs: number;
   readonly drainMs: number;
   readonly drainAction: 'abort' | 'cancel';
