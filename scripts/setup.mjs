@@ -17,6 +17,7 @@ const SOURCES = [
   'workflows',
   'activities',
   'bench',
+  'test/model',
   'tsconfig.json',
   'tsconfig.build.json',
   'scripts/build.mjs',
