@@ -189,7 +189,6 @@ describe('three proxies', () => {
 
   test('lost and doubled nothing', { timeout: 60_000 }, async () => {
     await ledger.stop();
-    const killed = ledger.unknown.length + ledger.refused.length;
     expect(await compareLedger(fleet.node(0).endpoint, ledger, history)).toMatchObject({
       lost: [],
       doubled: [],
@@ -197,7 +196,8 @@ describe('three proxies', () => {
       balanceOk: true,
       historyOk: true,
     });
-    // Only clients of the node that was killed saw an error.
-    expect(killed).toBeLessThan(20);
+    // Only clients of the node that was killed saw an error: every third writer, beginning with the second.
+    const clients = new Set([...ledger.unknown, ...ledger.refused].map(({ client }) => client));
+    expect([...clients].sort()).toEqual(['ledger writer 2', 'ledger writer 5', 'ledger writer 8']);
   });
 });
