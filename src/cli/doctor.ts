@@ -48,7 +48,7 @@ function line({ place, what, verdict, why }: Finding): string {
 /** What an engine has, without a worker: nothing here is started. */
 function doctorContext({ files, temporalAddress }: DoctorOptions): {
   readonly context: EngineContext;
-  close(): Promise<void>;
+  readonly close: () => Promise<void>;
 } {
   const loaded = loadConfig(files);
   const config =
