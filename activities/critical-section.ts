@@ -164,6 +164,8 @@ export class CriticalSection {
       ]);
       story.done('awaitParity', { sealLsn, ...parity });
       story.done('advanceSequences', { ms: advanced.ms, sequences: advanced.count });
+      // Streams that cannot run beside the others are not made for a rehearsal: nothing would be left to take away.
+      if (plan.rehearse === true && !early) return sealLsn;
       at('createReverseReplication');
       if (!early) await this.createReverseReplication(plan);
       story.done('createReverseReplication', {

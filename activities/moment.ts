@@ -96,6 +96,7 @@ export async function awaitMoment(
     acceptLoss: request.acceptLoss,
     saveConfig: cutover.saveConfig,
     maxAttempts: cutover.maxAttempts,
+    ...(request.rehearse === true ? { rehearse: true } : {}),
   };
 }
 

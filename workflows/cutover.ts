@@ -10,14 +10,15 @@ import {
   setHandler,
   workflowInfo,
 } from '@temporalio/workflow';
-import type {
-  EpochOutcome,
-  EpochPlan,
-  Heading,
-  Migration,
-  MoveRequest,
-  MoveResult,
-  Situation,
+import {
+  REHEARSAL,
+  type EpochOutcome,
+  type EpochPlan,
+  type Heading,
+  type Migration,
+  type MoveRequest,
+  type MoveResult,
+  type Situation,
 } from '../src/cutover/contract.js';
 import { pauseBetweenAttemptsMs, workflowTaskTimeoutMs } from '../src/cutover/policy.js';
 import { long, route, short, untilDone } from './activities.js';
@@ -38,7 +39,7 @@ export async function cutover(input: MoveRequest): Promise<MoveResult> {
       journal.note('TaskFinished', { reason: done.sentence });
       return done;
     }
-    return await new Mover(journal, required(request, situation), heading, request.acceptLoss === true).run();
+    return await new Mover(journal, required(request, situation), heading, request).run();
   } catch (error) {
     journal.failed(error);
     throw asSentence(error);
@@ -83,17 +84,19 @@ class Mover {
   readonly #migration: Migration;
   readonly #heading: Heading;
   readonly #acceptLoss: boolean;
+  readonly #rehearse: boolean;
   readonly #waiting = new CancellationScope();
   #stopped: string | null = null;
   #moved = false;
   /** the epoch whose pause runs now */
   #pausing: EpochPlan | null = null;
 
-  constructor(journal: Journal, migration: Migration, heading: Heading, acceptLoss: boolean) {
+  constructor(journal: Journal, migration: Migration, heading: Heading, request: MoveRequest) {
     this.#journal = journal;
     this.#migration = migration;
     this.#heading = heading;
-    this.#acceptLoss = acceptLoss;
+    this.#acceptLoss = request.acceptLoss === true;
+    this.#rehearse = request.rehearse === true;
     setHandler(abortUpdate, () => this.#abort('aborted by an operator'), {
       validator: () => {
         if (this.#moved) throw new Error('the traffic has moved: go back with a rollback');
@@ -127,7 +130,7 @@ class Mover {
       operation,
     );
     try {
-      return await this.#attempts();
+      return await (this.#rehearse ? this.#rehearsal() : this.#attempts());
     } catch (error) {
       this.#journal.failed(error);
       throw error;
@@ -159,6 +162,27 @@ class Mover {
     }
   }
 
+  /** One attempt that ends before its commit. Told as a failure when it ended before it had shown everything. */
+  async #rehearsal(): Promise<MoveResult> {
+    const plan = await this.#moment(1);
+    const outcome = await CancellationScope.nonCancellable(() => this.#pause(plan));
+    const reason = outcome.reason ?? 'aborted';
+    if (reason !== REHEARSAL)
+      throw refusal(`the rehearsal ended early; traffic stays where it was: ${reason}`, 'rehearsal_failed');
+    const held = `clients were held ${String(outcome.pausedMs ?? 'some')} ms`;
+    const sentence = `rehearsed (${route(plan.migration, plan.heading)}), epoch ${plan.epoch.toString()}: ${held}; traffic stays where it was`;
+    this.#journal.note('TaskFinished', { reason: sentence });
+    return {
+      outcome: 'rehearsed',
+      sentence,
+      heading: this.#heading,
+      epoch: plan.epoch,
+      pausedMs: outcome.pausedMs,
+      attempts: 1,
+      steps: outcome.events,
+    };
+  }
+
   async #moment(attempt: number): Promise<EpochPlan> {
     this.#journal.note('PhaseEntered', { phase: 'waiting for the moment', attempt });
     const request = {
@@ -166,6 +190,7 @@ class Mover {
       heading: this.#heading,
       attempt: `${workflowInfo().runId}/${attempt.toString()}`,
       acceptLoss: this.#acceptLoss,
+      ...(this.#rehearse ? { rehearse: true } : {}),
     };
     try {
       return await this.#waiting.run(() =>
@@ -182,7 +207,7 @@ class Mover {
 
   /** The pause runs in a child with a short workflow task timeout; whatever becomes of it, the record says what was decided. */
   async #pause(plan: EpochPlan): Promise<EpochOutcome> {
-    this.#journal.note('PhaseEntered', { phase: 'cutting over', epoch: plan.epoch });
+    this.#journal.note('PhaseEntered', { phase: this.#rehearse ? 'rehearsing' : 'cutting over', epoch: plan.epoch });
     const epoch = plan.epoch.toString();
     let outcome: EpochOutcome;
     this.#pausing = plan;

@@ -10,7 +10,7 @@ import type { AdminPorts } from './ports.js';
 import { probe } from './probe.js';
 import { showClients, showServers } from './show-clients.js';
 import { showConfig, showLists, showOther, showVersion } from './show-config.js';
-import { showCutovers, showEvents, showPlan } from './show-cutovers.js';
+import { showCutovers, showEvents, showPlan, showRehearsal } from './show-cutovers.js';
 import { showMaintenance } from './show-maintenance.js';
 import { showNodes } from './show-nodes.js';
 import { showPools, showStats } from './show-pools.js';
@@ -125,6 +125,7 @@ export class AdminDatabase implements AdminHandler {
 
   async #cutover({ target, option }: Extract<AdminCommand, { command: 'cutover' }>): Promise<AdminResult> {
     if (option === 'dry run') return showPlan(await this.#ports.tasks.dryRun(target));
+    if (option === 'rehearse') return showRehearsal(await this.#ports.tasks.rehearse(target));
     await this.#ports.tasks.cutover(target, option === 'accept loss');
     return table([text('cutover', (answer: string) => answer)], ['OK'], 'CUTOVER');
   }

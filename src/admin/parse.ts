@@ -9,7 +9,7 @@ import { CutoverError } from '../errors/errors.js';
 import type { CutoverTarget, SchemaPart, StartRequest } from './ports.js';
 import { tokensOf, type Token } from './tokens.js';
 
-type CutoverOption = 'dry run' | 'accept loss';
+type CutoverOption = 'dry run' | 'rehearse' | 'accept loss';
 
 export type AdminCommand =
   | { readonly command: 'start'; readonly tag: string; readonly request: StartRequest }
@@ -36,7 +36,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   COPY_DATA: { usage: `COPY_DATA ${MOVE}`, parse: (words) => start('COPY_DATA', 'copy_data', words) },
   REPLICATE: { usage: `REPLICATE ${MOVE}`, parse: (words) => start('REPLICATE', 'replication', words) },
   SCHEMA_SYNC: { usage: `SCHEMA_SYNC PRE|POST|CUTOVER ${MOVE}`, parse: schemaSync },
-  CUTOVER: { usage: 'CUTOVER [<task_id>|<name>] [DRY RUN|ACCEPT LOSS]', parse: cutover },
+  CUTOVER: { usage: 'CUTOVER [<task_id>|<name>] [DRY RUN|REHEARSE|ACCEPT LOSS]', parse: cutover },
   STOP_TASK: {
     usage: 'STOP_TASK <task_id> [SAVE]',
     parse: (words) => ({
@@ -178,8 +178,8 @@ function cutover(words: Words): AdminCommand {
 
 function cutoverOption(words: Words): CutoverOption | null {
   const option = words.keyword(['DRY', 'ACCEPT', 'REHEARSE']);
-  if (option === 'REHEARSE') throw new CutoverError('not_implemented', { feature: 'CUTOVER … REHEARSE' });
   if (option === null) return null;
+  if (option === 'REHEARSE') return 'rehearse';
   words.needKeyword([option === 'DRY' ? 'RUN' : 'LOSS']);
   return option === 'DRY' ? 'dry run' : 'accept loss';
 }

@@ -7,11 +7,13 @@
 import type { NodeAnswer } from '../../activities/nodes.js';
 import type { FleetNode } from '../fleet/node.js';
 import type { AdminResult, Proxy } from '../proxy/contract.js';
+import type { Rehearsal } from '../temporal/rehearsal.js';
 import type { TaskRow } from '../temporal/task-rows.js';
 import type { CutoverTarget, EventRow, PlanRow, StartedTask, StartRequest } from '../temporal/tasks.js';
 import type { CutoverRow, SlotRow, TableCopyRow } from '../temporal/views.js';
 
 export type { SchemaPart } from '../cutover/task.js';
+export type { Rehearsal, RehearsalRow } from '../temporal/rehearsal.js';
 export type { SubtaskRow, TaskRow } from '../temporal/task-rows.js';
 export type { CutoverTarget, EventRow, PlanRow, StartRequest } from '../temporal/tasks.js';
 export type { CutoverRow, SlotRow, TableCopyRow } from '../temporal/views.js';
@@ -41,6 +43,8 @@ export interface TaskPort {
   cutover(target: CutoverTarget, acceptLoss: boolean): Promise<void>;
   /** Preflight and plan of that cutover; changes nothing. */
   dryRun(target: CutoverTarget): Promise<readonly PlanRow[]>;
+  /** The pause of that cutover up to its commit, which is left out; resolves with its outcome, within a minute. */
+  rehearse(target: CutoverTarget): Promise<Rehearsal>;
   /**
    * Stops the task, which finalizes it when its traffic has moved; resolves once the request is taken.
    *

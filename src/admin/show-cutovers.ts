@@ -1,7 +1,7 @@
-/** One task: SHOW CUTOVERS, SHOW EVENTS and the plan of CUTOVER … DRY RUN. */
+/** One task: SHOW CUTOVERS, SHOW EVENTS, the plan of CUTOVER … DRY RUN and the outcome of CUTOVER … REHEARSE. */
 import { STEPS } from '../cutover/epoch.js';
 import type { AdminResult } from '../proxy/contract.js';
-import type { CutoverRow, EventRow, PlanRow } from './ports.js';
+import type { CutoverRow, EventRow, PlanRow, Rehearsal, RehearsalRow } from './ports.js';
 import { bigint, numeric, table, text, type Column } from './table.js';
 
 /** Newest attempt first, the eight steps in their order with the milliseconds each took. */
@@ -44,6 +44,17 @@ export function showPlan(plan: readonly PlanRow[]): AdminResult {
     text('remedy', (row) => row.remedy),
   ];
   return table(columns, plan, 'CUTOVER');
+}
+
+/** The steps in their order with the milliseconds each took, then how long clients were held in all. */
+export function showRehearsal({ taskId, rows, finished }: Rehearsal): AdminResult {
+  const columns: readonly Column<RehearsalRow>[] = [
+    text('step', (row) => row.step),
+    numeric('ms', (row) => row.ms),
+    text('detail', (row) => row.detail),
+  ];
+  const where = finished ? 'SHOW CUTOVERS keeps it' : 'it goes on: see SHOW TASKS, then SHOW CUTOVERS';
+  return { ...table(columns, rows, 'CUTOVER'), notices: [`rehearsal, task ${taskId.toString()}: ${where}`] };
 }
 
 function snakeCase(name: string): string {

@@ -67,6 +67,7 @@ export interface MomentRequest {
   /** names the attempt for good, so that a repeat gets the same epoch */
   readonly attempt: string;
   readonly acceptLoss: boolean;
+  readonly rehearse?: boolean;
 }
 
 /** Local activities: the pause. They answer data and never throw for what an operator can cause. */

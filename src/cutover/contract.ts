@@ -15,6 +15,8 @@ export interface MoveRequest {
   readonly rollback?: boolean;
   /** needed for cutover_timeout_action = "cutover": swap without parity, writes may be lost */
   readonly acceptLoss?: boolean;
+  /** hold the clients and prove the destination as a cutover would, then give the traffic back on purpose */
+  readonly rehearse?: boolean;
 }
 
 /** `RESHARD` cuts over by itself; `COPY_DATA` waits for `CUTOVER`. */
@@ -32,7 +34,7 @@ export interface ReplicateRequest extends MoveRequest {
 export type Ending = 'remove' | 'finalize';
 
 export interface MoveResult {
-  readonly outcome: 'moved' | 'unchanged' | 'not moved';
+  readonly outcome: 'moved' | 'unchanged' | 'rehearsed';
   /** one sentence for a person */
   readonly sentence: string;
   readonly heading: Heading;
@@ -75,6 +77,9 @@ export interface NodeAddress {
   readonly port: number;
 }
 
+/** The reason of an epoch that was aborted because it was a rehearsal: no other abort reads so. */
+export const REHEARSAL = 'rehearsal, aborted on purpose';
+
 /** All that the pause needs to know, fixed before it begins. */
 export interface EpochPlan {
   readonly migration: Migration;
@@ -98,6 +103,8 @@ export interface EpochPlan {
   readonly acceptLoss: boolean;
   readonly saveConfig: boolean;
   readonly maxAttempts: number;
+  /** ends before the commit, on purpose */
+  readonly rehearse?: boolean;
 }
 
 /** The outcome of a part of the pause: data, not an exception, so that Temporal never retries it by itself. */

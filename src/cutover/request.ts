@@ -5,12 +5,21 @@ export class RequestInvalid extends Error {
   override readonly name = 'RequestInvalid';
 }
 
-const FIELDS = ['source', 'destination', 'publication', 'rollback', 'acceptLoss', 'cutover', 'slot'] as const;
+const FIELDS = [
+  'source',
+  'destination',
+  'publication',
+  'rollback',
+  'acceptLoss',
+  'rehearse',
+  'cutover',
+  'slot',
+] as const;
 type Field = (typeof FIELDS)[number];
 
 /** What each workflow understands: a field that would be passed over is refused, since whoever wrote it meant something. */
 export const FIELDS_OF = {
-  cutover: ['source', 'destination', 'publication', 'rollback', 'acceptLoss'],
+  cutover: ['source', 'destination', 'publication', 'rollback', 'acceptLoss', 'rehearse'],
   reshard: ['source', 'destination', 'publication', 'acceptLoss', 'cutover'],
   replicate: ['source', 'destination', 'publication', 'slot'],
   schemaSync: ['source', 'destination', 'publication'],
@@ -36,9 +45,11 @@ export function checkRequest(
   for (const name of ['publication', 'slot'] as const)
     if (fields[name] !== undefined && typeof fields[name] !== 'string')
       throw new RequestInvalid(`"${name}" must be a text`);
-  for (const name of ['rollback', 'acceptLoss'] as const)
+  for (const name of ['rollback', 'acceptLoss', 'rehearse'] as const)
     if (fields[name] !== undefined && typeof fields[name] !== 'boolean')
       throw new RequestInvalid(`"${name}" must be true or false`);
+  if (fields.rehearse === true && fields.acceptLoss === true)
+    throw new RequestInvalid('"acceptLoss" has no meaning in a rehearsal: it moves nothing');
   if (fields.cutover !== undefined && fields.cutover !== 'automatic' && fields.cutover !== 'approved')
     throw new RequestInvalid('"cutover" must be "automatic" or "approved"');
   return fields as unknown as ReshardRequest;

@@ -131,6 +131,12 @@ export const ERRORS = {
     message: 'the traffic of "{database}" has moved already: nothing was changed',
     remedy: 'To go back, name the reverse task: CUTOVER {task}.',
   },
+  rehearsal_failed: {
+    sqlstate: '55000',
+    level: 'warn',
+    message: 'the rehearsal did not come to its end: {problem}',
+    remedy: 'A cutover would have been aborted in the same way; see SHOW CUTOVERS for the steps it had done.',
+  },
   loss_not_allowed: {
     sqlstate: '55000',
     level: 'warn',

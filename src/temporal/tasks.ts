@@ -18,6 +18,7 @@ import { abortEpoch, readRecord } from '../postgres/record.js';
 import { streamName } from '../postgres/streams.js';
 import type { Proxy } from '../proxy/contract.js';
 import { answered } from './connection.js';
+import { REHEARSAL_ANSWER_MS, rehearsalOf, type Rehearsal } from './rehearsal.js';
 import { listTasks, taskNumber, type Task } from './task-list.js';
 import { taskRows, type TaskRow } from './task-rows.js';
 import {
@@ -92,10 +93,14 @@ export class Tasks {
     const { type, args } = workflowOf(request);
     const slot = kind === 'schema_sync' ? null : streamName(await nextMigrationId(context, sides), 'forward');
     await this.#start(type, workflowId, args, `${kind} ${source} → ${destination}`);
-    // Visibility may lag behind the start by a moment: the number follows from the start time all the same.
-    const task = (await this.tasks()).find((t) => t.workflowId === workflowId);
-    const taskId = task?.id ?? (await this.#ask((client) => numberOf(client, workflowId)));
+    const taskId = await this.#numberOf(workflowId);
     return slot === null ? { taskId } : { taskId, replicationSlot: slot };
+  }
+
+  /** Visibility may lag behind the start by a moment: the number follows from the start time all the same. */
+  async #numberOf(workflowId: string): Promise<number> {
+    const task = (await this.tasks()).find((t) => t.workflowId === workflowId);
+    return task?.id ?? this.#ask((client) => numberOf(client, workflowId));
   }
 
   /** Every workflow of ours, roots and children; without Temporal those the record tells of. */
@@ -155,15 +160,7 @@ export class Tasks {
   async cutover(target: CutoverTarget, acceptLoss = false): Promise<void> {
     if (acceptLoss && this.#options.proxy.config.cutover.timeoutAction !== 'cutover')
       throw new CutoverError('loss_not_allowed', {});
-    const tasks = await this.#reachableTasks();
-    const task = this.#find(target, tasks);
-    const { source, destination, kind } = task.state;
-    // The record says which side serves; a workflow's own story may be a moment behind.
-    const reversed = (await assessSituation(this.#context(), { source, destination })).serving === 'destination';
-    const reverse = tasks.find((t) => t.running && t.state.kind === 'replication' && t.state.source === source);
-    if (reversed && (target === null || kind !== 'replication'))
-      throw new CutoverError('already_moved', { database: source, task: reverse?.id ?? task.id });
-    const owner = ownerOf(task, tasks);
+    const { source, destination, reversed, owner } = await this.#movable(target);
     if (owner.state.kind !== 'replication') {
       const update = reversed ? 'rollback' : 'approve';
       await refusalAsError(
@@ -180,6 +177,48 @@ export class Tasks {
       [{ source, destination, rollback: reversed, ...(acceptLoss ? { acceptLoss } : {}) }],
       `Cutover ${source} ${reversed ? '←' : '→'} ${destination}`,
     );
+  }
+
+  /**
+   * Holds the clients as a cutover of this task would, proves the destination and gives the traffic back. Waits for the outcome,
+   * for a minute at most.
+   *
+   * @throws CutoverError `rehearsal_failed`, `no_replication_task`, `already_moved`, `temporal_unreachable`
+   */
+  async rehearse(target: CutoverTarget): Promise<Rehearsal> {
+    const { source, destination, reversed } = await this.#movable(target);
+    const workflowId = `rehearsal-${source}-${destination}-${Date.now().toString(36)}`;
+    await this.#start(
+      'cutover',
+      workflowId,
+      [{ source, destination, rollback: reversed, rehearse: true }],
+      `Rehearsal ${source} ${reversed ? '←' : '→'} ${destination}`,
+    );
+    const rehearsal = await this.#ask(
+      (client) => rehearsalOf(client, workflowId),
+      REHEARSAL_ANSWER_MS + CALL_TIMEOUT_MS,
+    );
+    return { ...rehearsal, taskId: await this.#numberOf(workflowId) };
+  }
+
+  /** What a cutover of `target` would move now, and whose word it needs. */
+  async #movable(
+    target: CutoverTarget,
+  ): Promise<{
+    readonly source: string;
+    readonly destination: string;
+    readonly reversed: boolean;
+    readonly owner: Task;
+  }> {
+    const tasks = await this.#reachableTasks();
+    const task = this.#find(target, tasks);
+    const { source, destination, kind } = task.state;
+    // The record says which side serves; a workflow's own story may be a moment behind.
+    const reversed = (await assessSituation(this.#context(), { source, destination })).serving === 'destination';
+    const reverse = tasks.find((t) => t.running && t.state.kind === 'replication' && t.state.source === source);
+    if (reversed && (target === null || kind !== 'replication'))
+      throw new CutoverError('already_moved', { database: source, task: reverse?.id ?? task.id });
+    return { source, destination, reversed, owner: ownerOf(task, tasks) };
   }
 
   #find(target: CutoverTarget, tasks: readonly Task[]): Task {

@@ -89,6 +89,19 @@ function fakeTasks(rows: FakeRows, called: Called): TaskPort {
         'dryRun',
         target,
       ),
+    rehearse: (target) =>
+      called(
+        {
+          taskId: 8,
+          rows: [
+            { step: 'pauseTraffic', ms: 1.5, detail: 'gates closed' },
+            { step: 'commitCutover', ms: null, detail: 'not rehearsed' },
+          ],
+          finished: true,
+        },
+        'rehearse',
+        target,
+      ),
     stop: (...given) => called(given[0] === 7 ? 'OK' : 'task not found', 'stop', ...given),
     retire: (database) => called(undefined, 'retire', database),
     list: () => called(rows.tasks, 'list'),
@@ -102,7 +115,15 @@ function fakeTasks(rows: FakeRows, called: Called): TaskPort {
 
 function fakeNode(called: Called): FleetNode {
   const state = {
-    ...{ node: 'node', database: 'prod', epochSeen: 3, epochResolved: 2, serving: null, gateReasons: [], configFingerprint: 'f' },
+    ...{
+      node: 'node',
+      database: 'prod',
+      epochSeen: 3,
+      epochResolved: 2,
+      serving: null,
+      gateReasons: [],
+      configFingerprint: 'f',
+    },
     filesServe: true,
   };
   return {

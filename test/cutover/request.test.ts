@@ -9,6 +9,7 @@ test.each([
   move,
   { ...move, rollback: true },
   { ...move, publication: 'all_tables', acceptLoss: false },
+  { ...move, rehearse: true, rollback: true },
   { ...move, cutover: 'approved' },
   { ...move, slot: 'mine' },
 ])('%j is taken unchanged', (request) => {
@@ -27,6 +28,8 @@ test.each([
   [{ ...move, slot: null }, '"slot"'],
   [{ ...move, rollback: 'true' }, '"rollback"'],
   [{ ...move, acceptLoss: 1 }, '"acceptLoss"'],
+  [{ ...move, rehearse: 'yes' }, '"rehearse"'],
+  [{ ...move, rehearse: true, acceptLoss: true }, '"acceptLoss" has no meaning in a rehearsal'],
   [{ ...move, cutover: 'soon' }, '"cutover"'],
   [{ ...move, rolback: true }, 'unknown field "rolback"'],
   [JSON.parse('{"source":"prod","destination":"prod_new","__proto__":{}}'), 'unknown field "__proto__"'],
