@@ -11,7 +11,7 @@ import { invariant } from '../../src/errors/invariant.js';
 import type { Endpoint } from '../../src/postgres/endpoint.js';
 import type { History, Transaction } from './history.js';
 import { Random } from './random.js';
-import { attempt, GUARANTEES, plan, type Guarantee } from './transactions.js';
+import { attempt, GUARANTEES, plan, type Guarantee, type Level } from './transactions.js';
 
 export interface AppendLoadOptions {
   /** where clients connect, in turn; one that loses its connection goes to the next */
@@ -24,6 +24,8 @@ export interface AppendLoadOptions {
   readonly thinkMs?: number;
   /** an answer that takes longer is given up, its outcome unknown; default 75 s, longer than a proxy holds a client */
   readonly answerTimeoutMs?: number;
+  /** default SERIALIZABLE; with the weaker one the history has anomalies that no move made */
+  readonly level?: Level;
   /** the load ends by itself after so many transactions; default 500,000 */
   readonly transactionsMax?: number;
 }
@@ -158,14 +160,14 @@ class Client {
   }
 
   async #turn(session: Session): Promise<void> {
-    const { thinkMs = THINK_MS, answerTimeoutMs = ANSWER_TIMEOUT_MS } = this.#run.options;
+    const { thinkMs = THINK_MS, answerTimeoutMs = ANSWER_TIMEOUT_MS, level = 'SERIALIZABLE' } = this.#run.options;
     const planned = plan(this.#random, this.#guarantee, this.#run.oldestList);
     const id = this.#run.nextId();
     const giveUp = setTimeout(() => {
       session.destroy();
     }, answerTimeoutMs);
     const invokedMs = performance.now();
-    const told = await attempt(session, planned, this.#run.nextValue);
+    const told = await attempt(session, planned, level, this.#run.nextValue);
     const completedMs = performance.now();
     clearTimeout(giveUp);
     this.#run.note({ id, client: `${this.#guarantee} ${this.#index.toString()}`, invokedMs, completedMs, ...told });

@@ -39,7 +39,9 @@ export function judgeCycles(evidence: Evidence, versions: Versions, findings: Fi
     for (const component of cyclicComponents(transactions.keys(), successors)) {
       if (component.some((id) => told.has(id))) continue;
       for (const id of component) told.add(id);
-      findings.add(anomaly, describeCycle(cycleOf(component, anomaly, allowed, transactions), allowed, transactions));
+      findings.add(anomaly, () =>
+        describeCycle(cycleOf(component, anomaly, allowed, transactions), allowed, transactions),
+      );
     }
   }
 }

@@ -27,11 +27,11 @@ export class Findings {
   readonly #found: Finding[] = [];
   readonly #counts = new Map<Anomaly, number>();
 
-  /** Keeps the finding, or only counts it when there are enough of its kind. */
-  add(anomaly: Anomaly, message: string): void {
+  /** Keeps the finding, or only counts it when there are enough of its kind; `tell` is called for those that are kept. */
+  add(anomaly: Anomaly, tell: () => string): void {
     const count = (this.#counts.get(anomaly) ?? 0) + 1;
     this.#counts.set(anomaly, count);
-    if (count <= FINDINGS_MAX) this.#found.push({ anomaly, message });
+    if (count <= FINDINGS_MAX) this.#found.push({ anomaly, message: tell() });
   }
 
   /** All that was kept; where some were only counted, one more finding of the kind says how many. */

@@ -22,7 +22,8 @@ export function judgeStaleness(evidence: Evidence, versions: Versions, findings:
     if (!longest || longest.length <= observation.items.length) continue;
     findings.add(
       'stale read',
-      `${describeObservation(observation)}\n  began after ${longest.length.toString()} elements were known: ` +
+      () =>
+        `${describeObservation(observation)}\n  began after ${longest.length.toString()} elements were known: ` +
         describeTransaction(longest.by),
     );
   }

@@ -20,6 +20,9 @@ import type { Random } from './random.js';
 export const GUARANTEES = ['serializable', 'locking', 'statement'] as const;
 export type Guarantee = (typeof GUARANTEES)[number];
 
+/** What a `serializable` client asks for; the weaker one only to see what it allows. */
+export type Level = 'SERIALIZABLE' | 'REPEATABLE READ';
+
 export interface Planned {
   readonly guarantee: Guarantee;
   readonly style: Style;
@@ -53,21 +56,23 @@ export function plan(random: Random, guarantee: Guarantee, oldest: number): Plan
 }
 
 /** Runs a planned transaction once; every element it appends is drawn from `nextValue`. Never rejects. */
-export function attempt(session: Session, planned: Planned, nextValue: () => number): Promise<Attempt> {
-  return new Running(session, planned, nextValue).run();
+export function attempt(session: Session, planned: Planned, level: Level, nextValue: () => number): Promise<Attempt> {
+  return new Running(session, planned, level, nextValue).run();
 }
 
 class Running {
   readonly #session: Session;
   readonly #planned: Planned;
+  readonly #level: Level;
   readonly #nextValue: () => number;
   readonly #steps: Step[] = [];
   /** from here on a lost answer may hide a success */
   #committing = false;
 
-  constructor(session: Session, planned: Planned, nextValue: () => number) {
+  constructor(session: Session, planned: Planned, level: Level, nextValue: () => number) {
     this.#session = session;
     this.#planned = planned;
+    this.#level = level;
     this.#nextValue = nextValue;
   }
 
@@ -93,7 +98,7 @@ class Running {
 
   async #transaction(): Promise<void> {
     const serializable = this.#planned.guarantee === 'serializable';
-    const level = serializable ? 'SERIALIZABLE' : 'READ COMMITTED';
+    const level = serializable ? this.#level : 'READ COMMITTED';
     await this.#send({ text: `BEGIN ISOLATION LEVEL ${level}`, values: [], command: 'BEGIN' });
     for (const { kind, key } of this.#planned.steps) {
       if (kind === 'read') await this.#read(key, serializable ? '' : ' FOR UPDATE');

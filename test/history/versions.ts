@@ -23,7 +23,7 @@ export function versionsOf(evidence: Evidence): Versions {
 /** Adds what can be said of single reads: values nobody or nobody effective wrote, half transactions, other orders. */
 export function judgeReads(evidence: Evidence, versions: Versions, findings: Findings): void {
   for (const { by, key, sentence } of evidence.contradictions) {
-    findings.add('internal contradiction', `${sentence} of key ${key.toString()}\n  ${describeTransaction(by)}`);
+    findings.add('internal contradiction', () => `${sentence} of key ${key.toString()}\n  ${describeTransaction(by)}`);
   }
   for (const [key, order] of versions) judgeWriters(key, order, evidence, findings);
   for (const observation of evidence.observations) {
@@ -33,7 +33,8 @@ export function judgeReads(evidence: Evidence, versions: Versions, findings: Fin
     const at = observation.items.findIndex((item, index) => item !== order[index]);
     findings.add(
       'incompatible orders',
-      `${describeObservation(observation)}\n  is not how the longest read begins: its element ${(at + 1).toString()} is ` +
+      () =>
+        `${describeObservation(observation)}\n  is not how the longest read begins: its element ${(at + 1).toString()} is ` +
         `${String(observation.items[at])}, there it is ${String(order[at])}`,
     );
   }
@@ -44,10 +45,10 @@ function judgeWriters(key: number, order: readonly number[], { appends }: Eviden
   for (const [index, value] of order.entries()) {
     const [one, next] = [appends.get(value), appends.get(order[index + 1] ?? NaN)];
     if (!one || one.by !== next?.by || one.position < next.position) continue;
-    const list = `key ${key.toString()} ${describeList(order)}`;
     findings.add(
       'incompatible orders',
-      `${list}\n  has ${value.toString()} before ${next.value.toString()}: ${describeTransaction(one.by)}`,
+      () =>
+        `key ${key.toString()} ${describeList(order)}\n  has ${value.toString()} before ${next.value.toString()}: ${describeTransaction(one.by)}`,
     );
   }
 }
@@ -58,13 +59,13 @@ function judgeItems(observation: Observation, { appends, effective }: Evidence, 
   for (const item of items) {
     const append = appends.get(item);
     const where = (): string => `element ${item.toString()} in ${describeObservation(observation)}`;
-    if (seen.has(item)) findings.add('doubled append', `${where()}\n  is there more than once`);
+    if (seen.has(item)) findings.add('doubled append', () => `${where()}\n  is there more than once`);
     seen.add(item);
-    if (append?.key !== key) findings.add('invented value', `${where()}\n  was never appended to this list`);
+    if (append?.key !== key) findings.add('invented value', () => `${where()}\n  was never appended to this list`);
     else if (!effective.has(append.by)) {
       findings.add(
         'dirty read',
-        `${where()}\n  was appended by a transaction that failed: ${describeTransaction(append.by)}`,
+        () => `${where()}\n  was appended by a transaction that failed: ${describeTransaction(append.by)}`,
       );
     }
   }
@@ -72,7 +73,7 @@ function judgeItems(observation: Observation, { appends, effective }: Evidence, 
   if (last && !last.last && last.key === key) {
     findings.add(
       'intermediate read',
-      `${describeObservation(observation)}\n  ends within a transaction: ${describeTransaction(last.by)}`,
+      () => `${describeObservation(observation)}\n  ends within a transaction: ${describeTransaction(last.by)}`,
     );
   }
 }
@@ -83,13 +84,12 @@ export function judgeLosses(evidence: Evidence, findings: Findings): void {
   for (const { reader, key, items } of evidence.observations) if (!reader) last.set(key, new Set(items));
   for (const { by, key, value } of evidence.appends.values()) {
     if (!evidence.effective.has(by) || last.get(key)?.has(value)) continue;
-    const told = by.outcome === 'ok' ? 'was acknowledged' : 'belongs to a transaction that took effect elsewhere';
-    const readers = evidence.observations.filter((o) => o.key === key && o.items.includes(value)).length;
-    findings.add(
-      'lost append',
-      `element ${value.toString()} of key ${key.toString()} ${told} and is not in the final state; ` +
-        `${readers.toString()} reads had seen it\n  ${describeTransaction(by)}`,
-    );
+    findings.add('lost append', () => {
+      const told = by.outcome === 'ok' ? 'was acknowledged' : 'belongs to a transaction that took effect elsewhere';
+      const readers = evidence.observations.filter((o) => o.key === key && o.items.includes(value)).length;
+      const lost = `element ${value.toString()} of key ${key.toString()} ${told} and is not in the final state`;
+      return `${lost}; ${readers.toString()} reads had seen it\n  ${describeTransaction(by)}`;
+    });
   }
 }
 
