@@ -87,12 +87,12 @@ export class Engines {
   }
 
   #seal(s: State, a: number, shard: number): boolean {
-    const { record } = this.#world;
+    const { layout, record } = this.#world;
     if (this.#world.outcome(s, a, 'sealSource') === 'refuse') return false;
     const source = this.#world.sourceOf(s, a);
     const database = record.databasesOf(source)[shard];
     if (database === undefined || !record.reachable(s, source)) return false;
-    if (!record.seal(s, database, this.#world.epochOf(s, a), a)) return false;
+    if (!record.seal(s, database, this.#world.epochOf(s, a), a, layout.attempt.pinned.get(s, a))) return false;
     this.#world.learn(s, a, shard === 0 ? KNOWN.sealedShard0 : KNOWN.sealedShard1);
     const shards = record.databasesOf(source).length;
     if (this.#world.knows(s, a, shards === 1 ? KNOWN.sealedShard0 : KNOWN.sealedShard0 | KNOWN.sealedShard1))
@@ -246,7 +246,7 @@ export class Engines {
     const { record } = this.#world;
     const destination = this.#world.destinationOf(s, a);
     if (!this.#mayOpen(s, a) || !record.reachable(s, destination)) return false;
-    record.open(s, record.recordOf(destination), this.#world.epochOf(s, a), a);
+    this.#world.openDoor(s, a);
     return true;
   }
 

@@ -5,7 +5,7 @@
  * another timeline, and what the standby had not received is gone.
  */
 import type { Rule } from './rule.js';
-import { A0, SIDE_A, THIRD, type State } from './state.js';
+import { A0, B0, SIDE_A, THIRD, type State } from './state.js';
 import type { World } from './world.js';
 
 export class Failover {
@@ -21,6 +21,7 @@ export class Failover {
     return [
       fault('the standby of A catches up', (s) => this.#catchUp(s)),
       fault('A dies', (s) => this.#die(s)),
+      { name: 'the keeper looks at A', actor: 'operator', step: (s) => this.#keep(s) },
       { name: 'the standby of A is promoted', actor: 'operator', step: (s) => this.#promote(s) },
     ];
   }
@@ -38,6 +39,18 @@ export class Failover {
     if (whole.timeline.get(s) !== 1 || whole.down.get(s) === 1) return false;
     whole.down.set(s, 1);
     return true;
+  }
+
+  /** By the commit that side B has a copy of. */
+  #keep(s: State): boolean {
+    const { record } = this.#world;
+    if (!record.reachable(s, SIDE_A)) return false;
+    for (let epoch = 2; epoch >= 1; epoch--) {
+      if (!record.isCommitted(record.decision(s, B0, epoch))) continue;
+      const attempt = record.nonce(s, B0, epoch);
+      return this.#world.sourceOf(s, attempt) === SIDE_A && record.keep(s, A0, epoch, attempt);
+    }
+    return false;
   }
 
   #promote(s: State): boolean {

@@ -105,13 +105,14 @@ export class RecordFunctions {
   }
 
   /** `cutover.seal`. Whether it answered; false when it raised or still waits. */
-  seal(s: State, database: number, epoch: number, nonce: number): boolean {
+  seal(s: State, database: number, epoch: number, nonce: number, pinned: number): boolean {
     const { fenceEpoch, fenceState, fenceNonce, flag } = this.layout.database;
     const { disarmed, streamless } = this.layout.whole;
     const standing = fenceEpoch.get(s, database);
     const state = fenceState.get(s, database);
     if (standing === epoch && fenceNonce.get(s, database) === nonce && state === FENCE.sealed) return true;
     if (standing >= epoch) return false;
+    if (this.has('timelineIsPinned') && this.timelineOf(s, sideOf(database)) !== pinned) return false;
     if (this.has('sealWaitsForWriters') && this.has('fence') && this.layout.flight.get(s, sideOf(database)) > 0)
       return false;
     if (state !== FENCE.open) return false;
@@ -203,9 +204,13 @@ export class RecordFunctions {
   }
 
   /** `cutover.open`: for who has read `committed`. The row and the copy of the decision; the flag follows by lower(). */
-  open(s: State, database: number, epoch: number, nonce: number): void {
-    const { fenceEpoch, fenceState } = this.layout.database;
+  open(s: State, database: number, epoch: number, nonce: number, pinnedPeer: number): void {
+    const { fenceEpoch, fenceState, seals } = this.layout.database;
     if (fenceEpoch.get(s, database) !== epoch || fenceState.get(s, database) !== FENCE.ready) return;
+    // A standby promoted since may have been ready before it had the last rows: the marker of the seal came behind them.
+    const failedOver = this.timelineOf(s, sideOf(database)) !== pinnedPeer;
+    const lacks = (seals.get(s, database) & (1 << nonce)) === 0;
+    if (failedOver && lacks) return;
     if (this.decision(s, database, epoch) === DECISION.none)
       this.#setDecision(s, database, epoch, DECISION.committed, nonce);
     fenceState.set(s, FENCE.open, database);
@@ -226,6 +231,24 @@ export class RecordFunctions {
     // A side that opened may have been sealed since, by a rollback: its copy of the decision stays.
     if (this.has('doorRemembersTheCommit') && this.isCommitted(this.decision(s, database, epoch))) return true;
     return open && fenceEpoch.get(s, database) >= epoch;
+  }
+
+  /** `cutover.keep`: a side that lost the commit that moved its traffic away is sealed again. Whether it changed anything. */
+  keep(s: State, database: number, epoch: number, nonce: number): boolean {
+    const { fenceEpoch, fenceState, fenceNonce, flag } = this.layout.database;
+    const lost = fenceEpoch.get(s, database) < epoch;
+    if (lost) {
+      const own = this.decision(s, database, epoch);
+      const undecided = own === DECISION.preparing || own === DECISION.sealed;
+      if (own === DECISION.none || (undecided && this.nonce(s, database, epoch) === nonce))
+        this.#setDecision(s, database, epoch, DECISION.committed, nonce);
+      fenceEpoch.set(s, epoch, database);
+      fenceState.set(s, FENCE.sealed, database);
+      fenceNonce.set(s, nonce, database);
+    }
+    if (fenceState.get(s, database) === FENCE.open || this.flagIsUp(s, database)) return lost;
+    flag.set(s, 1, database);
+    return true;
   }
 
   /** `setFinal`: compare-and-set of a committed epoch on the way to its end. */

@@ -49,6 +49,11 @@ export const SCENARIOS: readonly Scenario[] = [
     small: false,
     bounds: { ...BASE, failover: true, nodes: 2, attempts: 1 },
   },
+  {
+    name: 'A fails over, two nodes, commit then rollback',
+    small: false,
+    bounds: { ...BASE, failover: true, nodes: 2, nodeCrashes: false, next: 'rollback' },
+  },
   { name: 'A fails over, two epochs', small: false, bounds: { ...BASE, failover: true } },
   {
     name: 'no fence, and no node dies',

@@ -139,9 +139,16 @@ export class World {
     const destination = this.destinationOf(s, attempt);
     if (!this.record.reachable(s, destination)) return false;
     const database = this.record.recordOf(destination);
-    this.record.open(s, database, this.epochOf(s, attempt), attempt);
+    this.openDoor(s, attempt);
     this.record.lower(s, database, this.epochOf(s, attempt));
     return true;
+  }
+
+  /** `cutover.open` alone. */
+  openDoor(s: State, attempt: number): void {
+    const database = this.record.recordOf(this.destinationOf(s, attempt));
+    const pinnedPeer = this.layout.attempt.pinnedPeer.get(s, attempt);
+    this.record.open(s, database, this.epochOf(s, attempt), attempt, pinnedPeer);
   }
 
   /** `releaseSource` on every shard, then `refuseDestination`. False when the source raised or cannot be reached. */
