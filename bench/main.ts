@@ -11,6 +11,7 @@ const USAGE = `Usage: npm run bench -- <name> [options]
             --rounds 5  --seconds 4  --clients 8
   stall   longest gap between acknowledged writes, per cutover and per rollback
             --runs 20  --writers 8  --tables 0  --rows 20000  --from 17  --to 18  --think-ms 2
+            --nodes 1  --idle 0
 `;
 
 const OPTIONS = {
@@ -24,10 +25,12 @@ const OPTIONS = {
   from: { type: 'string', default: '17' },
   to: { type: 'string', default: '18' },
   'think-ms': { type: 'string', default: '2' },
+  nodes: { type: 'string', default: '1' },
+  idle: { type: 'string', default: '0' },
   help: { type: 'boolean', short: 'h', default: false },
 } as const;
 
-const MAJORS: readonly Major[] = [15, 17, 18];
+const MAJORS: readonly Major[] = [14, 15, 16, 17, 18];
 
 type Name = Exclude<keyof typeof OPTIONS, 'help'>;
 
@@ -65,6 +68,8 @@ async function run(cleanup: Cleanup): Promise<number> {
           from: major('from'),
           to: major('to'),
           thinkMs: count('think-ms', 0, 1_000),
+          nodes: count('nodes', 1, 16),
+          idleClients: count('idle', 0, 15_000),
         },
         cleanup,
       );

@@ -8,6 +8,7 @@ import { holdsWithin } from '../src/dev/processes.js';
 import type { Cleanup } from '../src/cli/demo/cleanup.js';
 import { Operator, type Move } from '../src/cli/demo/operator.js';
 import { APPLICATION_USER, DESTINATION, setStage, SOURCE, type Stage } from '../src/cli/demo/stage.js';
+import { IdleClients } from './idle-clients.js';
 import { machine, type Machine } from './machine.js';
 import { median, rounded } from './statistics.js';
 
@@ -21,6 +22,10 @@ export interface StallOptions {
   readonly from: Major;
   readonly to: Major;
   readonly thinkMs: number;
+  /** workers that share the proxy's port */
+  readonly nodes: number;
+  /** connections that do nothing, beside the ledger's */
+  readonly idleClients: number;
 }
 
 /** What the writers saw of one switch. */
@@ -52,7 +57,8 @@ const SETTLE_MS = 1_500;
 /** Prints a JSON line for each run and a summary; answers the exit code. */
 export async function stall(options: StallOptions, cleanup: Cleanup): Promise<number> {
   const at = machine();
-  const stage = await setStage({ from: options.from, to: options.to, ui: false, report: say }, cleanup);
+  const { from, to, nodes } = options;
+  const stage = await setStage({ from, to, nodes, ui: false, report: say }, cleanup);
   const history = await prepareLedger(stage.source.endpoint(SOURCE), {
     rows: options.rows,
     extraTables: options.tables,
@@ -62,12 +68,15 @@ export async function stall(options: StallOptions, cleanup: Cleanup): Promise<nu
   const { writers, thinkMs } = options;
   const ledger = await startLedger({ endpoint: stage.application, writers, thinkMs, writtenTables });
   cleanup.defer(() => ledger.stop());
+  const idle = await IdleClients.connect(stage.application, options.idleClients);
+  cleanup.defer(() => idle.end());
   const operator = await Operator.connect(stage.configuration.admin);
   cleanup.defer(() => operator.end());
   const runs = await new Bench(operator, ledger).repeat(options.runs);
   await ledger.stop();
+  const idleLost = idle.lost;
   const comparison = await compareAtSource(stage, ledger, history);
-  return report(options, at, runs, ledger, comparison);
+  return report(options, at, runs, ledger, comparison, idleLost);
 }
 
 class Bench {
@@ -141,6 +150,7 @@ function report(
   runs: readonly Run[],
   ledger: Ledger,
   comparison: Comparison,
+  idleLost: number,
 ): number {
   const cutovers = runs.map(({ cutover }) => cutover);
   const rollbacks = runs.map(({ rollback }) => rollback);
@@ -154,6 +164,9 @@ function report(
     writers: options.writers,
     thinkMs: options.thinkMs,
     tables: options.tables,
+    nodes: options.nodes,
+    idleClients: options.idleClients,
+    idleLost,
     cutover: sumOf(cutovers),
     rollback: sumOf(rollbacks),
     both: sumOf([...cutovers, ...rollbacks]),
@@ -169,7 +182,7 @@ function report(
   process.stdout.write(`${JSON.stringify(summary)}\n`);
   for (const { message, client } of ledger.refused.slice(0, 10)) say(`${client}: ${message}`);
   const { lost, doubled, unexpected } = comparison;
-  const clean = lost.length + doubled.length + unexpected.length + summary.errors + summary.staleReads === 0;
+  const clean = lost.length + doubled.length + unexpected.length + summary.errors + summary.staleReads + idleLost === 0;
   return clean && comparison.balanceOk && comparison.historyOk ? 0 : 1;
 }
 

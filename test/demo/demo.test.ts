@@ -127,7 +127,7 @@ test('killed at its start, the demo leaves no process behind', { timeout: WHOLE_
 test('a wrong option is one clear line, and nothing is started', async () => {
   const demo = startDemo('--from', '9');
   expect(await demo.exit).toBe(1);
-  expect(demo.output()).toBe('demo: --from is one of 15, 17, 18\n');
+  expect(demo.output()).toBe('demo: --from is one of 14, 15, 16, 17, 18\n');
 });
 
 function passwordsIn(file: string): readonly string[] {

@@ -17,6 +17,8 @@ export interface StageOptions {
   readonly to: Major;
   /** serve Temporal's web page */
   readonly ui: boolean;
+  /** workers that share the proxy's port; default 1 */
+  readonly nodes?: number;
   /** is told, in one sentence each, what takes long */
   readonly report: (sentence: string) => void;
 }
@@ -68,7 +70,7 @@ export async function setStage(options: StageOptions, cleanup: Cleanup): Promise
   };
   const [from, to, server] = await allOrNothing([cluster(options.from), cluster(options.to), temporal()]);
   const configuration = await configure(folder, from, to, server, passwords);
-  const proxyPid = await startProxyProcess(folder, configuration, cleanup);
+  const proxyPid = await startProxyProcess(folder, configuration, options.nodes ?? 1, cleanup);
   const { port } = configuration;
   return {
     source: from,
@@ -131,13 +133,18 @@ function configure(
   );
 }
 
-async function startProxyProcess(folder: string, configuration: Configuration, cleanup: Cleanup): Promise<number> {
+async function startProxyProcess(
+  folder: string,
+  configuration: Configuration,
+  nodes: number,
+  cleanup: Cleanup,
+): Promise<number> {
   const main = fileURLToPath(new URL('../main.js', import.meta.url));
   const { config, users } = configuration.files;
   const proxy = await startProgram({
     name: 'the proxy',
     command: process.execPath,
-    args: [main, 'serve', '--config', config, '--users', users],
+    args: [main, 'serve', '--config', config, '--users', users, '--workers', nodes.toString()],
     port: configuration.port,
     logFile: join(folder, 'proxy.log'),
   });
