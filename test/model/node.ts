@@ -11,6 +11,9 @@ import type { Serving, World } from './world.js';
 /** In `followed`, beside the attempt: the gate was closed to ask the record, and opens when that is done. */
 const RECOVERING = 8;
 
+/** Why the record was read. */
+type Why = 'starting' | 'reloading' | 'refused' | 'watching';
+
 export class Nodes {
   readonly #world: World;
 
@@ -42,6 +45,7 @@ export class Nodes {
       node('lease over: resolveEpoch', (s) => this.#leaseOver(s, n)),
       node('refused by the fence: asks the record', (s) => this.#onFenceRefusal(s, n)),
       node('reads the record again', (s) => this.#watch(s, n)),
+      node('reloads its files and asks the record', (s) => this.#reload(s, n)),
       node('finishes the decision it read', (s) => this.#finish(s, n)),
     ];
   }
@@ -182,8 +186,16 @@ export class Nodes {
     return serving !== null && this.#follow(s, n, serving, 'watching');
   }
 
+  /** As at the start, but with clients let through meanwhile. */
+  #reload(s: State, n: number): boolean {
+    const { gate, follows } = this.#world.layout.node;
+    if (gate.get(s, n) === GATE.down || follows.get(s, n) !== FOLLOWS.nothing) return false;
+    const serving = this.#world.servingOf(s);
+    return serving !== null && this.#follow(s, n, serving, 'reloading');
+  }
+
   /** Acts on what was read. An epoch found open is held like a pause of its own, unless the node only watches. */
-  #follow(s: State, n: number, serving: Serving, why: 'starting' | 'refused' | 'watching'): boolean {
+  #follow(s: State, n: number, serving: Serving, why: Why): boolean {
     const { gate, seen, resolved, hold, follows, followed } = this.#world.layout.node;
     // A refusal proves that what this node believes decided is not in force: its record may have lost it in a fail-over.
     const again = why === 'refused' && this.#world.has('fenceRefusalResolvesAgain');
@@ -203,10 +215,11 @@ export class Nodes {
       this.#settle(s, n, serving.epoch, serving.side);
       return true;
     }
+    const closed = why === 'starting' || why === 'refused';
     const forward = serving.side !== this.#world.sourceOf(s, serving.unfinished);
     follows.set(s, forward ? FOLLOWS.commit : FOLLOWS.abort, n);
-    followed.set(s, serving.unfinished + 1 + (why === 'watching' ? 0 : RECOVERING), n);
-    if (why !== 'watching') gate.set(s, GATE.closed, n);
+    followed.set(s, serving.unfinished + 1 + (closed ? RECOVERING : 0), n);
+    if (closed) gate.set(s, GATE.closed, n);
     return true;
   }
 
