@@ -3,10 +3,13 @@ import { parseArgs } from 'node:util';
 import { Cleanup, interrupted } from '../src/cli/demo/cleanup.js';
 import type { Major } from '../src/dev/embedded-postgres.js';
 import { messageOf } from '../src/errors/errors.js';
+import { boot } from './boot.js';
 import { relay } from './relay.js';
 import { stall } from './stall.js';
 
 const USAGE = `Usage: npm run bench -- <name> [options]
+  boot    a proxy's start, without and with records of a migration
+            --rounds 5
   relay   pgbench -S direct, through PgBouncer, a bare Node relay and the proxy
             --rounds 5  --seconds 4  --clients 8
   stall   longest gap between acknowledged writes, per cutover and per rollback
@@ -52,6 +55,8 @@ async function run(cleanup: Cleanup): Promise<number> {
     return values.help ? 0 : 2;
   }
   switch (name) {
+    case 'boot':
+      return boot({ rounds: count('rounds', 1, 100) }, cleanup);
     case 'relay':
       await relay(
         { rounds: count('rounds', 1, 100), seconds: count('seconds', 1, 600), clients: count('clients', 1, 100) },

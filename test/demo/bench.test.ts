@@ -30,6 +30,16 @@ test('a median is that of the values, whatever their order', () => {
   expect(median([10, 9])).toBe(9.5);
 });
 
+test('stall with several nodes and idle clients loses none of them', { timeout: RUN_MS }, async () => {
+  const lines = await bench('stall', '--runs', '1', '--rows', '1000', '--nodes', '2', '--idle', '50');
+  expect(json(lines[1])).toMatchObject({ summary: true, nodes: 2, idleClients: 50, idleLost: 0, errors: 0, lost: 0 });
+});
+
+test('boot compares a start with records to one without', { timeout: RUN_MS }, async () => {
+  const [line] = await bench('boot', '--rounds', '1');
+  expect(json(line)).toMatchObject(numbers('withoutRecordsMs', 'withRecordsMs', 'moreMs', 'ratio'));
+});
+
 test('stall prints a line a run and a summary with both directions', { timeout: RUN_MS }, async () => {
   const lines = await bench('stall', '--runs', '1', '--tables', '3', '--rows', '1000');
   expect(lines).toHaveLength(2);
