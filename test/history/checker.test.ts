@@ -156,7 +156,7 @@ const BROKEN: Readonly<Record<Anomaly, readonly Broken[]>> = {
       what: 'two transactions that append to two lists in opposite orders',
       history: historyOf(['ok', 0, 9, append(1, 10), append(2, 20)], ['ok', 0, 9, append(1, 11), append(2, 21)]),
       finalState: endsAs({ 1: [10, 11], 2: [21, 20] }),
-      says: /T1 before T2 \(ww\): appended 10 to key 1/,
+      says: /T1 before T2 \(ww\): had appended to key 1 right before the next appended 11/,
     },
   ],
   'information cycle': [

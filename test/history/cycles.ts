@@ -1,26 +1,13 @@
-/** One task: who must come before whom, and the cycles in which nobody could have come first. */
-import { isPrefix, type Evidence } from './evidence.js';
+/** One task: the cycles of a history, in which nobody could have come first. */
+import { dependenciesOf, describeDependency, isOver, type Dependency, type Edge, type Edges } from './dependencies.js';
+import { invariant } from '../../src/errors/invariant.js';
+import type { Evidence } from './evidence.js';
 import type { Anomaly, Findings } from './findings.js';
 import { cyclicComponents, shortestCycle, type Successors } from './graph.js';
 import { describeTransaction, type Transaction } from './history.js';
 import type { Versions } from './versions.js';
 
-/**
- * `ww`: appended right after. `wr`: read what the other had appended last. `rw`: read the list before the other appended.
- * `real time`: was answered before the other began. A. Adya, "Weak consistency" (1999), chapter 3; the last is what makes
- * serializability strict.
- */
-type Dependency = 'ww' | 'wr' | 'rw' | 'real time';
-
-interface Edge {
-  readonly to: number;
-  readonly dependency: Dependency;
-  readonly because: string;
-}
-
-type Edges = ReadonlyMap<number, readonly Edge[]>;
-
-/** From the gravest on: a cycle is named after the fewest kinds of edges that make one. */
+/** From the gravest on: a cycle is named after the fewest kinds of dependencies that make one. */
 const LEVELS: readonly { readonly anomaly: Anomaly; readonly dependencies: readonly Dependency[] }[] = [
   { anomaly: 'write cycle', dependencies: ['ww'] },
   { anomaly: 'information cycle', dependencies: ['ww', 'wr'] },
@@ -31,133 +18,61 @@ const LEVELS: readonly { readonly anomaly: Anomaly; readonly dependencies: reado
 /** Adds one cycle, the shortest that is found, for each group of transactions that cannot be put in an order. */
 export function judgeCycles(evidence: Evidence, versions: Versions, findings: Findings): void {
   const transactions = new Map([...evidence.effective].map((t) => [t.id, t]));
-  const edges = edgesOf(evidence, versions);
+  const edges = dependenciesOf(evidence, versions);
+  // Whoever is in no cycle of all dependencies is in none of fewer.
+  const suspects = cyclicComponents(transactions.keys(), successorsIn(edges)).flat();
   const told = new Set<number>();
   for (const { anomaly, dependencies } of LEVELS) {
-    const allowed = keepOnly(edges, new Set(dependencies));
-    const successors: Successors = (node) => allowed.get(node)?.map(({ to }) => to) ?? [];
-    for (const component of cyclicComponents(transactions.keys(), successors)) {
+    const allowed = keepOnly(edges, suspects, dependencies);
+    for (const component of cyclicComponents(suspects, successorsIn(allowed))) {
       if (component.some((id) => told.has(id))) continue;
       for (const id of component) told.add(id);
-      findings.add(anomaly, () =>
-        describeCycle(cycleOf(component, anomaly, allowed, transactions), allowed, transactions),
-      );
+      findings.add(anomaly, () => describeCycle(cycleOf(component, allowed, transactions), allowed, transactions));
     }
   }
 }
 
-function keepOnly(edges: Edges, dependencies: ReadonlySet<Dependency>): Edges {
-  return new Map([...edges].map(([from, all]) => [from, all.filter((edge) => dependencies.has(edge.dependency))]));
+function successorsIn(edges: Edges): Successors {
+  return (node) => edges.get(node)?.map(({ to }) => to) ?? [];
 }
 
-function edgesOf(evidence: Evidence, versions: Versions): Edges {
-  const edges = new Map<number, Edge[]>();
-  const add = (from: Transaction | undefined, to: Transaction | undefined, edge: Omit<Edge, 'to'>): void => {
-    if (!from || !to || from === to) return;
-    const known = edges.get(from.id);
-    if (known) known.push({ ...edge, to: to.id });
-    else edges.set(from.id, [{ ...edge, to: to.id }]);
-  };
-  const writer = (key: number, value: number | undefined): Transaction | undefined => {
-    const append = value === undefined ? undefined : evidence.appends.get(value);
-    return append?.key === key && evidence.effective.has(append.by) ? append.by : undefined;
-  };
-  for (const [key, order] of versions) {
-    for (const [index, value] of order.entries()) {
-      const next = order[index + 1];
-      if (next === undefined) continue;
-      const because = `appended ${value.toString()} to key ${key.toString()}, and right after it stands ${next.toString()}`;
-      add(writer(key, value), writer(key, next), { dependency: 'ww', because });
-    }
-  }
-  for (const { reader, key, items } of evidence.observations) {
-    const order = versions.get(key) ?? [];
-    // A read that contradicts the order is a finding already; what it would say here is noise.
-    if (!reader || !isPrefix(items, order)) continue;
-    const [last, next] = [items.at(-1), order[items.length]];
-    const read = `key ${key.toString()}`;
-    add(writer(key, last), reader, {
-      dependency: 'wr',
-      because: `appended ${String(last)} to ${read}, which the next read`,
-    });
-    add(reader, writer(key, next), {
-      dependency: 'rw',
-      because: `read ${read} before the next appended ${String(next)}`,
-    });
-  }
-  addRealTime(evidence.effective, add);
-  return edges;
+function keepOnly(edges: Edges, nodes: readonly number[], dependencies: readonly Dependency[]): Edges {
+  const kept = (edge: Edge): boolean => dependencies.includes(edge.dependency);
+  return new Map(nodes.map((node) => [node, edges.get(node)?.filter(kept) ?? []]));
 }
 
 /**
- * Real-time edges without those that follow from others: each transaction gets one from those that were answered before
- * it began, unless one of these began after another's answer. A transaction of unknown outcome is never known to be over.
+ * With one hop through time where time is needed and one is enough: edges that follow from others are left out, so a way
+ * through time that is followed step by step is long.
  */
-function addRealTime(
-  effective: ReadonlySet<Transaction>,
-  add: (from: Transaction, to: Transaction, edge: Omit<Edge, 'to'>) => void,
-): void {
-  const invocations = [...effective].sort((a, b) => a.invokedMs - b.invokedMs);
-  const completions = [...effective].filter((t) => t.outcome === 'ok').sort((a, b) => a.completedMs - b.completedMs);
-  const before = new Map<Transaction, readonly Transaction[]>();
-  let frontier: readonly Transaction[] = [];
-  let completed = 0;
-  for (const transaction of invocations) {
-    for (
-      let next = completions[completed];
-      next && next.completedMs < transaction.invokedMs;
-      next = completions[++completed]
-    ) {
-      const covered = new Set(before.get(next));
-      frontier = [...frontier.filter((one) => !covered.has(one)), next];
-    }
-    before.set(transaction, frontier);
-    for (const earlier of frontier) {
-      add(earlier, transaction, inTime(earlier, transaction));
-    }
-  }
-}
-
-/** One hop through time where that is enough: the edges that follow from others are left out, so ways through time are long. */
 function cycleOf(
   component: readonly number[],
-  anomaly: Anomaly,
   edges: Edges,
   transactions: ReadonlyMap<number, Transaction>,
 ): readonly number[] {
-  const successors: Successors = (node) => edges.get(node)?.map(({ to }) => to) ?? [];
-  const bySuccessor = (node: number, start: number): boolean => successors(node).includes(start);
-  if (anomaly !== 'real-time cycle') return shortestCycle(component, successors, bySuccessor);
-  const withoutTime = keepOnly(edges, new Set<Dependency>(['ww', 'wr', 'rw']));
-  const cycle = shortestCycle(
-    component,
-    (node) => withoutTime.get(node)?.map(({ to }) => to) ?? [],
-    (node, start) => isOver(transactions.get(node), transactions.get(start)),
-  );
-  return cycle.length > 0 ? cycle : shortestCycle(component, successors, bySuccessor);
-}
-
-/** The first was answered before the second began. */
-function isOver(first: Transaction | undefined, second: Transaction | undefined): boolean {
-  return first?.outcome === 'ok' && second !== undefined && first.completedMs < second.invokedMs;
-}
-
-function inTime(earlier?: Transaction, later?: Transaction): Omit<Edge, 'to'> {
-  const gapMs = (later?.invokedMs ?? NaN) - (earlier?.completedMs ?? NaN);
-  return { dependency: 'real time', because: `was answered ${gapMs.toFixed(1)} ms before the next began` };
+  const closesInTime = (node: number, start: number): boolean => {
+    const [last, first] = [transactions.get(node), transactions.get(start)];
+    return last !== undefined && first !== undefined && isOver(last, first);
+  };
+  const closes = (node: number, start: number): boolean => edges.get(node)?.some(({ to }) => to === start) ?? false;
+  const timeless = keepOnly(edges, component, ['ww', 'wr', 'rw']);
+  const throughTime = component.some((node) => edges.get(node)?.some((edge) => edge.dependency === 'real time'));
+  const cycle = throughTime ? shortestCycle(component, successorsIn(timeless), closesInTime) : [];
+  return cycle.length > 0 ? cycle : shortestCycle(component, successorsIn(edges), closes);
 }
 
 function describeCycle(cycle: readonly number[], edges: Edges, transactions: ReadonlyMap<number, Transaction>): string {
-  const steps = cycle.map((from, index) => {
-    const to = cycle[(index + 1) % cycle.length] ?? from;
-    const edge = edges.get(from)?.find((one) => one.to === to) ?? inTime(transactions.get(from), transactions.get(to));
-    return `  T${from.toString()} before T${to.toString()} (${edge.dependency}): ${edge.because}`;
-  });
-  const told = cycle.map((id) => {
+  const members = cycle.map((id) => {
     const transaction = transactions.get(id);
-    return transaction ? `  ${describeTransaction(transaction)}` : '';
+    invariant(transaction, 'a cycle leads through transactions of the history');
+    return transaction;
   });
-  const [first = NaN] = cycle;
-  const way = [...cycle, first].map((id) => `T${id.toString()}`).join(' -> ');
-  return [way, ...steps, ...told].join('\n');
+  const steps = members.map((from, index) => {
+    const to = members[(index + 1) % members.length] ?? from;
+    const edge = edges.get(from.id)?.find((one) => one.to === to.id) ?? { dependency: 'real time' as const };
+    const because = describeDependency(from, to, edge);
+    return `  T${from.id.toString()} before T${to.id.toString()} (${edge.dependency}): ${because}`;
+  });
+  const way = [...cycle, ...cycle.slice(0, 1)].map((id) => `T${id.toString()}`).join(' -> ');
+  return [way, ...steps, ...members.map((member) => `  ${describeTransaction(member)}`)].join('\n');
 }

@@ -19,7 +19,7 @@ import { emptyLists, LISTS_SCHEMA, readLists, tableOf } from './lists.js';
 const SEED = 4;
 const LEASE_MS = 1_000;
 /** Transactions between two events, so that each switch has something to lose. */
-const BETWEEN = 1_000;
+const BETWEEN = 500;
 /** Under SERIALIZABLE every application has to expect it (PostgreSQL documentation, 13.2.3); nothing else may be read. */
 const SERIALIZATION_FAILURE = '40001';
 
