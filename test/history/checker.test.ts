@@ -352,6 +352,22 @@ describe('one fault planted in a long history is found', () => {
 });
 
 describe('the checker stays usable', () => {
+  it('two defects are two findings, each with its shortest cycle', () => {
+    const skew = (key: number, atMs: number): Told[] => [
+      ['ok', atMs, atMs + 9, read(key), append(key + 1, key + 1)],
+      ['ok', atMs, atMs + 9, read(key + 1), append(key, key)],
+    ];
+    const finalState = endsAs({ 10: [10], 11: [11], 20: [20], 21: [21] });
+    const ways = check(historyOf(...skew(10, 0), ...skew(20, 100)), finalState).map((f) => f.message.split('\n')[0]);
+    expect(ways).toHaveLength(2);
+    expect(ways).toEqual(
+      expect.arrayContaining([
+        expect.stringMatching(/^T[12] -> T[12] -> T[12]$/),
+        expect.stringMatching(/^T[34] -> T[34] -> T[34]$/),
+      ]),
+    );
+  });
+
   it('a thousand losses are told as ten and a number', () => {
     const history = historyOf(...Array.from({ length: 1_000 }, (_, i): Told => ['ok', i, i + 0.5, append(1, i)]));
     const lost = check(history, endsAs({})).filter((f) => f.anomaly === 'lost append');
