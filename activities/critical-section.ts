@@ -31,7 +31,7 @@ import { sideOf, type Side } from '../src/cutover/side.js';
 import { LeaseKeeper } from './lease-keeper.js';
 import type { EngineContext } from './context.js';
 import { createReverseNow, undoReverse } from './exclusive-streams.js';
-import { firstFailureAt, roundMs, Story, tablesSealed, waiver, type Parity } from './pause-story.js';
+import { firstFailureAt, roundMs, Story, tablesSealed, unfenced, waiver, type Parity } from './pause-story.js';
 import { poll } from './poll.js';
 import { standbysHaveSeal } from './proofs.js';
 
@@ -134,7 +134,7 @@ export class CriticalSection {
           });
         }
       },
-      (sealed) => ({ lsn: sealed.lsn, epoch: plan.epoch, tables: sealed.tables }),
+      (sealed) => ({ lsn: sealed.lsn, epoch: plan.epoch, tables: sealed.tables, ...unfenced(plan) }),
     );
     return lsn;
   }
@@ -230,7 +230,13 @@ export class CriticalSection {
     await this.#context.onStep(plan, 'createReverseReplication');
     if (!plan.migration.concurrent) await createReverseNow(this.#context, plan);
     const destination = await this.#connection(plan.destination, 'record');
-    await ready(destination, plan.destination, plan.epoch, plan.nonce, 0);
+    await ready(destination, plan.destination, {
+      epoch: plan.epoch,
+      nonce: plan.nonce,
+      shard: 0,
+      subscription: streamName(plan.migration.id, plan.heading),
+      fenced: plan.fence !== 'off',
+    });
     const source = await this.#connection(plan.source, 'record');
     const answer = await poll(plan.timeoutMs, async () => ({
       done: await canaryArrived(source, plan.destination.systemIdentifier, plan.epoch, plan.nonce),

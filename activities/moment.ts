@@ -8,14 +8,14 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { MomentRequest } from '../src/cutover/activities.js';
 import type { EpochPlan, Heading, Migration } from '../src/cutover/contract.js';
 import { epochStream } from '../src/cutover/epoch.js';
-import { sideOf, type PinnedSide, type Side } from '../src/cutover/side.js';
+import { sideOf, type Side } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
 import { resolveEpoch } from '../src/fleet/resolution.js';
 import type { Connection } from '../src/postgres/connection.js';
 import type { Purpose } from '../src/postgres/connections.js';
 import { fenceGap, rehearseSeal } from '../src/postgres/fence.js';
 import { applyProblems, canaryArrived, parityOf } from '../src/postgres/parity.js';
-import { beginEpoch, noteEvents, readIdentity, readRecord } from '../src/postgres/record.js';
+import { beginEpoch, noteEvents, readRecord } from '../src/postgres/record.js';
 import { lateTable } from '../src/postgres/publications.js';
 import { standbysBehind } from '../src/postgres/standbys.js';
 import { rehearseSequences } from '../src/postgres/sequences.js';
@@ -23,6 +23,7 @@ import { streamHealth, streamName, tableSyncs } from '../src/postgres/streams.js
 import type { EngineContext } from './context.js';
 import { applyForward } from './exclusive-streams.js';
 import { nodesNotYet, requireNodes } from './nodes.js';
+import { pinnedSince, readyRecords } from './pinned-sides.js';
 import { connectionTo } from './situation.js';
 
 const POLL_MS = 100;
@@ -42,11 +43,12 @@ export async function awaitMoment(
 ): Promise<EpochPlan> {
   const { migration, heading } = request;
   const { source, destination } = sidesOfHeading(migration, heading);
+  await readyRecords(context, { source, destination });
   await resolveLeftOver(context, migration, source, destination);
+  let pinned = await pinnedSince(context, migration, { source, destination });
   await warm(context, migration, heading);
   const { cutover } = context.config();
   const { database, peer } = migration;
-  const pinned = { source: await pin(context, source), destination: await pin(context, destination) };
   const records = await Promise.all(
     [source, destination].map(async (side) => readRecord(await connectionTo(context, side))),
   );
@@ -61,6 +63,7 @@ export async function awaitMoment(
   };
   await Promise.all(context.fleet.nodes(nodes).map((node) => node.prepare(swap)));
   for (;;) {
+    pinned = await pinnedSince(context, migration, { source, destination });
     const reason = (await nodesNotYet(context, nodes, database)) ?? (await notYet(context, migration, heading));
     await report(reason ?? '');
     if (reason === null) break;
@@ -75,6 +78,7 @@ export async function awaitMoment(
     database,
     peer,
     ...pinned,
+    fenced: cutover.fence === 'on',
   });
   await noteEvents(await connectionTo(context, source), epochStream(migration.id, decision.epoch), [
     { sequence: 0, type: 'CutoverBegun', data: { epoch: decision.epoch, attempt: request.attempt, heading } },
@@ -88,6 +92,7 @@ export async function awaitMoment(
     ...pinned,
     nodes,
     applyProblems: problems,
+    fence: cutover.fence,
     leaseMs: cutover.leaseMs,
     drainMs: cutover.drainTimeoutMs,
     drainAction: cutover.drainAction,
@@ -98,11 +103,6 @@ export async function awaitMoment(
     maxAttempts: cutover.maxAttempts,
     ...(request.rehearse === true ? { rehearse: true } : {}),
   };
-}
-
-async function pin(context: EngineContext, side: Side): Promise<PinnedSide> {
-  const { systemIdentifier, databaseOid, timeline } = await readIdentity(await connectionTo(context, side));
-  return { systemIdentifier, databaseOid, timeline };
 }
 
 /** An epoch somebody began and nobody decided (its engine died before the nodes heard of it) is aborted first. */
@@ -166,7 +166,7 @@ async function notYet(context: EngineContext, migration: Migration, heading: Hea
   }
   const unready = (await tableSyncs(await connectionTo(context, destination), name)).find((sync) => sync.state !== 'r');
   if (unready) return `table ${unready.schema}.${unready.table} is not in step yet (${unready.state})`;
-  const gap = await fenceGap(connection, name);
+  const gap = cutover.fence === 'on' ? await fenceGap(connection, name) : null;
   if (gap !== null) return gap;
   const { behind } = await standbysBehind(connection, null, cutover.trafficStopThresholdBytes);
   if (behind.length > 0) return behind.join('; ');

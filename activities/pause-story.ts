@@ -1,4 +1,5 @@
 /** One task: note what was done in one run through the pause, with its milliseconds, and where it failed. */
+import type { EpochPlan } from '../src/cutover/contract.js';
 import {
   begun,
   decide,
@@ -47,6 +48,14 @@ export function waiver(waitedMs: number, missing: string): string {
     `parity was waived (acceptLoss): after ${waitedMs.toString()} ms the destination was not level (${missing}); ` +
     'writes acknowledged before the switch may be missing on the side that serves now'
   );
+}
+
+/** What the audit trail says for good of a move without a fence; nothing where there was one. */
+export function unfenced(plan: EpochPlan): Record<string, unknown> {
+  if (plan.fence !== 'off') return {};
+  const reason =
+    'the fence was off (cutover_fence): a write that bypassed the proxy may be lost, or have been made on the wrong side';
+  return { fence: 'off', reason };
 }
 
 /** How many tables the seal found published; null in a story that does not say. */

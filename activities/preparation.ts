@@ -131,6 +131,7 @@ async function arm(
   connection: Connection,
   mode: 'origin' | 'always',
 ): Promise<void> {
+  if (context.config().cutover.fence === 'off') return;
   const source = await connectionTo(context, migration.source);
   const tables = await withParents(source, await publishedTables(source, migration.publication));
   await armFence(connection, tables, mode);

@@ -1,7 +1,7 @@
 /** One task: tell what a request means against the record, and hold a migration or an operation for one workflow. */
 import { createHash } from 'node:crypto';
 import type { Migration, MoveRequest, Situation, Turn } from '../src/cutover/contract.js';
-import { sameSide, sideKey, type Side } from '../src/cutover/side.js';
+import { sameSide, sideKey, sideOf, type Side } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
 import { servingOf } from '../src/fleet/resolution.js';
 import type { Connection } from '../src/postgres/connection.js';
@@ -17,6 +17,7 @@ import {
 import { installRecord, readRecord, type RecordState } from '../src/postgres/record.js';
 import { ORIGIN_SINCE, serverVersion, streamHealth, streamName } from '../src/postgres/streams.js';
 import type { EngineContext } from './context.js';
+import { pinSides, readyRecords } from './pinned-sides.js';
 
 interface Sides {
   readonly source: Side;
@@ -109,8 +110,8 @@ export async function toMigration(context: EngineContext, row: MigrationRow): Pr
     id: row.id,
     database: row.database,
     peer: row.peer,
-    source: row.source,
-    destination: row.destination,
+    source: sideOf(row.source),
+    destination: sideOf(row.destination),
     publication: row.publication === '' ? null : row.publication,
     owner: row.owner,
     concurrent: versions.every((v) => v >= ORIGIN_SINCE),
@@ -133,14 +134,15 @@ export async function claimMigration(context: EngineContext, request: MoveReques
   const destination = await connectionTo(context, sides.destination);
   await installRecord(source, 'open');
   await installRecord(destination, 'closed');
+  await readyRecords(context, sides);
+  const pinned = await pinSides(context, sides);
   const wanted: MigrationRow = {
     id: await nextMigrationId(context, sides),
     owner,
     operation: null,
     database: request.source,
     peer: request.destination,
-    source: sides.source,
-    destination: sides.destination,
+    ...pinned,
     publication: request.publication ?? '',
   };
   const taken: Connection[] = [];

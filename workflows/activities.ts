@@ -20,6 +20,8 @@ const FINAL = [
   'schema_failed',
   'not_reversible',
   'stream_lost',
+  'slot_limit_exceeded',
+  'failed_over',
   'source_serves',
   'destination_serves',
   'files_name_old_side',

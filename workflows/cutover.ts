@@ -72,10 +72,11 @@ function required(request: MoveRequest, situation: Situation): Migration {
   );
 }
 
-/** The words of the audit trail, where parity was waived. */
+/** The words of the audit trail, where the fence or parity was waived. */
 function waived(outcome: EpochOutcome): string {
-  const reason = outcome.events.find((e) => e.type === 'ParityReached')?.data.reason;
-  return typeof reason === 'string' ? `; ${reason}` : '';
+  const waiving = outcome.events.filter((e) => e.type === 'SourceSealed' || e.type === 'ParityReached');
+  const reasons = waiving.map((e) => e.data.reason).filter((reason) => typeof reason === 'string');
+  return reasons.map((reason) => `; ${reason}`).join('');
 }
 
 /** The tries of one cutover. */

@@ -5,7 +5,7 @@
  * only when a workflow starts.
  */
 import { REHEARSAL, type EpochOutcome, type EpochPlan } from '../src/cutover/contract.js';
-import { EVENT_OF, pausedMsOf, type EpochEvent } from '../src/cutover/epoch.js';
+import { EVENT_OF, pausedMsOf, SEQUENCE_OF, type EpochEvent } from '../src/cutover/epoch.js';
 import { pausePart } from './activities.js';
 
 export async function pause(plan: EpochPlan): Promise<EpochOutcome> {
@@ -41,7 +41,10 @@ async function giveUp(plan: EpochPlan, events: readonly EpochEvent[], reason: st
           { type: EVENT_OF.returnTraffic, data: { at: new Date().toISOString() } },
         ]
       : [];
-  const all = [...events, ...last];
+  // A commit that its server lost in a fail-over, before the destination had opened, is none.
+  const kept =
+    decided.outcome === 'aborted' ? events.filter((e) => SEQUENCE_OF[e.type] < SEQUENCE_OF.CutoverCommitted) : events;
+  const all = [...kept, ...last];
   return {
     epoch: plan.epoch,
     outcome: decided.outcome,

@@ -7,6 +7,7 @@ import { CutoverError, messageOf } from '../errors/errors.js';
 import { runServe, runWorker, runWorkers, type ProcessOptions } from '../main.js';
 import { VERSION } from '../version.js';
 import { doctor } from './doctor.js';
+import { resolve } from './resolve.js';
 
 const WORKERS_MAX = 64;
 
@@ -28,6 +29,12 @@ interface DoctorFlags {
   readonly config: string;
   readonly users: string;
   readonly remove: boolean;
+}
+
+interface ResolveFlags {
+  readonly abort?: number;
+  readonly commit?: number;
+  readonly confirm?: string;
 }
 
 const program = new Command('cutover')
@@ -71,6 +78,20 @@ program
     process.exitCode = await doctor({ files: { config, users }, remove, write });
   });
 
+withFiles(program.command('resolve'))
+  .description('show what both sides say of each open epoch; decide one by hand when a server is lost for good')
+  .argument('[database]', 'the name applications connect to')
+  .option('--abort <epoch>', 'its source serves: needs the source', numberOfEpoch)
+  .option('--commit <epoch>', 'its destination serves: needs a destination that was proven', numberOfEpoch)
+  .option('--confirm <database>', 'the name once more: what is decided cannot be taken back')
+  .action(async (database: string | undefined, flags: FileFlags & ResolveFlags) => {
+    const { files } = filesOf(flags);
+    const { abort, commit, confirm } = flags;
+    const given = { database, abort, commit, confirm };
+    const known = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+    process.exitCode = await resolve({ files, ...known, write: (text) => process.stdout.write(text) });
+  });
+
 function withFiles(command: Command): Command {
   return command
     .option('--config <file>', 'databases, limits, cutover', 'pgdog.toml')
@@ -91,6 +112,12 @@ function numberOfWorkers(text: string): number {
   const workers = Number(text);
   if (Number.isInteger(workers) && workers >= 1 && workers <= WORKERS_MAX) return workers;
   throw new InvalidArgumentError(`a number from 1 to ${WORKERS_MAX.toString()}`);
+}
+
+function numberOfEpoch(text: string): number {
+  const epoch = Number(text);
+  if (Number.isSafeInteger(epoch) && epoch >= 1) return epoch;
+  throw new InvalidArgumentError('the number of an epoch');
 }
 
 function filesOf(flags: FileFlags): { files: { config: string; users: string }; logLevel: string } {

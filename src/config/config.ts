@@ -75,6 +75,8 @@ export interface CutoverConfig {
   readonly maxAttempts: number;
   /** time between a commit and an automatic finalize; null = until someone finalizes */
   readonly soakMs: number | null;
+  /** `off`: nothing bars writers that bypass the proxy, and every move says so */
+  readonly fence: 'on' | 'off';
   readonly parallelCopies: number;
   /** bytes per second over all copies; null = unlimited */
   readonly copyBytesPerSecond: number | null;

@@ -38,6 +38,11 @@ export function cutoverConfig(keys: GeneralKeys, warn: (sentence: string) => voi
   if (keys.cutover_timeout_action === 'cutover') {
     warn('"cutover_timeout_action = cutover" swaps without parity, and only where the request says acceptLoss');
   }
+  if (keys.cutover_fence === 'off') {
+    warn(
+      '"cutover_fence = off" bars no writer that bypasses the proxy: such a write may be lost, or made on the wrong side',
+    );
+  }
   return {
     trafficStopThresholdBytes: keys.cutover_traffic_stop_threshold ?? 1_000_000,
     replicationLagThresholdBytes: keys.cutover_replication_lag_threshold ?? 0,
@@ -50,6 +55,7 @@ export function cutoverConfig(keys: GeneralKeys, warn: (sentence: string) => voi
     drainTimeoutMs: keys.cutover_drain_timeout ?? 1_000,
     maxAttempts: keys.cutover_max_attempts ?? 10,
     soakMs: keys.cutover_soak ?? null,
+    fence: keys.cutover_fence ?? 'on',
     parallelCopies: keys.resharding_parallel_copies ?? 1,
     copyBytesPerSecond: keys.resharding_copy_bytes_per_second ?? null,
     copyFormat: keys.resharding_copy_format ?? 'binary',

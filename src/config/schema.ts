@@ -71,6 +71,7 @@ export const GENERAL = {
   cutover_drain_timeout: positiveTimeMs.optional(),
   cutover_max_attempts: z.int().min(1).max(ATTEMPTS_MAX).optional(),
   cutover_soak: timeMs.optional(),
+  cutover_fence: z.enum(['on', 'off']).optional(),
   resharding_parallel_copies: z.int().min(1).max(PARALLEL_COPIES_MAX).optional(),
   resharding_copy_bytes_per_second: z.int().min(1).optional(),
   resharding_copy_format: z.enum(['binary', 'text']).optional(),

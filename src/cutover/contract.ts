@@ -95,6 +95,8 @@ export interface EpochPlan {
   readonly nodes: readonly NodeAddress[];
   /** what the apply worker of the destination had counted of errors and conflicts; null or absent: it does not count */
   readonly applyProblems?: number | null;
+  /** `off`: nothing bars writers that bypass the proxy, by cutover_fence = "off"; absent: on */
+  readonly fence?: 'on' | 'off';
   readonly leaseMs: number;
   readonly drainMs: number;
   readonly drainAction: 'abort' | 'cancel';

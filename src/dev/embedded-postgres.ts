@@ -1,8 +1,8 @@
 /** One task: run real PostgreSQL clusters of several majors for the demo and the tests. */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { appendFileSync, chmodSync, chownSync, closeSync, existsSync, mkdirSync, mkdtempSync } from 'node:fs';
-import { openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, chmodSync, chownSync, closeSync, cpSync, existsSync, mkdirSync, mkdtempSync } from 'node:fs';
+import { openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
@@ -237,6 +237,65 @@ async function startOnFreePort(major: Major, directory: string, binaries: Binari
       if (!taken || attempt >= PORT_ATTEMPTS_MAX) throw error;
     }
   }
+}
+
+/**
+ * A physical standby of `primary` on a port of its own, made by a base backup over SQL (PostgreSQL documentation, 26.3.3) because
+ * the packages have no pg_basebackup. It streams until {@link promoteInPlaceOf} or its removal.
+ */
+export async function startStandby(primary: Cluster, name: string): Promise<Cluster> {
+  const { major } = primary;
+  const binaries = postgresBinaries(major);
+  const directory = mkdtempSync(join(temporaryFolder(), `cutover-pg${major.toString()}-`));
+  removeAtEnd(directory);
+  const data = join(directory, 'data');
+  const client = new pg.Client(primary.endpoint('postgres'));
+  client.on('error', () => undefined);
+  await client.connect();
+  try {
+    const [start, stop] =
+      major >= 15
+        ? [`pg_backup_start('standby', true)`, 'pg_backup_stop(false)']
+        : [`pg_start_backup('standby', true, false)`, 'pg_stop_backup(false, false)'];
+    await client.query(`SELECT ${start}`);
+    cpSync(join(primary.directory, 'data'), data, { recursive: true, filter: (path) => isBackedUp(path) });
+    const { rows } = await client.query<{ labelfile: string }>(`SELECT labelfile FROM ${stop}`);
+    for (const folder of ['pg_wal', 'pg_replslot', 'pg_stat_tmp']) mkdirSync(join(data, folder), { recursive: true });
+    writeFileSync(join(data, 'backup_label'), rows[0]?.labelfile ?? '');
+    writeFileSync(join(data, 'standby.signal'), '');
+    const conninfo = `host=${primary.host} port=${primary.port.toString()} user=${SUPERUSER} application_name=${name}`;
+    appendFileSync(join(data, 'postgresql.auto.conf'), `primary_conninfo = '${conninfo}'\nhot_standby = on\n`);
+    writeFileSync(join(directory, 'password'), `${primary.password}\n`, { mode: 0o600 });
+  } finally {
+    await client.end();
+  }
+  giveAway(directory, binaries);
+  return startOnFreePort(major, directory, binaries);
+}
+
+/** The standby becomes the primary at the address of the one it followed, which must have ended: as behind a virtual address. */
+export async function promoteInPlaceOf(primary: Cluster, standby: Cluster): Promise<Cluster> {
+  invariant(!primary.running, 'the primary has ended');
+  await standby.query('postgres', 'SELECT pg_promote(true, 60)');
+  await standby.stop();
+  const promoted = new Cluster(standby.major, primary.port, standby.directory, postgresBinaries(standby.major));
+  await promoted.start();
+  return promoted;
+}
+
+const NOT_BACKED_UP = /\/data\/(postmaster\.(pid|opts)|pg_wal\/.+|pg_replslot\/.+|pg_stat_tmp\/.+|pg_internal\.init)$/;
+
+/** What a base backup leaves out (PostgreSQL documentation, 26.3.4), and files that vanish while they are copied. */
+function isBackedUp(path: string): boolean {
+  return !NOT_BACKED_UP.test(path) && !/\/(pgsql_tmp|t\d+_\d+)/.test(path) && existsSync(path);
+}
+
+function giveAway(directory: string, { runAs }: Binaries): void {
+  if (runAs)
+    for (const path of ['', ...(readdirSync(directory, { recursive: true }) as string[])])
+      chownSync(join(directory, path), runAs.uid, runAs.gid);
+  chmodSync(directory, 0o700);
+  chmodSync(join(directory, 'data'), 0o700);
 }
 
 async function initialise(directory: string, binaries: Binaries, options: ClusterOptions): Promise<void> {

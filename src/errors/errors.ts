@@ -269,6 +269,19 @@ export const ERRORS = {
     message: 'the record of "{database}" cannot be read: {problem}',
     remedy: 'Traffic stays held until the record answers; bring the server back.',
   },
+  undecided: {
+    sqlstate: '57P03',
+    level: 'error',
+    message: 'database "{database}" is held: nobody can say which side serves ({problem})',
+    remedy:
+      'It opens by itself once the record answers. If a server is lost for good, a person decides: cutover resolve.',
+  },
+  resolve_forbidden: {
+    sqlstate: '55000',
+    level: 'warn',
+    message: 'epoch {epoch} cannot be resolved so: {problem}',
+    remedy: 'Run cutover resolve without --abort and --commit to see what both sides say.',
+  },
   record_contradictory: {
     sqlstate: '57P03',
     level: 'error',

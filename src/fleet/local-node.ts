@@ -8,18 +8,18 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
 import { fingerprint } from '../config/fingerprint.js';
-import { commitSwap, discardPrepared, prepareSwap, type PreparedFiles } from '../config/save.js';
-import { loadConfig } from '../config/load.js';
-import { addressServing, sameAddress, swapNames, type ServerAddress } from '../config/swap.js';
+import { commitSwap, discardPrepared, type PreparedFiles } from '../config/save.js';
+import { swapNames } from '../config/swap.js';
 import { sameSide, sideKey, type Side } from '../cutover/side.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
-import { invariant } from '../errors/invariant.js';
 import { Connections } from '../postgres/connections.js';
-import { readRecord, type Decision, type RecordState } from '../postgres/record.js';
+import type { Decision } from '../postgres/record.js';
 import type { Proxy } from '../proxy/contract.js';
 import { Directory } from './directory.js';
 import type { FleetNode, Member, NodeState, PauseAnswer, PauseRequest, SwapRequest } from './node.js';
-import { resolveEpoch, servingOf, type Epoch, type Serving } from './resolution.js';
+import { PairRecord } from './pair-record.js';
+import { resolveEpoch, type Epoch, type Serving } from './resolution.js';
+import { SwappedFiles } from './swapped-files.js';
 
 export interface NodeLog {
   info(details: object, message: string): void;
@@ -53,6 +53,8 @@ interface DatabaseState {
   /** the writing that runs; never rejects */
   saving: Promise<void>;
   recovering: Promise<void> | null;
+  /** what is wrong with the record, as words: nobody is served until it is put right */
+  distrust: string | null;
 }
 
 const RESOLVE_RETRY_MS = 250;
@@ -67,7 +69,11 @@ export class LocalNode implements FleetNode {
   readonly #log: NodeLog;
   readonly #states = new Map<string, DatabaseState>();
   readonly #siblings: Siblings | null;
+  readonly #records: PairRecord;
+  readonly #files: SwappedFiles;
   #watch: NodeJS.Timeout | null = null;
+  /** a migration has left a record somewhere: it is read again every lease */
+  #recordSeen = false;
   #closed = false;
 
   constructor(name: string, proxy: Proxy, log: NodeLog, siblings?: Siblings) {
@@ -76,6 +82,8 @@ export class LocalNode implements FleetNode {
     this.#proxy = proxy;
     this.#log = log;
     this.directory = new Directory(() => proxy.config);
+    this.#records = new PairRecord(this.directory, this.connections, log);
+    this.#files = new SwappedFiles(() => proxy.config, this.directory, log);
   }
 
   get #leaseMs(): number {
@@ -95,6 +103,7 @@ export class LocalNode implements FleetNode {
         toSave: null,
         saving: Promise.resolve(),
         recovering: null,
+        distrust: null,
       };
       this.#states.set(database, state);
     }
@@ -117,26 +126,12 @@ export class LocalNode implements FleetNode {
       serving: state.serving,
       gateReasons: this.#proxy.gate(database).reasons,
       configFingerprint: fingerprint(this.#proxy.config),
-      filesServe: this.#filesServe(database),
+      filesServe: this.#files.serve(database),
     };
   }
 
   states(): Promise<readonly NodeState[]> {
     return Promise.all(this.directory.names.map((name) => this.state(name)));
-  }
-
-  /** Whether the files on disk name the side that serves; true where there are none. */
-  #filesServe(database: string): boolean {
-    const { files, databases } = this.#proxy.config;
-    if (!files) return true;
-    const inForce = addressServing(databases, database);
-    try {
-      const onDisk: ServerAddress | null = addressServing(loadConfig(files).databases, database);
-      return inForce !== null && onDisk !== null && sameAddress(inForce, onDisk);
-    } catch {
-      // Files that cannot be loaded do not name any side.
-      return false;
-    }
   }
 
   async prepare(request: SwapRequest): Promise<void> {
@@ -146,20 +141,11 @@ export class LocalNode implements FleetNode {
     if (!this.#saves(request) || name === request.database) return;
     await state.saving;
     if (state.prepared) await discardPrepared(state.prepared);
-    state.prepared = await this.#prepareFiles(request);
+    state.prepared = await this.#files.prepare(request);
   }
 
   #saves(request: SwapRequest): boolean {
     return request.saveConfig && (this.#siblings?.savesFiles ?? true);
-  }
-
-  /** The swapped files beside the live ones; null where this process was configured in memory. */
-  async #prepareFiles(request: SwapRequest): Promise<PreparedFiles | null> {
-    const { files, databases } = this.#proxy.config;
-    if (!files) return null;
-    const address = addressServing(databases, await this.directory.nameOf(request.serving));
-    invariant(address, 'a side that was found by name has an address');
-    return prepareSwap(files, request.database, request.peer, request.epoch.toString(), address);
   }
 
   async pause(request: PauseRequest): Promise<PauseAnswer> {
@@ -242,9 +228,18 @@ export class LocalNode implements FleetNode {
           { epoch: epoch.epoch, problem: messageOf(error) },
           'lease over, record not reachable: staying closed',
         );
+        this.#tellUndecided(hold, error);
         await delay(RESOLVE_RETRY_MS);
       }
     }
+  }
+
+  /** A lease after its end clients are told that nobody can say; until then a server that restarts is waited for. */
+  #tellUndecided(hold: Hold, error: unknown): void {
+    const { database } = hold.epoch;
+    if (performance.now() < hold.deadline + this.#leaseMs) return;
+    const problem = new CutoverError('undecided', { database, problem: messageOf(error) });
+    this.#proxy.gate(database).fail({ problem, patienceMs: this.#leaseMs });
   }
 
   async swap(request: SwapRequest): Promise<void> {
@@ -264,30 +259,8 @@ export class LocalNode implements FleetNode {
     const { serving, peer } = state;
     if (serving === null || peer === null) return;
     const request = { database, peer, epoch: state.epochResolved, serving, saveConfig: true };
-    const prepared = await this.#prepareFiles(request);
+    const prepared = await this.#files.prepare(request);
     if (prepared) await commitSwap(prepared);
-  }
-
-  /**
-   * Memory first, clients second, files last: neither a slow nor a full disk may hold clients back from the side that was
-   * decided. A crash in between is healed at the start: the record says who serves, whatever the files say.
-   */
-  async #save(state: DatabaseState, request: SwapRequest): Promise<void> {
-    const { prepared } = state;
-    state.prepared = null;
-    try {
-      const inForce = addressServing(this.#proxy.config.databases, request.database);
-      const fits = prepared !== null && inForce !== null && sameAddress(prepared.serving, inForce);
-      // What was prepared for a move that was given up names the wrong side.
-      if (prepared && !fits) await discardPrepared(prepared);
-      const files = fits ? prepared : await this.#prepareFiles(request);
-      if (files) await commitSwap(files);
-    } catch (error) {
-      this.#log.warn(
-        { problem: messageOf(error) },
-        'the swapped configuration could not be saved; it stands in memory',
-      );
-    }
   }
 
   resume(database: string, epoch: number, serving: Side): Promise<void> {
@@ -310,7 +283,11 @@ export class LocalNode implements FleetNode {
     this.#proxy.gate(database).open('cutover');
     const { toSave } = state;
     state.toSave = null;
-    if (toSave) state.saving = state.saving.then(() => this.#save(state, toSave));
+    if (!toSave) return;
+    const { prepared } = state;
+    state.prepared = null;
+    // Memory first, clients second, files last: neither a slow nor a full disk may hold clients back.
+    state.saving = state.saving.then(() => this.#files.save(prepared, toSave));
   }
 
   /** Sets the side behind `database`; changes nothing where it stands already. */
@@ -360,13 +337,15 @@ export class LocalNode implements FleetNode {
       if (!serving) throw new CutoverError('record_unreachable', { database, problem: 'no decision was found' });
       await this.#follow(serving, true);
     } finally {
-      gate.open('recovery');
+      if (this.#state(database).distrust === null) gate.open('recovery');
     }
   }
 
   /**
    * Asks the record of every database the engine can reach, and serves what was decided. Called at the start before
    * clients are let through, after a reload, and while a migration exists once a lease.
+   *
+   * @throws CutoverError `record_newer` at the start: what another program wrote must not be guessed at
    */
   async recover(starting = true): Promise<void> {
     await Promise.all(
@@ -377,6 +356,7 @@ export class LocalNode implements FleetNode {
     const seen = new Set<string>();
     for (const name of this.directory.names) {
       const serving = await this.#readPair(name).catch((error: unknown) => {
+        if (starting && error instanceof CutoverError && error.code === 'record_newer') throw error;
         this.#log.warn({ database: name, problem: messageOf(error) }, 'the record could not be read');
         return null;
       });
@@ -386,29 +366,40 @@ export class LocalNode implements FleetNode {
       seen.add(key);
       await this.#follow(serving, starting);
     }
-    if (seen.size > 0) this.#watchRecord();
+    if (this.#recordSeen) this.#watchRecord();
   }
 
-  /** What the reachable ones of a pair say. A dead peer must not hold a healthy database shut. */
+  /** What the reachable ones of a pair say. */
   async #readPair(name: string): Promise<Serving | null> {
-    const own = await this.#read(name).catch(() => null);
-    const first = own ? servingOf([own]) : null;
     const state = this.#states.get(name);
-    const sides = first ? [first.serving, first.other] : [];
-    const records: RecordState[] = own ? [own] : [];
-    const peers = await Promise.all(sides.map((side) => this.directory.nameOf(side).catch(() => null)));
-    for (const peer of new Set([...peers, state?.peer ?? null]))
-      if (peer !== null && peer !== name) {
-        const other = await this.#read(peer).catch(() => null);
-        if (other) records.push(other);
-      }
-    if (records.length === 0 && state?.serving)
-      throw new CutoverError('record_unreachable', { database: name, problem: 'neither side answers' });
-    return servingOf(records);
+    try {
+      const { records, serving } = await this.#records.read(name, state?.peer ?? null);
+      if (records.length > 0) this.#recordSeen = true;
+      if (records.length === 0 && state?.serving)
+        throw new CutoverError('record_unreachable', { database: name, problem: 'neither side answers' });
+      if (records.length > 0) this.#trust(name);
+      return serving;
+    } catch (error) {
+      if (error instanceof CutoverError && error.code === 'record_contradictory') this.#distrust(name, error);
+      throw error;
+    }
   }
 
-  async #read(name: string): Promise<RecordState | null> {
-    return readRecord(await this.connections.get(this.directory.endpoint(name), 'watch'));
+  /** Serves nobody: whichever side is chosen may be the wrong one. Goes on looking, so that what is put right is noticed. */
+  #distrust(database: string, problem: CutoverError): void {
+    this.#recordSeen = true;
+    this.#state(database).distrust = problem.message;
+    const gate = this.#proxy.gate(database);
+    gate.close('recovery');
+    gate.fail({ problem, patienceMs: this.#leaseMs });
+  }
+
+  #trust(database: string): void {
+    const state = this.#states.get(database);
+    if (!state?.distrust) return;
+    state.distrust = null;
+    this.#log.info({ database }, 'the record contradicts itself no longer');
+    this.#proxy.gate(database).open('recovery');
   }
 
   /**
@@ -455,7 +446,10 @@ export class LocalNode implements FleetNode {
     }
   }
 
-  /** Reads the serving epoch again every lease: read-only clients are never refused, so no fence would tell them. */
+  /**
+   * Reads the record again every lease: read-only clients are never refused, so no fence would tell them; and a fence that went
+   * down is raised again.
+   */
   #watchRecord(): void {
     if (this.#watch || this.#closed) return;
     this.#watch = setTimeout(() => {

@@ -4,6 +4,7 @@
  *
  * Undecided → try the abort; act on what the record then says, never on the wish (docs/protocol.md, section 4).
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { sameSide, type Side } from '../cutover/side.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import type { Connections } from '../postgres/connections.js';
@@ -46,7 +47,11 @@ export async function resolveEpoch(
   let decision: Decision | { state: 'unknown' };
   try {
     const record = await connections.get(await directory.endpointOf(epoch.source), 'record');
-    await shutDoorAfterFailover(directory, connections, epoch);
+    if (
+      (await knowsCommit(directory, connections, epoch)) ||
+      (await shutDoorAfterFailover(directory, connections, epoch))
+    )
+      return await byDestinationAlone(directory, connections, epoch, 'the source has lost the commit');
     decision = await abortEpoch(record, epoch.source, epoch.epoch, reason);
   } catch (error) {
     return byDestinationAlone(directory, connections, epoch, messageOf(error));
@@ -71,23 +76,40 @@ export async function resolveEpoch(
   };
 }
 
+/** A destination that does not answer must not hold up the abort: its door stays shut without a commit. */
+const COPY_TIMEOUT_MS = 300;
+
+/** Whether the destination has the copy of a commit, by its source before it was lost or by a person (by-hand.ts). */
+async function knowsCommit(directory: Directory, connections: Connections, epoch: Epoch): Promise<boolean> {
+  const look = async (): Promise<boolean> => {
+    const destination = await connections.get(await directory.endpointOf(epoch.destination), 'record');
+    const copy = (await readRecord(destination))?.decisions.find((d) => d.epoch === epoch.epoch);
+    return copy !== undefined && isCommitted(copy.state);
+  };
+  const abandon = new AbortController();
+  const late = delay(COPY_TIMEOUT_MS, false, { signal: abandon.signal }).catch(() => false);
+  try {
+    return await Promise.race([look().catch(() => false), late]);
+  } finally {
+    abandon.abort();
+  }
+}
+
 /**
- * A source that failed over may have lost the commit. Its destination's door then decides: refused first, and if it is open
- * already, the decision *is* committed.
+ * A source that failed over may have lost the commit, or the whole epoch: none begins a pause without having begun. Its
+ * destination's door then decides: refused first, and if it is open already, the decision *is* committed.
+ *
+ * @returns whether the destination is open for this epoch or a later one
  */
-async function shutDoorAfterFailover(directory: Directory, connections: Connections, epoch: Epoch): Promise<void> {
+async function shutDoorAfterFailover(directory: Directory, connections: Connections, epoch: Epoch): Promise<boolean> {
   const source = await connections.get(await directory.endpointOf(epoch.source), 'record');
   const state = await readRecord(source);
   const decision = state?.decisions.find((d) => d.epoch === epoch.epoch);
-  if (!state || !decision || isCommitted(decision.state)) return;
-  if (decision.source.timeline === state.identity.timeline) return;
+  if (!state || (decision && (isCommitted(decision.state) || decision.source.timeline === state.identity.timeline)))
+    return false;
   const destination = await connections.get(await directory.endpointOf(epoch.destination), 'record');
   const fence = await refuseDestination(destination, epoch.destination, epoch.epoch);
-  if (fence.state === 'open' && fence.epoch >= epoch.epoch)
-    throw new CutoverError('record_unreachable', {
-      database: epoch.database,
-      problem: 'the source failed over and lost the commit',
-    });
+  return fence.state === 'open' && fence.epoch >= epoch.epoch;
 }
 
 /** The source cannot be asked: a destination that reads open(epoch) proves the commit, anything else proves nothing. */

@@ -91,7 +91,7 @@ export async function fenceGap(connection: Connection, publication: string): Pro
  */
 export async function rehearseSeal(connection: Connection, publication: string): Promise<void> {
   await fenceGap(connection, publication);
-  await connection.query('SELECT cutover.fenced_tables()');
+  await connection.query('SELECT cutover.fenced_tables(), cutover.table_gap($1)', [publication]);
   await connection.query(`
     SELECT count(to_regclass(format('%I.%I', n.nspname, c.relname))::text)
     FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace

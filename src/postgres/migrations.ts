@@ -1,7 +1,10 @@
 /** One task: keep the rows of `cutover.migration`: which workflow holds this database. */
-import type { Side } from '../cutover/side.js';
+import type { PinnedSide, Side } from '../cutover/side.js';
 import { invariant } from '../errors/invariant.js';
 import type { Connection } from './connection.js';
+
+/** A side as it was when the migration began; a row of layout 1 has no timeline. */
+export type BegunSide = Side & Partial<Pick<PinnedSide, 'timeline'>>;
 
 export interface MigrationRow {
   readonly id: string;
@@ -11,8 +14,8 @@ export interface MigrationRow {
   readonly operation: string | null;
   readonly database: string;
   readonly peer: string;
-  readonly source: Side;
-  readonly destination: Side;
+  readonly source: BegunSide;
+  readonly destination: BegunSide;
   /** empty: every table */
   readonly publication: string;
 }
@@ -23,6 +26,25 @@ const COLUMNS = 'id, owner, operation, database, peer, source, destination, publ
 export async function findMigration(connection: Connection): Promise<MigrationRow | null> {
   if (!(await hasMigrations(connection))) return null;
   const { rows } = await connection.query<MigrationRow>(`SELECT ${COLUMNS} FROM cutover.migration WHERE active`);
+  return rows[0] ?? null;
+}
+
+/**
+ * The names of the tables the active migration of this database carries, without their schemas; null when there is none. At the
+ * destination, where nobody knows the operator's publication, those that are fenced.
+ */
+  connection: Connection,
+): Promise<{ readonly migration: string; readonly tables: readonly string[] } | null> {
+  if (!(await hasMigrations(connection))) return null;
+  const { rows } = await connection.query<{ migration: string; tables: readonly string[] }>(`
+    SELECT m.id AS migration, ARRAY(
+      SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE m.publication = '' AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+        AND n.nspname NOT IN ('cutover', 'information_schema') AND n.nspname !~ '^pg_'
+      UNION SELECT p.tablename::text FROM pg_publication_tables p WHERE p.pubname = m.publication
+      UNION SELECT c.relname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE t.tgname = 'cutover_fence_write'
+    ) AS tables
+    FROM cutover.migration m WHERE m.active`);
   return rows[0] ?? null;
 }
 

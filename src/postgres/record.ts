@@ -32,6 +32,8 @@ export interface Decision {
   readonly destination: PinnedSide;
   readonly seal_lsn: string | null;
   readonly reason: string | null;
+  /** false: moved with cutover_fence = "off"; absent or null in a record of layout 1: fenced */
+  readonly fenced?: boolean | null;
   readonly begun_at: string;
   readonly decided_at: string | null;
 }
@@ -41,10 +43,14 @@ export interface Fence {
   readonly state: FenceState;
   readonly nonce: string;
   readonly up: boolean;
+  /** where the refusal says that the other side is: `host:port/database` */
+  readonly peer_address?: string;
 }
 
 /** What stands in one database. */
 export interface RecordState {
+  /** the layout it is written in */
+  readonly version: number;
   readonly identity: Identity;
   readonly fence: Fence;
   /** newest first */
@@ -90,8 +96,10 @@ export function expectSide(answer: Identity, side: Side): void {
  * Makes the schema `cutover` and the fence row where they are absent; changes nothing where they are present.
  *
  * @param initial `open` for the side that serves, `closed` for the side that must not take writes until it opens
+ * @throws CutoverError `record_newer`
  */
 export async function installRecord(connection: Connection, initial: 'open' | 'closed'): Promise<void> {
+  await layoutOf(connection);
   await connection.query(
     `SELECT pg_advisory_xact_lock(hashtext('cutover.install'));
      ${RECORD_DDL}
@@ -100,22 +108,50 @@ export async function installRecord(connection: Connection, initial: 'open' | 'c
   );
 }
 
-/** @throws CutoverError `record_newer` when a newer version of Cutover wrote the record */
-export async function readRecord(connection: Connection): Promise<RecordState | null> {
+/** Brings a record of an older program to this layout; changes nothing where it is there. @throws CutoverError `record_newer` */
+export async function upgradeRecord(connection: Connection): Promise<void> {
+  const layout = await layoutOf(connection);
+  if (layout === null || layout === RECORD_VERSION) return;
+  await connection.query(`SELECT pg_advisory_xact_lock(hashtext('cutover.install')); ${RECORD_DDL}`);
+}
+
+/** The layout of the record, null where there is none. @throws CutoverError `record_newer` */
+async function layoutOf(connection: Connection): Promise<number | null> {
   const present = await connection.query<{ present: boolean }>(
     `SELECT to_regclass('cutover.decision') IS NOT NULL AND to_regclass('cutover.layout') IS NOT NULL AS present`,
   );
   if (present.rows[0]?.present !== true) return null;
-  const { rows } = await connection.query<{ version: number; state: RecordState }>(`
-    SELECT (SELECT max(version) FROM cutover.layout) AS version, jsonb_build_object(
+  const { rows } = await connection.query<{ version: number }>('SELECT max(version) AS version FROM cutover.layout');
+  const version = rows[0]?.version ?? RECORD_VERSION;
+  if (version > RECORD_VERSION) throw new CutoverError('record_newer', { version, known: RECORD_VERSION });
+  return version;
+}
+
+/** Tells a side where the other one is found, for the words in which it refuses writes. May be called again. */
+export async function namePeer(connection: Connection, peerAddress: string): Promise<void> {
+  await connection.query('UPDATE cutover.fence SET peer_address = $1 WHERE peer_address <> $1', [peerAddress]);
+}
+
+/**
+ * @returns null where there is no record
+ * @throws CutoverError `record_newer` when a newer version of Cutover wrote it; `record_unreachable` when a standby answers
+ */
+export async function readRecord(connection: Connection): Promise<RecordState | null> {
+  const version = await layoutOf(connection);
+  if (version === null) return null;
+  const { rows } = await connection.query<{ state: Omit<RecordState, 'version'> }>(`
+    SELECT jsonb_build_object(
       'identity', cutover.identity(),
       'fence', (SELECT to_jsonb(f) || jsonb_build_object('up', cutover.fence_is_up()) FROM cutover.fence f),
       'decisions', coalesce((SELECT jsonb_agg(to_jsonb(d) ORDER BY epoch DESC) FROM cutover.decision d), '[]')) AS state`);
   const row = rows[0];
   invariant(row, 'the record query answers one row');
-  if (row.version > RECORD_VERSION)
-    throw new CutoverError('record_newer', { version: row.version, known: RECORD_VERSION });
-  return row.state;
+  if (row.state.identity.inRecovery)
+    throw new CutoverError('record_unreachable', {
+      database: connection.database ?? '',
+      problem: 'a server in recovery answers, which may be behind',
+    });
+  return { version, ...row.state };
 }
 
 export interface BeginRequest {
@@ -129,11 +165,13 @@ export interface BeginRequest {
   readonly peer: string;
   readonly source: PinnedSide;
   readonly destination: PinnedSide;
+  /** false: cutover_fence = "off", nothing bars direct writers */
+  readonly fenced: boolean;
 }
 
 /** Step 0: allots the epoch, on shard 0 of the side that serves. */
 export async function beginEpoch(record: Connection, request: BeginRequest): Promise<Decision> {
-  return call<Decision>(record, request.source, 'cutover.begin($1, $2, $3, $4, $5, $6, $7, $8)', [
+  return call<Decision>(record, request.source, 'cutover.begin($1, $2, $3, $4, $5, $6, $7, $8, $9)', [
     request.migration,
     request.attempt,
     request.nonce,
@@ -142,6 +180,7 @@ export async function beginEpoch(record: Connection, request: BeginRequest): Pro
     request.peer,
     JSON.stringify(request.source),
     JSON.stringify(request.destination),
+    request.fenced,
   ]);
 }
 
@@ -172,15 +211,33 @@ export function seal(
   ]);
 }
 
-/** Step 5 on the destination: stamps the epoch and writes the canary. */
-export function ready(
-  destination: Connection,
-  side: Side,
-  epoch: number,
-  nonce: string,
-  shard: number,
-): Promise<Fence> {
-  return call(destination, side, 'cutover.ready($1, $2, $3)', [epoch, nonce, shard]);
+export interface ReadyRequest {
+  readonly epoch: number;
+  readonly nonce: string;
+  readonly shard: number;
+  /** the stream that brings the data here: each of its tables must be in step and fenced */
+  readonly subscription: string;
+  readonly fenced: boolean;
+}
+
+/** Step 5 on the destination: proves that it refuses writes, stamps the epoch and writes the canary. */
+export async function ready(destination: Connection, side: PinnedSide, request: ReadyRequest): Promise<Fence> {
+  const { epoch, nonce, shard, subscription, fenced } = request;
+  const answer = await call<Fence & Identity>(destination, side, 'cutover.ready($1, $2, $3, $4, $5)', [
+    epoch,
+    nonce,
+    shard,
+    subscription,
+    fenced,
+  ]);
+  expectTimeline(answer, side, 'destination', `epoch ${epoch.toString()} began`);
+  return answer;
+}
+
+/** @throws CutoverError `failed_over` when the server is another than the one that was pinned, by its timeline */
+export function expectTimeline(answer: Identity, pinned: PinnedSide, role: string, since: string): void {
+  if (answer.timeline === pinned.timeline) return;
+  throw new CutoverError('failed_over', { role, since, pinned: pinned.timeline, actual: answer.timeline });
 }
 
 /** Step 6: the point of no return. Answers the decision as it stands afterwards. */
@@ -211,10 +268,36 @@ export async function releaseSource(source: Connection, side: Side, epoch: numbe
   await call(source, side, 'cutover.lower($1)', [epoch]);
 }
 
-/** After a commit: the destination accepts writes. A duty of whoever goes forward. Answers its fence. */
+/**
+ * After a commit: the destination accepts writes. A duty of whoever goes forward. Answers its fence.
+ *
+ * @throws CutoverError `destination_shut` when it has not heard of this epoch, or was refused: it failed over, or the source did
+ */
 export async function openDestination(destination: Connection, decision: Decision): Promise<Fence> {
+  const { epoch } = decision;
   await call(destination, decision.destination, 'cutover.open($1)', [JSON.stringify(decision)]);
-  return call<Fence>(destination, decision.destination, 'cutover.lower($1)', [decision.epoch]);
+  const fence = await call<Fence>(destination, decision.destination, 'cutover.lower($1)', [epoch]);
+  // A later epoch may have shut it again.
+  if (fence.epoch > epoch || (fence.epoch === epoch && fence.state === 'open')) return fence;
+  const problem = `its fence is ${fence.state} since epoch ${fence.epoch.toString()}; one of the sides failed over`;
+  throw new CutoverError('destination_shut', { epoch, problem });
+}
+
+/**
+ * The keeper: raises the fence of a side that does not serve where it is down.
+ *
+ * @param committed the decision that moved the traffic away from here, where this side lost it in a fail-over
+ * @returns what was done, as words; null when all stood
+ */
+export async function keepFence(
+  connection: Connection,
+  side: Side,
+  committed: Decision | null,
+): Promise<string | null> {
+  const answer = await call<{ kept: string | null }>(connection, side, 'cutover.keep($1)', [
+    committed === null ? null : JSON.stringify(committed),
+  ]);
+  return answer.kept;
 }
 
 /** After an abort: shuts the door of the destination for this epoch. Answers its fence: `open` means it was committed. */

@@ -10,6 +10,7 @@ export class GateWait {
   readonly #tooLong: (error: CutoverError) => void;
   #leave: () => void = () => undefined;
   #timer: NodeJS.Timeout | null = null;
+  #begunAt = 0;
 
   constructor(
     gate: Gate,
@@ -31,8 +32,9 @@ export class GateWait {
       this.#passed();
       return;
     }
-    this.#leave = this.#gate.pass(this.#go);
-    this.#timer = setTimeout(this.#expired, this.#limitMs);
+    this.#begunAt = performance.now();
+    this.#leave = this.#gate.pass(this.#go, this.#arm);
+    this.#arm();
   }
 
   /** Takes the wait back; nothing happens when there is none. */
@@ -41,6 +43,13 @@ export class GateWait {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
   }
+
+  /** A gate of which nobody can say when it opens is waited for less long. */
+  readonly #arm = (): void => {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    const limitMs = Math.min(this.#limitMs, this.#gate.outage?.patienceMs ?? this.#limitMs);
+    this.#timer = setTimeout(this.#expired, Math.max(0, this.#begunAt + limitMs - performance.now()));
+  };
 
   readonly #go = (): void => {
     if (this.#timer !== null) clearTimeout(this.#timer);
@@ -51,6 +60,9 @@ export class GateWait {
   readonly #expired = (): void => {
     this.leave();
     const reasons = this.#gate.reasons.join(', ');
-    this.#tooLong(new CutoverError('gate_timeout', { database: this.#database, waitedMs: this.#limitMs, reasons }));
+    const problem = this.#gate.outage?.problem;
+    this.#tooLong(
+      problem ?? new CutoverError('gate_timeout', { database: this.#database, waitedMs: this.#limitMs, reasons }),
+    );
   };
 }

@@ -4,6 +4,7 @@
  * A gate is closed by a *set of named reasons*, so that MAINTENANCE, PAUSE and a cutover never open each other's.
  * While any reason stands, a client inside a transaction finishes it and every other client waits with its bytes unread.
  */
+import type { CutoverError } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
 
 export type GateReason = 'maintenance' | 'pause' | 'cutover' | 'recovery';
@@ -31,9 +32,17 @@ export interface GateClients {
   holders(): readonly Holder[];
 }
 
+/** Why nobody can say when the gate will open, and how long a client waits before it is told so. */
+export interface Outage {
+  readonly problem: CutoverError;
+  readonly patienceMs: number;
+}
+
 export class Gate {
   readonly #reasons = new Set<GateReason>();
-  readonly #waiting = new Set<() => void>();
+  /** what lets a waiting client go, and what tells it that its patience has changed */
+  readonly #waiting = new Map<() => void, () => void>();
+  #outage: Outage | null = null;
   readonly #draining = new Set<() => void>();
   readonly #clients: GateClients;
 
@@ -68,22 +77,35 @@ export class Gate {
   open(reason: GateReason): void {
     this.#reasons.delete(reason);
     if (this.#reasons.size > 0) return;
-    const waiting = [...this.#waiting];
+    this.#outage = null;
+    const waiting = [...this.#waiting.keys()];
     this.#waiting.clear();
     for (const go of waiting) go();
+  }
+
+  get outage(): Outage | null {
+    return this.#outage;
+  }
+
+  /** Clients that wait, and those who come, are answered sooner, with the problem; until the gate opens. May be called again. */
+  fail(outage: Outage): void {
+    invariant(this.closed, 'fail() asked of an open gate');
+    this.#outage = outage;
+    for (const hurry of [...this.#waiting.values()]) hurry();
   }
 
   /**
    * Calls `go` once the gate is open: at once, on this very call, when it is open now.
    *
+   * @param hurry called when the gate fails: the wait may have lasted long enough
    * @returns a function that takes the wait back (the client left or timed out)
    */
-  pass(go: () => void): () => void {
+  pass(go: () => void, hurry: () => void = () => undefined): () => void {
     if (!this.closed) {
       go();
       return () => undefined;
     }
-    this.#waiting.add(go);
+    this.#waiting.set(go, hurry);
     return () => this.#waiting.delete(go);
   }
 

@@ -17,6 +17,7 @@ import {
   releaseSource,
   seal,
   type Decision,
+  type Fence,
   type Identity,
 } from '../../src/postgres/record.js';
 import { advanceSequences, readSequences } from '../../src/postgres/sequences.js';
@@ -90,10 +91,14 @@ async function begin(attempt = '1'): Promise<Decision> {
     peer: 'prod_new',
     source: pair.sourceSide,
     destination: pair.destinationSide,
+    fenced: true,
   });
 }
 
-function sealEpoch(decision: Decision, lockTimeoutMs = 1000): Promise<{ lsn: string; repeated: boolean; tables: number }> {
+function sealEpoch(
+  decision: Decision,
+  lockTimeoutMs = 1000,
+): Promise<{ lsn: string; repeated: boolean; tables: number }> {
   return seal(pair.source, pair.sourceSide, {
     epoch: decision.epoch,
     nonce: decision.nonce,
@@ -104,6 +109,15 @@ function sealEpoch(decision: Decision, lockTimeoutMs = 1000): Promise<{ lsn: str
     events: [],
   });
 }
+
+const readyFor = ({ epoch, nonce }: Decision): Promise<Fence> =>
+  ready(pair.destination, pair.destinationSide, {
+    epoch,
+    nonce,
+    shard: 0,
+    subscription: 'cutover_m1_forward',
+    fenced: true,
+  });
 
 const commit = (decision: Decision): Promise<Decision> =>
   commitEpoch(pair.source, pair.sourceSide, decision.epoch, decision.nonce, 'm1@1', []);
@@ -134,7 +148,7 @@ describe('fence', () => {
     await expect(write(pair.destinationWriter)).rejects.toMatchObject({ code: 'CUT01' });
     const decision = await begin();
     await sealEpoch(decision);
-    await ready(pair.destination, pair.destinationSide, decision.epoch, decision.nonce, 0);
+    await readyFor(decision);
     await expect(write(pair.destinationWriter)).rejects.toMatchObject({ code: 'CUT01' });
     await expect(openDestination(pair.destination, { ...decision, state: 'sealed' })).rejects.toThrow('not committed');
     await openDestination(pair.destination, await commit(decision));
@@ -227,9 +241,7 @@ describe('epochs', () => {
   it('a door refused for an aborted epoch stays shut for a late ready', async () => {
     const decision = await begin();
     await refuseDestination(pair.destination, pair.destinationSide, decision.epoch);
-    await expect(
-      ready(pair.destination, pair.destinationSide, decision.epoch, decision.nonce, 0),
-    ).rejects.toMatchObject({ code: 'CUT02' });
+    await expect(readyFor(decision)).rejects.toMatchObject({ code: 'CUT02' });
   });
 
   it('an answer from the wrong server is no answer', async () => {
@@ -282,7 +294,7 @@ describe('streams', () => {
     const values = await readSequences(pair.source);
     expect(await advanceSequences(pair.destination, pair.destinationSide, decision.epoch, values)).toBe(1);
     expect(await advanceSequences(pair.destination, pair.destinationSide, decision.epoch, values)).toBe(0);
-    await ready(pair.destination, pair.destinationSide, decision.epoch, decision.nonce, 0);
+    await readyFor(decision);
     await until('the canary', () =>
       canaryArrived(pair.source, pair.destinationSide.systemIdentifier, decision.epoch, decision.nonce),
     );

@@ -78,6 +78,7 @@ export function configFor(targets: readonly Target[], overrides: Overrides = {})
       drainTimeoutMs: 1,
       maxAttempts: 1,
       soakMs: null,
+      fence: 'on',
       parallelCopies: 1,
       copyBytesPerSecond: null,
       copyFormat: 'binary',

@@ -1,0 +1,69 @@
+/**
+ * One task: ready the record of both sides ahead of an attempt, and pin who they are: a server that was promoted meanwhile is
+ * not the one whose rows the streams carried.
+ */
+import type { Migration } from '../src/cutover/contract.js';
+import { sameSide, type PinnedSide, type Side } from '../src/cutover/side.js';
+import { addressOf } from '../src/postgres/endpoint.js';
+import { findMigration, type MigrationRow } from '../src/postgres/migrations.js';
+import { expectTimeline, keepFence, namePeer, readIdentity, upgradeRecord } from '../src/postgres/record.js';
+import type { EngineContext } from './context.js';
+import { connectionTo } from './situation.js';
+
+export interface Sides<S extends Side = Side> {
+  readonly source: S;
+  readonly destination: S;
+}
+
+/**
+ * The record in this program's layout, each side's refusal with the address of the other, and the fence of the side that does
+ * not serve up. May be called again.
+ */
+export async function readyRecords(context: EngineContext, { source, destination }: Sides): Promise<void> {
+  for (const [side, other] of [
+    [source, destination],
+    [destination, source],
+  ] as const) {
+    const connection = await connectionTo(context, side);
+    await upgradeRecord(connection);
+    await namePeer(connection, addressOf(await context.directory.endpointOf(other)));
+  }
+  await keepFence(await connectionTo(context, destination), destination, null);
+}
+
+/** Both sides with their timelines of now. */
+export async function pinSides(context: EngineContext, { source, destination }: Sides): Promise<Sides<PinnedSide>> {
+  const pin = async (side: Side): Promise<PinnedSide> => {
+    const { systemIdentifier, databaseOid, timeline } = await readIdentity(await connectionTo(context, side));
+    return { systemIdentifier, databaseOid, timeline };
+  };
+  return { source: await pin(source), destination: await pin(destination) };
+}
+
+/**
+ * The sides of an attempt, pinned. A standby that was promoted since the migration began may lack rows that the streams have
+ * carried on, or have lost the place up to which they were carried: nothing could prove the two sides equal any more.
+ *
+ * @throws CutoverError `failed_over`
+ */
+export async function pinnedSince(
+  context: EngineContext,
+  migration: Migration,
+  sides: Sides,
+): Promise<Sides<PinnedSide>> {
+  const pinned = await pinSides(context, sides);
+  const row = await findMigration(await connectionTo(context, migration.source));
+  for (const role of ['source', 'destination'] as const) {
+    const before = timelineOf(row, pinned[role]);
+    if (before === null) continue;
+    const known = { ...pinned[role], timeline: before };
+    expectTimeline({ ...pinned[role], inRecovery: false }, known, role, 'the migration began');
+  }
+  return pinned;
+}
+
+/** The timeline that the row of the migration has for `side`; null where a program of layout 1 wrote it. */
+function timelineOf(row: MigrationRow | null, side: Side): number | null {
+  const known = [row?.source, row?.destination].find((of) => of !== undefined && sameSide(of, side));
+  return known?.timeline ?? null;
+}
