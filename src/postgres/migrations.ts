@@ -33,6 +33,7 @@ export async function findMigration(connection: Connection): Promise<MigrationRo
  * The names of the tables the active migration of this database carries, without their schemas; null when there is none. At the
  * destination, where nobody knows the operator's publication, those that are fenced.
  */
+export async function guardedTables(
   connection: Connection,
 ): Promise<{ readonly migration: string; readonly tables: readonly string[] } | null> {
   if (!(await hasMigrations(connection))) return null;
@@ -75,6 +76,15 @@ export async function insertMigration(connection: Connection, row: MigrationRow)
   const held = await findMigration(connection);
   invariant(held, 'a claimed database has an active migration');
   return held;
+}
+
+/**
+ * From here on no epoch of this migration begins; with `false` they may again.
+ *
+ * @throws the server's CUT02 while an epoch is under way
+ */
+export async function setEnding(connection: Connection, id: string, ending: boolean): Promise<void> {
+  await connection.query('SELECT cutover.set_ending($1, $2)', [id, ending]);
 }
 
 export async function setActive(connection: Connection, id: string, active: boolean): Promise<void> {
