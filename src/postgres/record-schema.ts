@@ -9,7 +9,6 @@
 import { DECISION_FUNCTIONS } from './decision-functions.js';
 import { DOOR_FUNCTIONS } from './door-functions.js';
 import { FENCE_FUNCTIONS } from './fence-functions.js';
-import { VERIFICATION_DDL } from './verification/record.js';
 
 /** Raised by the number of the layout; a record written by a newer layout is refused. */
 export const RECORD_VERSION = 2;
