@@ -90,7 +90,7 @@ CREATE TABLE IF NOT EXISTS cutover.event (
   data jsonb NOT NULL,
   PRIMARY KEY (stream, sequence)
 );
-${VERIFICATION_DDL}`;
+`;
 
 /** What layout 1 did not have. A null says what the older program meant: a fence, and nothing known of the rest. */
 const LAYOUT_2 = `
