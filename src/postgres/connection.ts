@@ -1,5 +1,6 @@
 /** One task: open the engine's own connections to PostgreSQL, each with a deadline on everything it does. */
 import pg from 'pg';
+import { messageOf } from '../errors/errors.js';
 import type { Endpoint } from './endpoint.js';
 
 export type Connection = pg.Client;
@@ -7,7 +8,7 @@ export type Connection = pg.Client;
 export interface ConnectOptions {
   readonly applicationName?: string;
   readonly connectTimeoutMs?: number;
-  /** client-side deadline of each query; the connection is unusable after it fired */
+  /** client-side deadline of each query; the connection ends when it passes */
   readonly queryTimeoutMs?: number;
 }
 
@@ -36,8 +37,30 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
   });
   // A connection that breaks while idle must not end the process; the next query on it fails and says why.
   client.on('error', () => undefined);
+  endWhenLate(client);
   await client.connect();
   return client;
+}
+
+/** What the driver says when the deadline of a query has passed. */
+const LATE = 'Query read timeout';
+
+/**
+ * A query past its deadline has an unknown outcome, and the driver lets every later one queue behind it: on a connection that went
+ * silent (a firewall forgot it, a machine lost its power) for as long as TCP goes on trying. So the connection ends there, and
+ * whoever needs one connects anew.
+ */
+function endWhenLate(client: Connection): void {
+  const send = client.query.bind(client) as (...given: unknown[]) => unknown;
+  const query = (...given: unknown[]): unknown => {
+    const answer = send(...given);
+    if (answer instanceof Promise)
+      answer.catch((error: unknown) => {
+        if (messageOf(error) === LATE) client.end().catch(() => undefined);
+      });
+    return answer;
+  };
+  Object.assign(client, { query });
 }
 
 /** Runs `work` on a connection of its own and ends the connection whatever happens. */
