@@ -7,6 +7,7 @@ import type { TableName } from '../src/postgres/fence.js';
 import { publishedTables, tableSizes } from '../src/postgres/publications.js';
 import { ensurePublication, streamName, tableSyncs, type TableSync } from '../src/postgres/streams.js';
 import type { EngineContext } from './context.js';
+import { SlotLimits, type Alarm } from './limits.js';
 import { connectionTo } from './situation.js';
 
 const POLL_MS = 200;
@@ -30,16 +31,19 @@ export async function copyTables(
   context: EngineContext,
   migration: Migration,
   report: (progress: CopyProgress) => void,
+  alarm: Alarm = () => undefined,
 ): Promise<CopyProgress> {
   const source = await connectionTo(context, migration.source);
   const destination = await connectionTo(context, migration.destination);
   const name = streamName(migration.id, 'forward');
   const tables = await tableSizes(source, await publishedTables(source, migration.publication));
   const { parallelCopies, copyBytesPerSecond } = context.config().cutover;
+  const limits = new SlotLimits(context, migration, alarm);
   const start = performance.now();
   let moved = performance.now();
   let last = '';
   for (;;) {
+    await limits.check(false);
     const syncs = new Map((await tableSyncs(destination, name)).map((s) => [key(s), s]));
     const progress = summarise(tables, syncs);
     report(progress);

@@ -28,6 +28,7 @@ import {
 import { streamName } from '../src/postgres/streams.js';
 import type { Purpose } from '../src/postgres/connections.js';
 import { sideOf, type Side } from '../src/cutover/side.js';
+import { requireEqualSchemas } from './guards.js';
 import { LeaseKeeper } from './lease-keeper.js';
 import type { EngineContext } from './context.js';
 import { createReverseNow, undoReverse } from './exclusive-streams.js';
@@ -161,6 +162,7 @@ export class CriticalSection {
         named('awaitParity', parities),
         named('advanceSequences', sequences),
         named('createReverseReplication', back),
+        named('awaitParity', requireEqualSchemas(this.#context, plan.migration, plan.heading, plan)),
       ]);
       story.done('awaitParity', { sealLsn, ...parity });
       story.done('advanceSequences', { ms: advanced.ms, sequences: advanced.count });

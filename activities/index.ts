@@ -1,5 +1,5 @@
 /** One task: make the activities of a worker from its context, and turn every failure into one Temporal can read. */
-import { ApplicationFailure, Context } from '@temporalio/activity';
+import { ApplicationFailure, Context, log } from '@temporalio/activity';
 import type { Activities, PauseActivities } from '../src/cutover/activities.js';
 import { WATCH_MS } from '../src/cutover/policy.js';
 import type { CopyProgress, EpochOutcome, EpochPlan } from '../src/cutover/contract.js';
@@ -28,11 +28,17 @@ export function createActivities(context: EngineContext): Activities & PauseActi
     armFences: (migration) => heartbeating(() => armFences(context, migration)),
     createStreams: (migration, options) => heartbeating(() => createForward(context, migration, options)),
     copyTables: (migration) =>
-      copyTables(context, migration, (progress: CopyProgress) => {
-        beat(progress);
-      }),
+      copyTables(
+        context,
+        migration,
+        (progress: CopyProgress) => {
+          beat(progress);
+        },
+        warn,
+      ),
     createReverseStreams: (migration) => heartbeating(() => createReverse(context, migration)),
-    watchStreams: (migration, moved) => watchStreams(context, migration, moved, performance.now() + WATCH_MS, beatSoon),
+    watchStreams: (migration, moved) =>
+      watchStreams(context, migration, moved, performance.now() + WATCH_MS, beatSoon, warn),
     removeMigration: (migration) => removeMigration(context, migration),
     checkFinalizable: (migration) => checkFinalizable(context, migration),
     finalizeMigration: (migration) => finalizeMigration(context, migration),
@@ -60,6 +66,11 @@ function beat(details: unknown): void {
   const context = Context.current();
   context.heartbeat(details);
   context.cancellationSignal.throwIfAborted();
+}
+
+/** An alarm, for whoever reads the log of the worker. */
+function warn(sentence: string): void {
+  log.warn(sentence);
 }
 
 function beatSoon(details: unknown): Promise<void> {

@@ -22,6 +22,7 @@ import { rehearseSequences } from '../src/postgres/sequences.js';
 import { streamHealth, streamName, tableSyncs } from '../src/postgres/streams.js';
 import type { EngineContext } from './context.js';
 import { applyForward } from './exclusive-streams.js';
+import { guardsNotYet, rehearseSchemas } from './guards.js';
 import { nodesNotYet, requireNodes } from './nodes.js';
 import { pinnedSince, readyRecords } from './pinned-sides.js';
 import { connectionTo } from './situation.js';
@@ -141,6 +142,7 @@ async function warm(context: EngineContext, migration: Migration, heading: Headi
   await canaryArrived(await at(source, 'record'), destination.systemIdentifier, 0, '');
   await rehearseSequences(await at(source, 'sequences'), await at(destination, 'sequences'), destination);
   await rehearseSeal(await at(source, 'seal'), streamName(migration.id, heading));
+  await rehearseSchemas(context, migration, heading, { source, destination });
   // An autovacuum gives way only after deadlock_timeout; a role without the right to set it keeps the server's.
   await (await at(source, 'seal')).query(`SET deadlock_timeout = '50ms'`).catch(() => undefined);
   if (migration.concurrent) return;
@@ -172,6 +174,8 @@ async function notYet(context: EngineContext, migration: Migration, heading: Hea
   if (behind.length > 0) return behind.join('; ');
   const late = await leftBehind(connection, migration, heading);
   if (late !== null) return late;
+  const guarded = await guardsNotYet(context, migration, heading, { source, destination });
+  if (guarded !== null) return guarded;
   const { rows } = await connection.query<{ holder: string }>(
     `SELECT 'pid ' || pid || ' (' || coalesce(usename, '?') || ', "' || application_name || '") has run a transaction for '
        || round(extract(epoch FROM clock_timestamp() - xact_start)) || ' s' AS holder

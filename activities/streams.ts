@@ -16,6 +16,7 @@ import {
   streamName,
 } from '../src/postgres/streams.js';
 import type { EngineContext } from './context.js';
+import { SlotLimits, type Alarm } from './limits.js';
 import { connectionTo, lastTurn } from './situation.js';
 
 const POLL_MS = 1_000;
@@ -98,7 +99,8 @@ async function seeHealthy(context: EngineContext, migration: Migration, heading:
 }
 
 /**
- * Watches until `untilMs` on the monotonic clock; fails when a slot is gone or has lost its WAL.
+ * Watches until `untilMs` on the monotonic clock; fails when a slot is gone, has lost its WAL, or is beyond a limit that ends the
+ * migration.
  *
  * @returns the move that was missed when another side serves than `moved` says, null otherwise
  */
@@ -108,8 +110,12 @@ export async function watchStreams(
   moved: boolean,
   untilMs: number,
   report: (lags: Readonly<Record<string, number>>) => Promise<void>,
+  alarm: Alarm,
 ): Promise<Turn | null> {
+  const limits = new SlotLimits(context, migration, alarm);
   while (performance.now() < untilMs) {
+    // First, and by itself: the side that is gone is why the other one's slot grows.
+    await limits.check(moved);
     await report(await lagsOf(context, migration));
     const turn = await lastTurn(context, migration);
     if ((turn.heading === 'forward') !== moved) return turn;

@@ -11,6 +11,7 @@ import { messageOf } from './errors/errors.js';
 import { Fleet } from './fleet/fleet.js';
 import { LocalNode, type Siblings } from './fleet/local-node.js';
 import { ownRow } from './fleet/own-row.js';
+import { SchemaGuardWatch } from './fleet/schema-guard-watch.js';
 import { Connections } from './postgres/connections.js';
 import type { Proxy } from './proxy/contract.js';
 import type { Logger } from './proxy/logger.js';
@@ -59,7 +60,7 @@ export async function serve(options: ServeOptions): Promise<Served> {
   const row = ownRow(config, options.node);
   const temporal = new TemporalLink(config, options);
   // The admin database and the node are reached through the proxy, and reach it: the two references close the circle.
-  const late: { node?: LocalNode; admin?: AdminDatabase } = {};
+  const late: { node?: LocalNode; admin?: AdminDatabase; guards?: SchemaGuardWatch } = {};
   const proxy = await startProxy({
     config,
     logger,
@@ -67,6 +68,7 @@ export async function serve(options: ServeOptions): Promise<Served> {
       onFenceRefusal: async (database) => {
         await late.node?.onFenceRefusal(database);
       },
+      schemaGuard: (database) => late.guards?.of(database) ?? null,
     },
     admin: { execute: (statement) => must(late.admin).execute(statement) },
   });
@@ -89,6 +91,9 @@ export async function serve(options: ServeOptions): Promise<Served> {
     shutdown: () => options.onShutdown?.(),
   });
   await recoverFirst(node, proxy, logger);
+  const guards = new SchemaGuardWatch(proxy, node);
+  late.guards = guards;
+  void guards.run();
   if (options.worker) temporal.runWorker(engineContext(proxy, node, fleet, temporal, options.onStep));
   return {
     proxy,
@@ -98,6 +103,7 @@ export async function serve(options: ServeOptions): Promise<Served> {
     workerReady: temporal.workerReady,
     reload,
     close: async (graceMs = config.general.shutdownTimeoutMs) => {
+      guards.close();
       await temporal.close();
       await proxy.close(graceMs);
       await fleet.close();

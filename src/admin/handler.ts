@@ -152,7 +152,7 @@ export class AdminDatabase implements AdminHandler {
     const { proxy, tasks, version } = this.#ports;
     return {
       tasks: async (_, now) => showTasks(await tasks.list(), now),
-      replication_slots: async (_, now) => showReplicationSlots(await tasks.slots(), now),
+      replication_slots: async (_, now) => showReplicationSlots(await tasks.slots(), now, proxy.config.cutover),
       table_copies: async (_, now) => showTableCopies(await tasks.tableCopies(), now),
       cutovers: async () => showCutovers(await tasks.cutovers()),
       events: async ([task]) => showEvents(await tasks.events(taskIdOf(task), EVENTS_MAX)),

@@ -1,10 +1,14 @@
 /** One task: SHOW REPLICATION_SLOTS and SHOW TABLE_COPIES. */
+import type { CutoverConfig } from '../config/config.js';
 import type { AdminResult } from '../proxy/contract.js';
 import { formatBytes, formatCount, formatDuration } from './format.js';
 import type { SlotRow, TableCopyRow } from './ports.js';
 import { bigint, bool, table, text, type Column } from './table.js';
 
-export function showReplicationSlots(slots: readonly SlotRow[], now: Date): AdminResult {
+type SlotLimits = Pick<CutoverConfig, 'retainedWalLimitBytes' | 'slotLagLimitBytes'>;
+
+/** @param limits beyond which `alarm` says so; 0 = no limit */
+export function showReplicationSlots(slots: readonly SlotRow[], now: Date, limits: SlotLimits): AdminResult {
   const agoMs = ({ lastTransactionAt: at }: SlotRow): number | null => (at ? now.getTime() - at.getTime() : null);
   const columns: readonly Column<SlotRow>[] = [
     text('host', (slot) => slot.host),
@@ -20,8 +24,18 @@ export function showReplicationSlots(slots: readonly SlotRow[], now: Date): Admi
       return ms === null ? null : formatDuration(ms);
     }),
     bigint('last_transaction_ms', agoMs),
+    bigint('retained_bytes', (slot) => slot.retainedBytes),
+    text('alarm', (slot) => alarmOf(slot, limits)),
   ];
   return table(columns, slots);
+}
+
+function alarmOf({ retainedBytes, lagBytes, copyData }: SlotRow, limits: SlotLimits): string | null {
+  const beyond = (bytes: number | null, limit: number): boolean => limit > 0 && (bytes ?? 0) > limit;
+  // The slot of a table's copy goes by itself, and its migration's own keeps the same WAL.
+  if (copyData) return null;
+  if (beyond(retainedBytes, limits.retainedWalLimitBytes)) return 'retained WAL is beyond cutover_retained_wal_limit';
+  return beyond(lagBytes, limits.slotLagLimitBytes) ? 'lag is beyond cutover_slot_lag_limit' : null;
 }
 
 export function showTableCopies(copies: readonly TableCopyRow[], now: Date): AdminResult {

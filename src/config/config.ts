@@ -75,6 +75,14 @@ export interface CutoverConfig {
   readonly maxAttempts: number;
   /** time between a commit and an automatic finalize; null = until someone finalizes */
   readonly soakMs: number | null;
+  /** whether clients may change the schema of tables that a migration carries */
+  readonly ddl: 'refuse' | 'allow';
+  /** WAL that a slot of a migration may keep; 0 = no limit */
+  readonly retainedWalLimitBytes: number;
+  /** WAL that a subscriber of a migration may be behind; 0 = no limit */
+  readonly slotLagLimitBytes: number;
+  /** beyond a limit: tell, or before a commit end the migration as well */
+  readonly slotLimitAction: 'warn' | 'abort';
   /** `off`: nothing bars writers that bypass the proxy, and every move says so */
   readonly fence: 'on' | 'off';
   readonly parallelCopies: number;

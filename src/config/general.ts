@@ -5,6 +5,9 @@ import type { GeneralKeys } from './schema.js';
 /** PgDog has no limit here; ours is high, but a limit. */
 const PREPARED_STATEMENTS_LIMIT = 10_000;
 
+/** Ten gigabytes: an alarm before most disks are full, and far above what a healthy stream keeps. */
+const SLOT_LIMIT_BYTES = 10_000_000_000;
+
 export function generalConfig(keys: GeneralKeys): GeneralConfig {
   return {
     host: keys.host ?? '0.0.0.0',
@@ -55,6 +58,10 @@ export function cutoverConfig(keys: GeneralKeys, warn: (sentence: string) => voi
     drainTimeoutMs: keys.cutover_drain_timeout ?? 1_000,
     maxAttempts: keys.cutover_max_attempts ?? 10,
     soakMs: keys.cutover_soak ?? null,
+    ddl: keys.cutover_ddl ?? 'refuse',
+    retainedWalLimitBytes: keys.cutover_retained_wal_limit ?? SLOT_LIMIT_BYTES,
+    slotLagLimitBytes: keys.cutover_slot_lag_limit ?? SLOT_LIMIT_BYTES,
+    slotLimitAction: keys.cutover_slot_limit_action ?? 'warn',
     fence: keys.cutover_fence ?? 'on',
     parallelCopies: keys.resharding_parallel_copies ?? 1,
     copyBytesPerSecond: keys.resharding_copy_bytes_per_second ?? null,

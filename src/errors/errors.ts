@@ -257,6 +257,25 @@ export const ERRORS = {
     message: 'the {role} failed over since {since} (timeline {pinned}, now {actual})',
     remedy: 'A promoted standby may lack what the streams carried: stop the task and start the move again.',
   },
+  schemas_differ: {
+    sqlstate: '55000',
+    level: 'warn',
+    message: '{problem}',
+    remedy: 'Make the same change on the other side, or take it back; the cutover is tried again.',
+  },
+  schema_change_refused: {
+    sqlstate: '55006',
+    level: 'warn',
+    message: '{change} is refused while migration {migration} carries the tables of "{database}"',
+    remedy:
+      'Do it before the migration or after it, or set cutover_ddl = "allow" and make the same change on both sides.',
+  },
+  slot_limit_exceeded: {
+    sqlstate: '53100',
+    level: 'error',
+    message: '{problem}',
+    remedy: 'Bring the subscriber back or give it room, raise the limit, and start the move again.',
+  },
   epoch_closed: {
     sqlstate: '55000',
     level: 'warn',

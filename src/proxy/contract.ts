@@ -86,6 +86,13 @@ export interface PoolStats {
   readonly connectMs: number;
 }
 
+/** Tables that a migration carries: while it does, nobody may change their schema. */
+export interface SchemaGuard {
+  readonly migration: string;
+  /** names without their schemas, as the catalogue has them */
+  readonly tables: ReadonlySet<string>;
+}
+
 /** Hooks by which a layer above steers what the proxy cannot decide itself. */
 export interface ProxyHooks {
   /**
@@ -93,6 +100,8 @@ export interface ProxyHooks {
    * the statement may be routed anew; it rejects when the client should read the refusal.
    */
   onFenceRefusal(database: string): Promise<void>;
+  /** Asked for every statement: what must not be changed now, as far as is known. Null: everything may be. */
+  schemaGuard?(database: string): SchemaGuard | null;
 }
 
 /** An authenticated session of the admin database: gets SQL text, answers rows. */

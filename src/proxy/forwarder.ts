@@ -6,13 +6,17 @@
  */
 import { CutoverError } from '../errors/errors.js';
 import { FRONTEND } from '../wire/codes.js';
+import { cstring } from '../wire/backend.js';
 import type { FrameScanner } from '../wire/frames.js';
 import {
   closeStatement,
   describeStatement,
   parse,
+  query,
   readBind,
   readParse,
+  readParseText,
+  readQuery,
   readTarget,
   rebindHead,
 } from '../wire/frontend.js';
@@ -27,6 +31,10 @@ export type Outcome = 'dry' | 'stopped' | 'terminated';
 const JOIN_BYTES_MAX = 32_768;
 const STATEMENT = 0x53;
 const EMPTY = Buffer.alloc(0);
+/** No parameter types, at the end of a Parse. */
+const NO_TYPES = Buffer.alloc(2);
+
+type Refuse = (text: () => string) => string | null;
 
 export class Forwarder {
   /** the server's socket is full */
@@ -43,9 +51,13 @@ export class Forwarder {
   #from = 0;
   #buffer: Buffer = EMPTY;
 
-  constructor(clientId: number, statements: ClientStatements) {
+  readonly #refuse: Refuse;
+
+  /** @param refuse asked for every text: what is sent in its place, or null */
+  constructor(clientId: number, statements: ClientStatements, refuse: Refuse) {
     this.#clientId = clientId;
     this.#statements = statements;
+    this.#refuse = refuse;
   }
 
   /**
@@ -88,6 +100,8 @@ export class Forwarder {
     const { replies } = server;
     switch (scanner.type) {
       case FRONTEND.query:
+        this.#query(scanner, server);
+        break;
       case FRONTEND.functionCall:
         this.queries += 1;
         server.queries += 1;
@@ -125,12 +139,24 @@ export class Forwarder {
     }
   }
 
+  #query(scanner: FrameScanner, server: ServerConnection): void {
+    const { start, end, length } = scanner;
+    this.queries += 1;
+    server.queries += 1;
+    server.replies.push(REPLY.query);
+    // A text that passes in parts is not looked into: the first part is on its way before the last has come.
+    const refusal = end - start === length ? this.#refuse(() => readQuery(this.#buffer, start, end)) : null;
+    if (refusal !== null) this.#replace(start, end, query(refusal));
+  }
+
   #parse(scanner: FrameScanner, server: ServerConnection): void {
     const { start, end } = scanner;
     const { name, bodyAt } = readParse(this.#buffer, start, end);
-    const body = this.#buffer.subarray(bodyAt, end);
+    const refusal = this.#refuse(() => readParseText(this.#buffer, bodyAt, end));
+    const body = refusal === null ? this.#buffer.subarray(bodyAt, end) : Buffer.concat([cstring(refusal), NO_TYPES]);
     this.parses += 1;
     if (name === '') {
+      if (refusal !== null) this.#replace(start, end, parse('', body));
       this.#statements.unnamed = body;
       server.unnamedOwner = this.#clientId;
       server.replies.push(REPLY.parse);

@@ -47,7 +47,7 @@ export function settingChanges(sql: string): readonly SettingChange[] | null {
 }
 
 /** Cuts a text at the semicolons that end statements, and takes comments out. */
-function statementsOf(sql: string): string[] {
+export function statementsOf(sql: string): string[] {
   const statements: string[] = [];
   let statement = '';
   let at = 0;

@@ -22,6 +22,8 @@ export interface SlotRow {
   /** confirmed position, `X/Y`; null before the first one */
   readonly lsn: string | null;
   readonly lagBytes: number | null;
+  /** WAL it keeps on its server */
+  readonly retainedBytes: number | null;
   /** a temporary slot of one table's copy */
   readonly copyData: boolean;
   readonly lastTransactionAt: Date | null;
@@ -29,9 +31,16 @@ export interface SlotRow {
 
 /** Every slot of ours on this server's database, those of table synchronisation included. */
 export async function slotsOf(publisher: Connection): Promise<readonly SlotRow[]> {
-  const { rows } = await publisher.query<{ name: string; lsn: string | null; lag: number | null; sync: boolean }>(`
+  const { rows } = await publisher.query<{
+    name: string;
+    lsn: string | null;
+    lag: number | null;
+    retained: number | null;
+    sync: boolean;
+  }>(`
     SELECT slot_name AS name, confirmed_flush_lsn::text AS lsn, slot_name ~ '_sync_' AS sync,
-      pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::float8 AS lag
+      pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::float8 AS lag,
+      pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::float8 AS retained
     FROM pg_replication_slots
     WHERE database = current_database() AND (slot_name ~ '^cutover_' OR slot_name ~ '^pg_[0-9]+_sync_') ORDER BY 1`);
   return rows.map((row) => ({
@@ -41,6 +50,7 @@ export async function slotsOf(publisher: Connection): Promise<readonly SlotRow[]
     name: row.name,
     lsn: row.lsn,
     lagBytes: row.lag,
+    retainedBytes: row.retained,
     copyData: row.sync,
     lastTransactionAt: null,
   }));

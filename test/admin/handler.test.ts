@@ -197,11 +197,15 @@ describe('views', () => {
   test('SHOW REPLICATION_SLOTS', async () => {
     const slot = { host: 'h', port: 5432, databaseName: 'd', name: 's', copyData: false };
     ports.rows.slots.push(
-      { ...slot, lsn: '1/A0', lagBytes: 1_572_864, lastTransactionAt: new Date(Date.now() - 3_000) },
-      { ...slot, lsn: null, lagBytes: null, lastTransactionAt: null },
+      {
+        ...{ ...slot, lsn: '1/A0', lagBytes: 1_572_864, retainedBytes: 20_000_000_000 },
+        lastTransactionAt: new Date(Date.now() - 3_000),
+      },
+      { ...slot, lsn: null, lagBytes: null, retainedBytes: null, lastTransactionAt: null },
     );
     const rows = await rowsOf('SHOW REPLICATION_SLOTS');
     expect(rows[0]).toMatchObject({ port: '5432', lsn: '1/A0', lag: '1.50 MB', lag_bytes: '1572864', copy_data: 'f' });
+    expect(rows.map((row) => row.alarm)).toEqual(['retained WAL is beyond cutover_retained_wal_limit', null]);
     expect(Number(rows[0]?.last_transaction_ms)).toBeGreaterThanOrEqual(3_000);
     expect(rows[1]).toMatchObject({
       lsn: null,
