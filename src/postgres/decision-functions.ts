@@ -160,7 +160,8 @@ BEGIN
   UPDATE cutover.decision SET state = 'aborted', reason = p_reason, decided_at = clock_timestamp()
   WHERE epoch = p_epoch AND state IN ('preparing', 'sealed');
   SELECT * INTO v_decision FROM cutover.decision WHERE epoch = p_epoch;
-  RETURN cutover.identity() || coalesce(to_jsonb(v_decision), '{"state": "unknown"}');
+  -- Not coalesce(): a row that was not found is a row of nulls, not null.
+  RETURN cutover.identity() || CASE WHEN FOUND THEN to_jsonb(v_decision) ELSE '{"state": "unknown"}' END;
 END
 $function$;
 `;
