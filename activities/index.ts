@@ -2,7 +2,8 @@
 import { ApplicationFailure, Context, log } from '@temporalio/activity';
 import type { Activities, PauseActivities } from '../src/cutover/activities.js';
 import { WATCH_MS } from '../src/cutover/policy.js';
-import type { CopyProgress, EpochOutcome, EpochPlan } from '../src/cutover/contract.js';
+import type { CopyProgress, EpochOutcome, EpochPlan, Migration } from '../src/cutover/contract.js';
+import type { VerifyProgress, VerifyResult } from '../src/cutover/verification.js';
 import { CutoverError, messageOf } from '../src/errors/errors.js';
 import { copyTables } from './copy.js';
 import type { EngineContext } from './context.js';
@@ -13,6 +14,7 @@ import { armFences, finaliseSchema, loadSchema, runPreflight, syncSchema } from 
 import { assessSituation, claimMigration, claimOperation, releaseOperation } from './situation.js';
 import { recordEvents, writeTimeline } from './story.js';
 import { createForward, createReverse, watchStreams } from './streams.js';
+import { verifyTables } from './verification.js';
 
 const HEARTBEAT_MS = 2_000;
 
@@ -45,6 +47,7 @@ export function createActivities(context: EngineContext): Activities & PauseActi
     claimOperation: (migration, operation) => claimOperation(context, migration, operation),
     releaseOperation: (migration, operation) => releaseOperation(context, migration, operation),
     awaitMoment: (request) => awaitMoment(context, request, beatSoon),
+    verifyTables: (migration) => heartbeatingProgress(context, migration),
     resolvePause: (plan, reason) => resolvePause(section, plan, reason),
     writeTimeline: (plan, outcome) => writeTimeline(context, plan, outcome),
     recordEvents: (migration, stream, events) => recordEvents(context, migration, stream, events),
@@ -89,6 +92,29 @@ async function heartbeating<T>(work: () => Promise<T>): Promise<T> {
     // A cancel that came meanwhile is answered now that nothing is half done.
     context.cancellationSignal.throwIfAborted();
     return result;
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+/** A comparison: its progress goes with every heartbeat, also while one statement lasts, and comes back to the next try. */
+async function heartbeatingProgress(engine: EngineContext, migration: Migration): Promise<VerifyResult> {
+  const context = Context.current();
+  const earlier = (context.info.heartbeatDetails ?? null) as VerifyProgress | null;
+  let told = earlier;
+  const timer = setInterval(() => {
+    context.heartbeat(told);
+  }, HEARTBEAT_MS);
+  const run = `${context.info.workflowExecution?.runId ?? ''}.${context.info.attempt.toString()}`;
+  try {
+    return await verifyTables(engine, migration, { run, earlier, stopped: context.cancellationSignal }, (progress) => {
+      told = progress;
+      beat(progress);
+    });
+  } catch (error) {
+    // Its connections were closed by the cancel: what it then failed with is not the reason.
+    context.cancellationSignal.throwIfAborted();
+    throw error;
   } finally {
     clearInterval(timer);
   }

@@ -26,6 +26,7 @@ import { guardsNotYet, rehearseSchemas } from './guards.js';
 import { nodesNotYet, requireNodes } from './nodes.js';
 import { pinnedSince, readyRecords } from './pinned-sides.js';
 import { connectionTo } from './situation.js';
+import { requireVerified } from './verification.js';
 
 const POLL_MS = 100;
 const PURPOSES: readonly Purpose[] = ['record', 'seal', 'parity', 'sequences'];
@@ -48,6 +49,7 @@ export async function awaitMoment(
   await resolveLeftOver(context, migration, source, destination);
   let pinned = await pinnedSince(context, migration, { source, destination });
   await warm(context, migration, heading);
+  if (request.rehearse !== true) await requireVerified(context, migration, heading);
   const { cutover } = context.config();
   const { database, peer } = migration;
   const records = await Promise.all(
@@ -71,6 +73,8 @@ export async function awaitMoment(
     await delay(POLL_MS);
   }
   const problems = await applyProblems(await connectionTo(context, destination), streamName(migration.id, heading));
+  // Again: the moment may have been long in coming.
+  if (request.rehearse !== true) await requireVerified(context, migration, heading);
   const decision = await beginEpoch(await connectionTo(context, source), {
     migration: migration.id,
     attempt: request.attempt,

@@ -20,6 +20,8 @@ const FINAL = [
   'schema_failed',
   'not_reversible',
   'stream_lost',
+  'verify_required',
+  'verify_refused',
   'slot_limit_exceeded',
   'failed_over',
   'source_serves',

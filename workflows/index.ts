@@ -4,3 +4,4 @@ export { pause } from './pause.js';
 export { replicate } from './replicate.js';
 export { reshard } from './reshard.js';
 export { schemaSync } from './schema-sync.js';
+export { verify } from './verify.js';

@@ -71,6 +71,8 @@ export class AdminDatabase implements AdminHandler {
         return this.#start(command);
       case 'cutover':
         return this.#cutover(command);
+      case 'verify':
+        return this.#verify(command.source, command.destination);
       case 'stop_task':
         return table(
           [text('stop_task', (answer: string) => answer)],
@@ -121,6 +123,12 @@ export class AdminDatabase implements AdminHandler {
       columns.push(text('replication_slot', ({ replicationSlot }) => replicationSlot ?? null));
     }
     return table(columns, [started], tag);
+  }
+
+  async #verify(source: string, destination: string): Promise<AdminResult> {
+    if (source === destination) throw new CutoverError('same_database', { source, destination });
+    const started = await this.#ports.tasks.verify(source, destination);
+    return table([text('task_id', ({ taskId }: typeof started) => taskId.toString())], [started], 'VERIFY');
   }
 
   async #cutover({ target, option }: Extract<AdminCommand, { command: 'cutover' }>): Promise<AdminResult> {

@@ -14,6 +14,7 @@ type CutoverOption = 'dry run' | 'rehearse' | 'accept loss';
 export type AdminCommand =
   | { readonly command: 'start'; readonly tag: string; readonly request: StartRequest }
   | { readonly command: 'cutover'; readonly target: CutoverTarget; readonly option: CutoverOption | null }
+  | { readonly command: 'verify'; readonly source: string; readonly destination: string }
   | { readonly command: 'stop_task'; readonly taskId: number; readonly save: boolean }
   | { readonly command: 'retire'; readonly database: string }
   | { readonly command: 'show'; readonly view: string; readonly arguments: readonly string[] }
@@ -37,6 +38,14 @@ const RULES: Readonly<Record<string, Rule>> = {
   REPLICATE: { usage: `REPLICATE ${MOVE}`, parse: (words) => start('REPLICATE', 'replication', words) },
   SCHEMA_SYNC: { usage: `SCHEMA_SYNC PRE|POST|CUTOVER ${MOVE}`, parse: schemaSync },
   CUTOVER: { usage: 'CUTOVER [<task_id>|<name>] [DRY RUN|REHEARSE|ACCEPT LOSS]', parse: cutover },
+  VERIFY: {
+    usage: 'VERIFY <source> <destination>',
+    parse: (words) => ({
+      command: 'verify',
+      source: words.name('a source database'),
+      destination: words.name('a destination database'),
+    }),
+  },
   STOP_TASK: {
     usage: 'STOP_TASK <task_id> [SAVE]',
     parse: (words) => ({

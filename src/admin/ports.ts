@@ -41,6 +41,8 @@ export interface TaskPort {
    * @param acceptLoss whether to swap without parity in the end, where the configuration allows it
    */
   cutover(target: CutoverTarget, acceptLoss: boolean): Promise<void>;
+  /** Begins to compare every table of both sides; resolves once the task is started. */
+  verify(source: string, destination: string): Promise<StartedTask>;
   /** Preflight and plan of that cutover; changes nothing. */
   dryRun(target: CutoverTarget): Promise<readonly PlanRow[]>;
   /** The pause of that cutover up to its commit, which is left out; resolves with its outcome, within a minute. */

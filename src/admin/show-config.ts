@@ -50,6 +50,8 @@ function cutoverSettings({ cutover }: Config): Setting[] {
     ['cutover_drain_timeout', cutover.drainTimeoutMs],
     ['cutover_max_attempts', cutover.maxAttempts],
     ['cutover_soak', cutover.soakMs],
+    ['cutover_verify', cutover.verify],
+    ['cutover_verify_window', cutover.verifyWindowMs],
     ['resharding_parallel_copies', cutover.parallelCopies],
     ['resharding_copy_bytes_per_second', cutover.copyBytesPerSecond],
     ['resharding_copy_format', cutover.copyFormat],

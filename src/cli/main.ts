@@ -6,6 +6,7 @@ import { startTemporal, type TemporalDevServer } from '../dev/temporal-dev-serve
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { runServe, runWorker, runWorkers, type ProcessOptions } from '../main.js';
 import { VERSION } from '../version.js';
+import { verify } from './verify.js';
 import { doctor } from './doctor.js';
 import { resolve } from './resolve.js';
 
@@ -35,6 +36,12 @@ interface ResolveFlags {
   readonly abort?: number;
   readonly commit?: number;
   readonly confirm?: string;
+}
+
+interface VerifyFlags {
+  readonly config: string;
+  readonly users: string;
+  readonly temporal?: string;
 }
 
 const program = new Command('cutover')
@@ -90,6 +97,20 @@ withFiles(program.command('resolve'))
     const given = { database, abort, commit, confirm };
     const known = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
     process.exitCode = await resolve({ files, ...known, write: (text) => process.stdout.write(text) });
+  });
+
+program
+  .command('verify')
+  .description('compare every table of both sides while writes go on; 1 when they differ')
+  .argument('<source>')
+  .argument('<destination>')
+  .option('--config <file>', 'databases, limits, cutover', 'pgdog.toml')
+  .option('--users <file>', 'users and passwords', 'users.toml')
+  .option('--temporal <address>', 'host:port of Temporal, where neither file nor environment says it')
+  .action(async (source: string, destination: string, { config, users, temporal }: VerifyFlags) => {
+    const write = (text: string): void => void process.stdout.write(text);
+    const address = temporal === undefined ? {} : { temporalAddress: temporal };
+    process.exitCode = await verify({ files: { config, users }, source, destination, write, ...address });
   });
 
 function withFiles(command: Command): Command {

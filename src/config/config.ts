@@ -85,6 +85,10 @@ export interface CutoverConfig {
   readonly slotLimitAction: 'warn' | 'abort';
   /** `off`: nothing bars writers that bypass the proxy, and every move says so */
   readonly fence: 'on' | 'off';
+  /** `require`: no cutover and no rollback without a comparison that found both sides equal */
+  readonly verify: 'off' | 'require';
+  /** how old that comparison may be */
+  readonly verifyWindowMs: number;
   readonly parallelCopies: number;
   /** bytes per second over all copies; null = unlimited */
   readonly copyBytesPerSecond: number | null;

@@ -58,6 +58,8 @@ export function cutoverConfig(keys: GeneralKeys, warn: (sentence: string) => voi
     drainTimeoutMs: keys.cutover_drain_timeout ?? 1_000,
     maxAttempts: keys.cutover_max_attempts ?? 10,
     soakMs: keys.cutover_soak ?? null,
+    verify: keys.cutover_verify ?? 'off',
+    verifyWindowMs: keys.cutover_verify_window ?? 86_400_000,
     ddl: keys.cutover_ddl ?? 'refuse',
     retainedWalLimitBytes: keys.cutover_retained_wal_limit ?? SLOT_LIMIT_BYTES,
     slotLagLimitBytes: keys.cutover_slot_lag_limit ?? SLOT_LIMIT_BYTES,

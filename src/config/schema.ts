@@ -71,6 +71,8 @@ export const GENERAL = {
   cutover_drain_timeout: positiveTimeMs.optional(),
   cutover_max_attempts: z.int().min(1).max(ATTEMPTS_MAX).optional(),
   cutover_soak: timeMs.optional(),
+  cutover_verify: z.enum(['off', 'require']).optional(),
+  cutover_verify_window: positiveTimeMs.optional(),
   cutover_ddl: z.enum(['refuse', 'allow']).optional(),
   cutover_retained_wal_limit: sizeBytes.optional(),
   cutover_slot_lag_limit: sizeBytes.optional(),

@@ -15,6 +15,7 @@ import type {
   Turn,
 } from './contract.js';
 import type { EpochEvent } from './epoch.js';
+import type { VerifyResult } from './verification.js';
 
 /** Ordinary activities: scheduled by the server, retried, heartbeating where they are long. */
 export interface Activities {
@@ -53,6 +54,11 @@ export interface Activities {
   releaseOperation(migration: Migration, operation: string): Promise<void>;
   /** Waits for the right moment, readies everything that can be done ahead, and begins the epoch. Heartbeats the reason it waits for. */
   awaitMoment(request: MomentRequest): Promise<EpochPlan>;
+  /**
+   * Compares every table on both sides and keeps the result in the record; differences are part of it. Heartbeats its progress,
+   * and goes on from there when it is tried again.
+   */
+  verifyTables(migration: Migration): Promise<VerifyResult>;
   /** Resolves an epoch whose pause did not report, from the record. */
   resolvePause(plan: EpochPlan, reason: string): Promise<EpochOutcome>;
   /** Writes the story of the pause to both sides, and ends what the epoch leaves behind. */

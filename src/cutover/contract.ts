@@ -163,6 +163,7 @@ export const TASK_EVENTS = [
   'TaskStarted',
   'PhaseEntered',
   'PreflightChecked',
+  'TablesVerified',
   'AttemptAborted',
   'TrafficMoved',
   'TaskFinished',

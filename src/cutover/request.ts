@@ -23,6 +23,7 @@ export const FIELDS_OF = {
   reshard: ['source', 'destination', 'publication', 'acceptLoss', 'cutover'],
   replicate: ['source', 'destination', 'publication', 'slot'],
   schemaSync: ['source', 'destination', 'publication'],
+  verify: ['source', 'destination'],
 } as const satisfies Record<string, readonly Field[]>;
 
 /**

@@ -5,7 +5,7 @@
  */
 import type { TaskEvent } from './contract.js';
 
-export const TASK_KINDS = ['reshard', 'copy_data', 'replication', 'cutover', 'schema_sync'] as const;
+export const TASK_KINDS = ['reshard', 'copy_data', 'replication', 'cutover', 'schema_sync', 'verify'] as const;
 export type TaskKind = (typeof TASK_KINDS)[number];
 
 /** The parts of a schema that SCHEMA_SYNC makes one by one. */
@@ -65,6 +65,7 @@ export function evolveTask(state: TaskState, event: TaskEvent): TaskState {
         phase: text('phase'),
       };
     case 'PreflightChecked':
+    case 'TablesVerified':
       return state;
     case 'AttemptAborted':
       return { ...state, reason: text('reason') };

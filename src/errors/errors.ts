@@ -131,6 +131,18 @@ export const ERRORS = {
     message: 'the traffic of "{database}" has moved already: nothing was changed',
     remedy: 'To go back, name the reverse task: CUTOVER {task}.',
   },
+  verify_required: {
+    sqlstate: '55000',
+    level: 'warn',
+    message: 'cutover_verify = "require": {problem}',
+    remedy: 'Run VERIFY {source} {destination}, then try again; or set cutover_verify = "off" and send RELOAD.',
+  },
+  verify_refused: {
+    sqlstate: '55000',
+    level: 'warn',
+    message: 'the two sides cannot be compared: {problem}',
+    remedy: 'Nothing was changed. See SHOW TASKS and SHOW REPLICATION_SLOTS, and start it again when that is over.',
+  },
   rehearsal_failed: {
     sqlstate: '55000',
     level: 'warn',

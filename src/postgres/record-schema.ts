@@ -9,6 +9,7 @@
 import { DECISION_FUNCTIONS } from './decision-functions.js';
 import { DOOR_FUNCTIONS } from './door-functions.js';
 import { FENCE_FUNCTIONS } from './fence-functions.js';
+import { VERIFICATION_DDL } from './verification/record.js';
 
 /** Raised by the number of the layout; a record written by a newer layout is refused. */
 export const RECORD_VERSION = 2;
@@ -90,7 +91,7 @@ CREATE TABLE IF NOT EXISTS cutover.event (
   data jsonb NOT NULL,
   PRIMARY KEY (stream, sequence)
 );
-`;
+${VERIFICATION_DDL}`;
 
 /** What layout 1 did not have. A null says what the older program meant: a fence, and nothing known of the rest. */
 const LAYOUT_2 = `

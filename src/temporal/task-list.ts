@@ -42,6 +42,7 @@ const KIND_OF_TYPE: Readonly<Record<string, TaskKind>> = {
   replicate: 'replication',
   cutover: 'cutover',
   schemaSync: 'schema_sync',
+  verify: 'verify',
 };
 
 /** Everything known, oldest first. `records` are connections to the sides whose record holds events. */

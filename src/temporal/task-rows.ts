@@ -26,6 +26,11 @@ export interface TaskRow extends SubtaskRow {
 }
 
 const WAITING = 'waiting for the moment';
+const COMPARING = 'comparing';
+
+/** What waits for its moment, and what compares, tells how it goes on with every heartbeat. */
+const isTelling = ({ running, state: { kind, phase } }: Task): boolean =>
+  running && ((kind === 'cutover' && phase === WAITING) || (kind === 'verify' && phase === COMPARING));
 
 /**
  * Root tasks with their subtasks.
@@ -36,12 +41,12 @@ export async function taskRows(
   tasks: readonly Task[],
   waitingFor: (workflowId: string) => Promise<string | null>,
 ): Promise<readonly TaskRow[]> {
-  const waiting = tasks.filter((t) => t.running && t.state.kind === 'cutover' && t.state.phase === WAITING);
+  const waiting = tasks.filter(isTelling);
   const reasons = new Map<Task, string>();
   await Promise.all(
     waiting.map(async (task) => {
       const reason = await waitingFor(task.workflowId);
-      if (reason !== null) reasons.set(task, `${WAITING}: ${reason}`);
+      if (reason !== null) reasons.set(task, `${task.state.phase}: ${reason}`);
     }),
   );
   const row = (task: Task): SubtaskRow => rowOf(task, phaseOf(task, waiting, reasons));
@@ -56,8 +61,8 @@ export async function taskRows(
 
 /** A move whose cutover waits for its moment waits itself, for the same. */
 function phaseOf(task: Task, waiting: readonly Task[], reasons: ReadonlyMap<Task, string>): string {
-  const cutover = waiting.find((t) => t === task || (task.running && t.parentWorkflowId === task.workflowId));
-  return (cutover && reasons.get(cutover)) ?? task.state.phase;
+  const telling = waiting.find((t) => t === task || (task.running && t.parentWorkflowId === task.workflowId));
+  return (telling && reasons.get(telling)) ?? task.state.phase;
 }
 
 function rowOf(task: Task, phase: string): SubtaskRow {

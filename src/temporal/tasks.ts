@@ -34,7 +34,7 @@ import {
 import { waitingFor } from './waiting.js';
 
 export interface StartRequest {
-  readonly kind: Exclude<TaskKind, 'cutover'>;
+  readonly kind: Exclude<TaskKind, 'cutover' | 'verify'>;
   readonly source: string;
   readonly destination: string;
   readonly publication: string;
@@ -72,6 +72,9 @@ export interface TasksOptions {
   client(): Promise<Client>;
 }
 
+/** Kinds of tasks that carry no streams of their own. */
+const UNMOVABLE: readonly TaskKind[] = ['cutover', 'schema_sync', 'verify'];
+
 const CALL_TIMEOUT_MS = 5_000;
 /** A move waits up to ten seconds for a cutover under way before it answers. */
 const UPDATE_TIMEOUT_MS = 20_000;
@@ -95,6 +98,14 @@ export class Tasks {
     await this.#start(type, workflowId, args, `${kind} ${source} → ${destination}`);
     const taskId = await this.#numberOf(workflowId);
     return slot === null ? { taskId } : { taskId, replicationSlot: slot };
+  }
+
+  /** Begins to compare every table of both sides. @throws CutoverError before anything is started when a name is wrong */
+  async verify(source: string, destination: string): Promise<StartedTask> {
+    await sidesOf(this.#context(), { source, destination });
+    const workflowId = `verify-${source}-${destination}-${Date.now().toString(36)}`;
+    await this.#start('verify', workflowId, [{ source, destination }], `Verify ${source} and ${destination}`);
+    return { taskId: await this.#numberOf(workflowId) };
   }
 
   /** Visibility may lag behind the start by a moment: the number follows from the start time all the same. */
@@ -202,9 +213,7 @@ export class Tasks {
   }
 
   /** What a cutover of `target` would move now, and whose word it needs. */
-  async #movable(
-    target: CutoverTarget,
-  ): Promise<{
+  async #movable(target: CutoverTarget): Promise<{
     readonly source: string;
     readonly destination: string;
     readonly reversed: boolean;
@@ -222,7 +231,7 @@ export class Tasks {
   }
 
   #find(target: CutoverTarget, tasks: readonly Task[]): Task {
-    const movable = tasks.filter((t) => t.running && t.state.kind !== 'cutover' && t.state.kind !== 'schema_sync');
+    const movable = tasks.filter((t) => t.running && !UNMOVABLE.includes(t.state.kind));
     const replications = movable.filter((t) => t.state.kind === 'replication');
     const about = (t: Task, name: string): boolean => t.state.source === name || t.state.destination === name;
     const task =
@@ -268,6 +277,11 @@ export class Tasks {
     const tasks = await this.#reachableTasks();
     const task = tasks.find((t) => t.id === taskId && t.running);
     if (!task) return 'task not found';
+    if (task.state.kind === 'verify') {
+      // It changes nothing: there is nothing to decide before it may end.
+      await this.#ask((client) => client.workflow.getHandle(task.workflowId).signal('stop', 'remove'));
+      return 'OK';
+    }
     const owner = task.state.kind === 'cutover' ? task : ownerOf(task, tasks);
     const { source, destination, kind } = owner.state;
     // The record says which side serves; a workflow's own story may be a moment behind.

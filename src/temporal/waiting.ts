@@ -1,9 +1,9 @@
-/** One task: ask Temporal what a running cutover waits for: the words its activity sends with every heartbeat. */
+/** One task: ask Temporal what a cutover waits for, or how far a comparison is: what its activity sends with every heartbeat. */
 import { defaultPayloadConverter, type Client } from '@temporalio/client';
 
 const ANSWER_TIMEOUT_MS = 2_000;
-/** The activity's name in src/cutover/activities.ts. */
-const ACTIVITY = 'awaitMoment';
+/** The names in src/cutover/activities.ts. */
+const TELLING = ['awaitMoment', 'verifyTables'];
 /** `PENDING_ACTIVITY_STATE_SCHEDULED` of temporal.api.enums.v1: no worker has it now. */
 const SCHEDULED = 1;
 
@@ -16,12 +16,13 @@ export async function waitingFor(client: Client, workflowId: string): Promise<st
     const { raw } = await client.withDeadline(Date.now() + ANSWER_TIMEOUT_MS, () =>
       client.workflow.getHandle(workflowId).describe(),
     );
-    const pending = raw.pendingActivities?.find((activity) => activity.activityType?.name === ACTIVITY);
+    const pending = raw.pendingActivities?.find(({ activityType }) => TELLING.includes(activityType?.name ?? ''));
     // Between two tries the failure is newer than what was told before it.
     if (pending?.lastFailure?.message && Number(pending.state) === SCHEDULED) return pending.lastFailure.message;
     const payload = pending?.heartbeatDetails?.payloads?.[0];
-    const reason = payload ? defaultPayloadConverter.fromPayload<unknown>(payload) : null;
-    return typeof reason === 'string' && reason !== '' ? reason : null;
+    const told = payload ? defaultPayloadConverter.fromPayload<unknown>(payload) : null;
+    const words = typeof told === 'object' && told !== null && 'sentence' in told ? told.sentence : told;
+    return typeof words === 'string' && words !== '' ? words : null;
   } catch {
     return null;
   }

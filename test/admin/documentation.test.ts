@@ -41,6 +41,7 @@ test('the usage in the document is the one in the hint', () => {
     'RESHARD',
     'COPY_DATA',
     'REPLICATE',
+    'VERIFY',
     'STOP_TASK',
     'RETIRE',
     'MAINTENANCE',

@@ -89,6 +89,7 @@ function fakeTasks(rows: FakeRows, called: Called): TaskPort {
         'dryRun',
         target,
       ),
+    verify: (...given) => called({ taskId: 9 }, 'verify', ...given),
     rehearse: (target) =>
       called(
         {

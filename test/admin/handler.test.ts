@@ -57,6 +57,7 @@ describe('commands', () => {
       'dryRun [{"name":"prod"}]',
     ],
     ['STOP_TASK 7', 'STOP_TASK', [{ stop_task: 'OK' }], 'stop [7,false]'],
+    ['VERIFY prod prod_new', 'VERIFY', [{ task_id: '9' }], 'verify ["prod","prod_new"]'],
     ['STOP_TASK 7 SAVE', 'STOP_TASK', [{ stop_task: 'OK' }], 'stop [7,true]'],
     ['STOP_TASK 8', 'STOP_TASK', [{ stop_task: 'task not found' }], 'stop [8,false]'],
     ['RETIRE prod_new', 'RETIRE', [], 'retire ["prod_new"]'],

@@ -49,6 +49,7 @@ test.each([
   ['reshard', { ...move, rollback: true }, '"rollback"'],
   ['replicate', { ...move, acceptLoss: true }, '"acceptLoss"'],
   ['schemaSync', { ...move, slot: 'mine' }, '"slot"'],
+  ['verify', { ...move, rehearse: true }, '"rehearse"'],
 ] as const)('%s refuses a field it would pass over: %j', (workflow, request, field) => {
   expect(() => checkRequest(request, FIELDS_OF[workflow])).toThrow(`unknown field ${field}`);
   expect(checkRequest(move, FIELDS_OF[workflow])).toEqual(move);

@@ -78,6 +78,8 @@ export function configFor(targets: readonly Target[], overrides: Overrides = {})
       drainTimeoutMs: 1,
       maxAttempts: 1,
       soakMs: null,
+      verify: 'off',
+      verifyWindowMs: 1,
       ddl: 'refuse',
       retainedWalLimitBytes: 0,
       slotLagLimitBytes: 0,

@@ -27,6 +27,8 @@ export interface PairOptions {
   readonly general?: string;
   /** settings of both clusters */
   readonly settings?: Readonly<Record<string, string>>;
+  /** more SQL for each side, run before the streams are made; the rows of the source are copied */
+  readonly schema?: { readonly source: string; readonly destination: string };
 }
 
 const SCHEMA = `
@@ -80,6 +82,7 @@ export class Pair {
     await source.createDatabase('app');
     await destination.createDatabase('app');
     await source.query('app', SCHEMA);
+    await source.query('app', options.schema?.source ?? '');
     await source.query('app', `INSERT INTO public.item (name) SELECT 'old ' || i FROM generate_series(1, 100) i`);
     // The node is what the proxy asks after a refusal; the proxy is what the node steers.
     const holder: { node?: LocalNode } = {};
@@ -97,6 +100,7 @@ export class Pair {
   static async start(options: PairOptions): Promise<Pair> {
     const bare = await Pair.bare(options);
     await bare.destination.query('app', SCHEMA);
+    await bare.destination.query('app', options.schema?.destination ?? '');
     const migration = await claimMigration(bare.context, { source: 'prod', destination: 'prod_new' }, 'test');
     bare.#migration = migration;
     await bare.#stream();

@@ -1,0 +1,230 @@
+/** One task: compare every table of a migration on both sides, from where an earlier try ended, and keep the result. */
+import type { Heading, Migration } from '../src/cutover/contract.js';
+import {
+  addCounts,
+  isClean,
+  NOTHING_COUNTED,
+  progressSentence,
+  SAMPLES_MAX,
+  type VerifyCounts,
+  type VerifyPosition,
+  type VerifyProgress,
+  type VerifyResult,
+} from '../src/cutover/verification.js';
+import { CutoverError } from '../src/errors/errors.js';
+import { connect, type Connection } from '../src/postgres/connection.js';
+import type { TableName } from '../src/postgres/fence.js';
+import { streamName, tableSyncs } from '../src/postgres/streams.js';
+import { compareTable } from '../src/postgres/verification/compare.js';
+import type { Sides } from '../src/postgres/verification/confirm.js';
+import { Load } from '../src/postgres/verification/load.js';
+import { Markers } from '../src/postgres/verification/marker.js';
+import { latestVerification, noteVerification } from '../src/postgres/verification/record.js';
+import { comparingConnection, encodingOf, takeComparison } from '../src/postgres/verification/session.js';
+import { describeTable } from '../src/postgres/verification/table.js';
+import type { EngineContext } from './context.js';
+import { connectionTo, lastTurn } from './situation.js';
+
+/** Told often; the worker sends as much of it as the server wants. */
+type Report = (progress: VerifyProgress) => void;
+
+export interface VerifyRun {
+  /** names this run for good */
+  readonly run: string;
+  /** what an earlier try of the same activity told last */
+  readonly earlier: VerifyProgress | null;
+  /** ends the comparison: its connections are closed, so that a long statement ends too */
+  readonly stopped: AbortSignal;
+}
+
+/**
+ * Compares with the side that serves; may be called again, and goes on after the last chunk that was told.
+ *
+ * @throws CutoverError `verify_refused` when there is nothing to compare with; `refused_now` while another comparison runs
+ */
+export async function verifyTables(
+  context: EngineContext,
+  migration: Migration,
+  { run, earlier, stopped }: VerifyRun,
+  report: Report,
+): Promise<VerifyResult> {
+  const turn = await lastTurn(context, migration);
+  const heading: Heading = turn.heading === 'forward' ? 'reverse' : 'forward';
+  const [serving, other] =
+    heading === 'forward' ? [migration.source, migration.destination] : [migration.destination, migration.source];
+  const [here, there] = [await context.directory.endpointOf(serving), await context.directory.endpointOf(other)];
+  const connections = await connectAll([
+    () => comparingConnection(here),
+    () => comparingConnection(there),
+    () => connect(here, { applicationName: 'cutover verify marker' }),
+  ]);
+  const close = async (): Promise<void> => {
+    await Promise.all(connections.map((connection) => connection.end().catch(() => undefined)));
+  };
+  const onStop = (): void => void close();
+  stopped.addEventListener('abort', onStop);
+  try {
+    const [reading, readingOther, marking] = connections;
+    const stream = streamName(migration.id, heading);
+    await requireComparable(migration, stream, reading, readingOther);
+    const markers = new Markers(marking, readingOther, serving.systemIdentifier, run);
+    const sides = { serving: reading, other: readingOther, markers, load: new Load() };
+    const start = startOf(earlier, heading, turn.epoch);
+    const progress = await compareAll(sides, await streamedTables(reading, stream), start, report);
+    const now = await lastTurn(context, migration);
+    if (now.epoch !== turn.epoch)
+      throw new CutoverError('verify_refused', { problem: 'the traffic has moved meanwhile' });
+    return await keep(context, migration, progress);
+  } finally {
+    stopped.removeEventListener('abort', onStop);
+    await close();
+  }
+}
+
+type Three = readonly [Connection, Connection, Connection];
+
+/** All of them or none. */
+async function connectAll(open: readonly [...(() => Promise<Connection>)[]]): Promise<Three> {
+  const opened: Connection[] = [];
+  try {
+    for (const one of open) opened.push(await one());
+  } catch (error) {
+    await Promise.all(opened.map((connection) => connection.end().catch(() => undefined)));
+    throw error;
+  }
+  return opened as unknown as Three;
+}
+
+async function requireComparable(
+  { database, peer }: Migration,
+  stream: string,
+  serving: Connection,
+  other: Connection,
+): Promise<void> {
+  if (!(await takeComparison(serving)))
+    throw new CutoverError('refused_now', { problem: `another comparison of ${database} and ${peer} runs` });
+  const encodings = await Promise.all([serving, other].map(encodingOf));
+  if (encodings[0] !== encodings[1])
+    throw new CutoverError('verify_refused', { problem: `they keep text in ${encodings.join(' and ')}` });
+  const syncs = await tableSyncs(other, stream);
+  const unready = syncs.find(({ state }) => state !== 'r');
+  if (syncs.length === 0) throw new CutoverError('verify_refused', { problem: 'no stream runs to the other side' });
+  if (unready)
+    throw new CutoverError('verify_refused', {
+      problem: `table ${unready.schema}.${unready.table} is still being copied`,
+    });
+}
+
+/** What the stream carries, by name: the order in which a comparison goes on after a restart. */
+async function streamedTables(serving: Connection, stream: string): Promise<readonly TableName[]> {
+  const { rows } = await serving.query<TableName>(
+    `SELECT schemaname AS schema, tablename AS table FROM pg_publication_tables
+     WHERE pubname = $1 AND schemaname <> 'cutover' ORDER BY 1, 2`,
+    [stream],
+  );
+  return rows;
+}
+
+const nameOf = ({ schema, table }: TableName): string => `${schema}.${table}`;
+
+/** A comparison that a move has overtaken begins anew: what it saw was the other way round. */
+function startOf(earlier: VerifyProgress | null, heading: Heading, epoch: number): VerifyProgress {
+  if (earlier?.heading === heading && earlier.epoch === epoch) return earlier;
+  return {
+    ...NOTHING_COUNTED,
+    sentence: '',
+    heading,
+    epoch,
+    startedAt: new Date().toISOString(),
+    tablesDone: 0,
+    tablesTotal: 0,
+    position: null,
+  };
+}
+
+async function compareAll(
+  sides: Sides,
+  tables: readonly TableName[],
+  start: VerifyProgress,
+  report: Report,
+): Promise<VerifyProgress> {
+  let progress = tell(start, { tablesTotal: tables.length });
+  report(progress);
+  if (start.position === null && start.tablesDone > 0) return progress;
+  // By place in the list rather than by count: a table may have gone since.
+  const first = start.position === null ? 0 : tables.findIndex((table) => nameOf(table) === start.position?.table);
+  if (first < 0) throw new CutoverError('verify_refused', { problem: 'the tables of the stream have changed' });
+  for (const [index, table] of tables.entries()) {
+    if (index < first) continue;
+    const following = tables[index + 1];
+    const afterIt: VerifyPosition | null = following ? { table: nameOf(following), pass: 'there', after: null } : null;
+    await compareOne(sides, table, index === first ? start.position : null, (place, counts) => {
+      progress = tell(progress, {
+        ...addCounts(progress, counts),
+        tablesDone: place === null ? index + 1 : index,
+        position: place === null ? afterIt : { table: nameOf(table), ...place },
+      });
+      report(progress);
+    });
+  }
+  return progress;
+}
+
+async function compareOne(
+  sides: Sides,
+  table: TableName,
+  position: VerifyPosition | null,
+  visit: (place: Omit<VerifyPosition, 'table'> | null, counts: VerifyCounts) => void,
+): Promise<void> {
+  const described = await describeTable(sides.serving, sides.other, table);
+  if (typeof described === 'string') {
+    const difference = { table: nameOf(table), key: described, problem: 'structure' as const };
+    visit(null, { ...NOTHING_COUNTED, differences: 1, samples: [difference] });
+    return;
+  }
+  await compareTable(sides, described, position ?? { pass: 'there', after: null }, visit);
+}
+
+function tell(progress: VerifyProgress, change: Partial<VerifyProgress>): VerifyProgress {
+  const next = { ...progress, ...change };
+  const { tablesDone, tablesTotal, position } = next;
+  return { ...next, sentence: progressSentence(next, tablesDone, tablesTotal, position?.table ?? null) };
+}
+
+/** On both sides, as everything that a decision may rest on. */
+async function keep(context: EngineContext, migration: Migration, progress: VerifyProgress): Promise<VerifyResult> {
+  const { heading, startedAt, tablesTotal, rows, bytes, differences, undecided, samples, busyMs } = progress;
+  const result: VerifyResult = {
+    ...{ heading, startedAt, rows, bytes, differences, undecided },
+    tables: tablesTotal,
+    finishedAt: new Date().toISOString(),
+    samples: samples.slice(0, SAMPLES_MAX),
+    busyMs: Math.round(busyMs),
+  };
+  for (const side of [migration.destination, migration.source])
+    await noteVerification(await connectionTo(context, side), migration.id, result);
+  return result;
+}
+
+/**
+ * Lets a cutover pass when none is required, or when the latest comparison in this heading found both sides equal, is younger than
+ * cutover_verify_window, and began after the traffic moved last.
+ *
+ * @throws CutoverError `verify_required`
+ */
+export async function requireVerified(context: EngineContext, migration: Migration, heading: Heading): Promise<void> {
+  const { verify, verifyWindowMs } = context.config().cutover;
+  if (verify === 'off') return;
+  const serving = await connectionTo(context, heading === 'forward' ? migration.source : migration.destination);
+  const known = await latestVerification(serving, migration.id, heading);
+  const problem =
+    known?.sinceLastMove !== true
+      ? 'the sides were not compared since the traffic moved last, or never'
+      : !isClean(known)
+        ? `the last comparison found ${known.differences.toString()} differences and ${known.undecided.toString()} undecided rows`
+        : known.ageMs > verifyWindowMs
+          ? `the last comparison is ${Math.round(known.ageMs / 1000).toString()} s old`
+          : null;
+  if (problem === null) return;
+  throw new CutoverError('verify_required', { problem, source: migration.database, destination: migration.peer });
+}
