@@ -20,7 +20,7 @@ export interface AppendLoadOptions {
   readonly seed: number;
   /** default 9, three for each guarantee */
   readonly clients?: number;
-  /** pause of a client between two transactions, at most; default 4 ms */
+  /** pause of a client between two transactions, at most; default 8 ms */
   readonly thinkMs?: number;
   /** an answer that takes longer is given up, its outcome unknown; default 75 s, longer than a proxy holds a client */
   readonly answerTimeoutMs?: number;
@@ -38,7 +38,7 @@ export interface AppendLoad {
 }
 
 const CLIENTS = 9;
-const THINK_MS = 4;
+const THINK_MS = 8;
 const ANSWER_TIMEOUT_MS = 75_000;
 const TRANSACTIONS_MAX = 500_000;
 const STOP_GRACE_MS = 10_000;

@@ -2,7 +2,7 @@
  * One task: the switch seen from outside. Clients append to lists and read them while their database moves there, back and
  * there again, and while the worker dies in the pause; what they were told must have an order, and nothing may be missing.
  */
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { Step } from '../../src/cutover/epoch.js';
 import { withConnection } from '../../src/postgres/connection.js';
 import type { Endpoint } from '../../src/postgres/endpoint.js';
@@ -22,6 +22,9 @@ const LEASE_MS = 1_000;
 const BETWEEN = 500;
 /** Under SERIALIZABLE every application has to expect it (PostgreSQL documentation, 13.2.3); nothing else may be read. */
 const SERIALIZATION_FAILURE = '40001';
+
+/** Only a ceiling: every wait below is for a condition, and says which when it does not come. */
+vi.setConfig({ testTimeout: 180_000 });
 
 let moving: Moving;
 let worker: WorkerProcess;
