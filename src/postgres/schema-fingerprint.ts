@@ -17,22 +17,21 @@ const TABLES: Readonly<Record<End, string>> = {
     WHERE s.subname = $1 AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())`,
 };
 
-/** One row for each thing that must be equal. Names are of the collation "C" on every server. */
+/** One row for each thing that must be equal. */
 const shape = (end: End): string => `
   WITH moved AS MATERIALIZED (
     SELECT c.oid AS relid, format('%I.%I', n.nspname, c.relname) AS "table", c.relreplident AS identity
     FROM (${TABLES[end]}) AS t JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname <> 'cutover'
-  ), shape AS MATERIALIZED (
+  ), shape AS (
     SELECT m."table", 'column ' || quote_ident(a.attname) AS item,
       format_type(a.atttypid, a.atttypmod) || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END AS definition
     FROM moved m JOIN pg_attribute a ON a.attrelid = m.relid WHERE a.attnum > 0 AND NOT a.attisdropped
     UNION ALL
     SELECT m."table", CASE WHEN i.indisprimary THEN 'primary key' ELSE 'replica identity index' END,
-      '(' || string_agg(quote_ident(a.attname), ', ' ORDER BY k.position) || ')'
+      '(' || string_agg(quote_ident(a.attname), ', ' ORDER BY array_position(i.indkey::int2[], a.attnum)) || ')'
     FROM moved m JOIN pg_index i ON i.indrelid = m.relid
-    CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, position)
-    JOIN pg_attribute a ON a.attrelid = m.relid AND a.attnum = k.attnum
+    JOIN pg_attribute a ON a.attrelid = m.relid AND a.attnum = ANY (i.indkey::int2[])
     WHERE (i.indisprimary OR i.indisreplident) AND i.indisvalid
     GROUP BY m."table", i.indexrelid, i.indisprimary
     UNION ALL
@@ -43,8 +42,8 @@ const shape = (end: End): string => `
 const fingerprintSql = (end: End): { readonly name: string; readonly text: string } => ({
   name: `cutover_fingerprint_${end}`,
   text: `${shape(end)}
-    SELECT md5(coalesce(string_agg("table" || '|' || item || '|' || definition, ';' ORDER BY "table" COLLATE "C", item COLLATE "C"), ''))
-      AS fingerprint FROM shape`,
+    SELECT count(*) || '/' || coalesce(sum(hashtextextended("table" || '|' || item || '|' || definition, 0)), 0) AS fingerprint
+    FROM shape`,
 });
 const FINGERPRINT = { publisher: fingerprintSql('publisher'), subscriber: fingerprintSql('subscriber') };
 
