@@ -18,6 +18,8 @@ const SOURCES = [
   'activities',
   'bench',
   'test/model',
+  'test/faults-run',
+  'test/support',
   'tsconfig.json',
   'tsconfig.build.json',
   'scripts/build.mjs',

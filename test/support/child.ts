@@ -10,12 +10,13 @@ export interface Child {
   readonly ended: Promise<number | null>;
 }
 
-/** Runs `file` (an absolute path) with `process.argv[2…]` = `args`. The caller ends it. */
+/** Runs `file` (an absolute path; built JavaScript as it is, TypeScript by vite) with `process.argv[2…]` = `args`. The caller ends it. */
 export function spawnScript(file: string, args: readonly string[] = [], env: NodeJS.ProcessEnv = {}): Child {
   const program = `
     import { runnerImport } from 'vite';
     await runnerImport(${JSON.stringify(file)}, { configFile: false, logLevel: 'error' });`;
-  const child = spawn(process.execPath, ['--input-type=module', '-e', program, file, ...args], {
+  const how = file.endsWith('.js') ? [] : ['--input-type=module', '-e', program];
+  const child = spawn(process.execPath, [...how, file, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...env },
   });

@@ -26,7 +26,11 @@ const TABLES_MAX = 5_000;
  * Reads the side that serves and compares. To be called after `ledger.stop()`: a write acknowledged meanwhile would
  * appear lost.
  */
-export function compareLedger(endpoint: Endpoint, ledger: Ledger, history?: LoadedHistory): Promise<Comparison> {
+export function compareLedger(
+  endpoint: Endpoint,
+  ledger: Pick<Ledger, 'acknowledged' | 'unknown'>,
+  history?: LoadedHistory,
+): Promise<Comparison> {
   return withConnection(
     endpoint,
     async (connection) => {

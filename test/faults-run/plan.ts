@@ -1,0 +1,77 @@
+/** One task: say which fault a seed and an index stand for, and which faults the fixed set has. */
+import { STEPS, type Step } from '../../src/cutover/epoch.js';
+import { Random } from '../history/random.js';
+import type { Weather } from './chaos-proxy.js';
+
+/** `step process` takes the step: a node with a worker in it, or the worker apart. */
+export const PROCESSES = ['step process', 'other node', 'temporal', 'source', 'destination'] as const;
+export const PATHS = ['node to source', 'node to destination', 'engine to node'] as const;
+export type ProcessVictim = (typeof PROCESSES)[number];
+export type PathVictim = (typeof PATHS)[number];
+
+/** Before the step of this name, which is also after the step before it; `end`: after the last. */
+export type Moment = Step | 'end';
+export const MOMENTS: readonly [Moment, ...Moment[]] = [STEPS[0], ...STEPS.slice(1), 'end'];
+
+/** `together`: each node has a worker in it; `apart`: the worker is a process of its own. */
+export type Layout = 'together' | 'apart';
+
+interface Place {
+  readonly index: number;
+  readonly layout: Layout;
+  readonly moment: Moment;
+  /** how long the fault lasts */
+  readonly holdMs: number;
+  /** chooses among nodes that are alike */
+  readonly choice: number;
+}
+
+export type Fault = Place &
+  (
+    | { readonly victim: ProcessVictim; readonly kind: 'kill' | 'stop' }
+    | { readonly victim: PathVictim; readonly kind: Exclude<Weather, 'calm'> }
+  );
+
+/** Faults that one system meets before it is ended and a fresh one started. */
+export const FAULTS_PER_SYSTEM = 12;
+
+/** A stopped process must oversleep the lease; a killed one may be back before its end, or after it. */
+const STOP_LEASES = 1.5;
+const HOLD_LEASES: readonly [number, ...number[]] = [0.5, 1.5];
+
+/** The fault with this index; the same again for the same seed, whatever was run before it. */
+export function faultAt(seed: number, index: number, leaseMs: number): Fault {
+  const random = new Random(seed, index);
+  const system = Math.floor(index / FAULTS_PER_SYSTEM);
+  const layout = system % 2 === 0 ? 'together' : 'apart';
+  const moment = random.pick(MOMENTS);
+  const choice = random.below(1_000);
+  const hold = random.pick(HOLD_LEASES) * leaseMs;
+  const place = { index, layout, moment, choice } as const;
+  const victims = [...PROCESSES, ...PATHS] as const;
+  const victim = random.pick(victims);
+  if (isPath(victim)) {
+    const kind = random.pick(['blackhole', 'half-open', 'reset', 'slow'] as const);
+    return { ...place, victim, kind, holdMs: hold };
+  }
+  const kind = random.pick(['kill', 'stop'] as const);
+  return { ...place, victim, kind, holdMs: kind === 'stop' ? STOP_LEASES * leaseMs : hold };
+}
+
+function isPath(victim: ProcessVictim | PathVictim): victim is PathVictim {
+  return PATHS.some((path) => path === victim);
+}
+
+/** Each moment and each victim once, each kind several times: what every change must pass. */
+export function fixedFaults(layout: Layout, leaseMs: number): readonly Fault[] {
+  const kinds = ['blackhole', 'half-open', 'reset', 'slow'] as const;
+  return [...PROCESSES, ...PATHS].flatMap((victim, v) =>
+    MOMENTS.map((moment, m): Fault => {
+      const place = { index: v * MOMENTS.length + m, layout, moment, choice: m } as const;
+      const kill = (v + m) % 2 === 0;
+      if (isPath(victim))
+        return { ...place, victim, kind: kinds[(v + m) % kinds.length] ?? 'reset', holdMs: leaseMs * STOP_LEASES };
+      return { ...place, victim, kind: kill ? 'kill' : 'stop', holdMs: leaseMs * (kill ? 0.5 : STOP_LEASES) };
+    }),
+  );
+}
