@@ -1,9 +1,10 @@
 /** One task: end a migration: everything taken away before a commit, or the new side kept and the old one fenced after it. */
 import type { Migration } from '../src/cutover/contract.js';
+import { sideOf } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
 import { disarmFence } from '../src/postgres/fence.js';
-import { setActive } from '../src/postgres/migrations.js';
-import { readRecord, setFinal } from '../src/postgres/record.js';
+import { setActive, setEnding } from '../src/postgres/migrations.js';
+import { isCommitted, readRecord, setFinal, upgradeRecord } from '../src/postgres/record.js';
 import type { EngineContext } from './context.js';
 import { resolveLeftOver } from './moment.js';
 import { removeSchema } from './preparation.js';
@@ -13,13 +14,50 @@ import { removeStreams } from './streams.js';
 /** Before any commit stands, or after a rollback: the source serves as if nothing had been. May be called again. */
 export async function removeMigration(context: EngineContext, migration: Migration): Promise<void> {
   await resolveLeftOver(context, migration, migration.source, migration.destination);
-  if (await destinationServes(context, migration))
+  // First the bar, then the look: a cutover that began in between would move the traffic to what is being taken away.
+  await barEpochs(context, migration, true);
+  if (await destinationServes(context, migration)) {
+    await barEpochs(context, migration, false);
     throw new CutoverError('destination_serves', { database: migration.database });
+  }
   await removeStreams(context, migration);
   await disarmFence(await connectionTo(context, migration.source));
   await removeSchema(context, migration);
+  await freeIfNeverServed(context, migration);
+  await discardPreparedFiles(context, migration);
   for (const side of [migration.destination, migration.source])
     await setActive(await connectionTo(context, side), migration.id, false);
+}
+
+/**
+ * Tables that an operator had made at the destination are kept, and are the operator's again. A side that has served once keeps its
+ * fence: what was written there is older than what is written now.
+ */
+async function freeIfNeverServed(context: EngineContext, migration: Migration): Promise<void> {
+  const destination = await connectionTo(context, migration.destination);
+  const records = [await readRecord(destination), await readRecord(await connectionTo(context, migration.source))];
+  const decisions = records.flatMap((record) => record?.decisions ?? []);
+  if (!decisions.some((decision) => isCommitted(decision.state))) await disarmFence(destination);
+}
+
+/** The files beside the live ones, of a cutover that is not to be. A node that is away has none in hand when it comes back. */
+async function discardPreparedFiles(context: EngineContext, migration: Migration): Promise<void> {
+  const { database, peer, source } = migration;
+  const request = { database, peer, epoch: 1, serving: sideOf(source), saveConfig: true };
+  await context.fleet
+    .addresses()
+    .then((addresses) => Promise.allSettled(context.fleet.nodes(addresses).map((node) => node.prepare(request))))
+    .catch(() => undefined);
+}
+
+/** Whichever side serves, and so takes a begin. A side without a record has nothing to bar. */
+async function barEpochs(context: EngineContext, migration: Migration, ending: boolean): Promise<void> {
+  for (const side of [migration.source, migration.destination]) {
+    const connection = await connectionTo(context, side);
+    if ((await readRecord(connection)) === null) continue;
+    await upgradeRecord(connection);
+    await setEnding(connection, migration.id, ending);
+  }
 }
 
 /** @throws CutoverError `source_serves` | `files_name_old_side` */
@@ -41,7 +79,8 @@ export async function finalizeMigration(context: EngineContext, migration: Migra
   await checkFinalizable(context, migration);
   const serving = await connectionTo(context, migration.destination);
   const record = await readRecord(serving);
-  const epoch = record?.decisions[0]?.epoch ?? 0;
+  // The last move: attempts to go back that were aborted came after it.
+  const epoch = record?.decisions.find((d) => isCommitted(d.state))?.epoch ?? 0;
   await setFinal(serving, epoch, 'committed', 'finalizing');
   await removeStreams(context, migration);
   await disarmFence(serving);

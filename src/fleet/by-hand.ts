@@ -68,7 +68,7 @@ export async function abortByHand(sides: readonly SideSays[], database: string, 
   if (!source) throw forbid('its source does not answer, and an abort is written there');
   const destination = speaking(sides, decision.destination);
   if (destination?.record) {
-    const fence = await refuseDestination(destination.connection, decision.destination, epoch);
+    const fence = await refuseDestination(destination.connection, decision.destination, epoch, decision.nonce);
     if (fence.state === 'open' && fence.epoch >= epoch) throw forbid('its destination has opened: it was committed');
   }
   const decided = await abortEpoch(source.connection, decision.source, epoch, 'aborted by hand (cutover resolve)');

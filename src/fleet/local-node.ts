@@ -135,13 +135,15 @@ export class LocalNode implements FleetNode {
   }
 
   async prepare(request: SwapRequest): Promise<void> {
+    this.#keepWatching();
     const name = await this.directory.nameOf(request.serving);
     await this.#proxy.warm(name, request.database, WARM_DEADLINE_MS);
     const state = this.#state(request.database);
-    if (!this.#saves(request) || name === request.database) return;
+    if (!this.#saves(request)) return;
     await state.saving;
     if (state.prepared) await discardPrepared(state.prepared);
-    state.prepared = await this.#files.prepare(request);
+    // For the side that serves already no files are needed: then what was prepared for another one is only taken away.
+    state.prepared = name === request.database ? null : await this.#files.prepare(request);
   }
 
   #saves(request: SwapRequest): boolean {
@@ -155,6 +157,7 @@ export class LocalNode implements FleetNode {
         epoch: request.epoch,
         state: `this node stands at epoch ${Math.max(state.epochResolved, state.epochSeen).toString()}`,
       });
+    this.#keepWatching();
     state.epochSeen = request.epoch;
     state.peer = request.peer;
     const gate = this.#proxy.gate(request.database);
@@ -272,6 +275,8 @@ export class LocalNode implements FleetNode {
   /** The one place where a gate of a cutover opens: the decided side is set first. */
   #settle(database: string, epoch: number, serving: Side): void {
     const state = this.#state(database);
+    // Read before a later epoch was decided, and acted on after it: that one stands.
+    if (epoch < state.epochResolved) return;
     if (state.peer !== null) this.#serve(database, state.peer, serving);
     state.epochResolved = Math.max(state.epochResolved, epoch);
     state.epochSeen = Math.max(state.epochSeen, epoch);
@@ -333,12 +338,23 @@ export class LocalNode implements FleetNode {
     const gate = this.#proxy.gate(database);
     gate.close('recovery');
     try {
-      const serving = await this.#readPair(database);
+      const { serving, whole } = await this.#readPair(database);
       if (!serving) throw new CutoverError('record_unreachable', { database, problem: 'no decision was found' });
+      if (whole) this.#forgetWhatIsNotInForce(serving);
       await this.#follow(serving, true);
     } finally {
       if (this.#state(database).distrust === null) gate.open('recovery');
     }
+  }
+
+  /**
+   * The fence refused what this node remembers to be open: a server that failed over has lost what came later, as an abort that
+   * was carried out. When both sides answer, their record is in force, and is carried out again.
+   */
+  #forgetWhatIsNotInForce(serving: Serving): void {
+    const state = this.#state(serving.database);
+    const known = serving.open ? serving.open.epoch - 1 : serving.epoch;
+    state.epochResolved = Math.min(state.epochResolved, known);
   }
 
   /**
@@ -355,11 +371,12 @@ export class LocalNode implements FleetNode {
     );
     const seen = new Set<string>();
     for (const name of this.directory.names) {
-      const serving = await this.#readPair(name).catch((error: unknown) => {
+      const pair = await this.#readPair(name).catch((error: unknown) => {
         if (starting && error instanceof CutoverError && error.code === 'record_newer') throw error;
         this.#log.warn({ database: name, problem: messageOf(error) }, 'the record could not be read');
         return null;
       });
+      const serving = pair?.serving;
       if (!serving) continue;
       const key = [sideKey(serving.serving), sideKey(serving.other)].sort().join();
       if (seen.has(key)) continue;
@@ -369,8 +386,14 @@ export class LocalNode implements FleetNode {
     if (this.#recordSeen) this.#watchRecord();
   }
 
-  /** What the reachable ones of a pair say. */
-  async #readPair(name: string): Promise<Serving | null> {
+  /** A node that started before there was a migration hears of it here. */
+  #keepWatching(): void {
+    this.#recordSeen = true;
+    this.#watchRecord();
+  }
+
+  /** What the reachable ones of a pair say; `whole` when both answered. */
+  async #readPair(name: string): Promise<{ readonly serving: Serving | null; readonly whole: boolean }> {
     const state = this.#states.get(name);
     try {
       const { records, serving } = await this.#records.read(name, state?.peer ?? null);
@@ -378,7 +401,7 @@ export class LocalNode implements FleetNode {
       if (records.length === 0 && state?.serving)
         throw new CutoverError('record_unreachable', { database: name, problem: 'neither side answers' });
       if (records.length > 0) this.#trust(name);
-      return serving;
+      return { serving, whole: records.length === 2 };
     } catch (error) {
       if (error instanceof CutoverError && error.code === 'record_contradictory') this.#distrust(name, error);
       throw error;

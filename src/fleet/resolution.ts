@@ -63,11 +63,12 @@ export async function resolveEpoch(
   }
   const source = await connections.get(await directory.endpointOf(epoch.source), 'record');
   await releaseSource(source, epoch.source, epoch.epoch);
+  const nonce = decision.state === 'unknown' ? null : decision.nonce;
   // Defence in depth, not a condition: the tombstone on the source already makes a late commit impossible.
   await directory
     .endpointOf(epoch.destination)
     .then((endpoint) => connections.get(endpoint, 'record'))
-    .then((destination) => refuseDestination(destination, epoch.destination, epoch.epoch))
+    .then((destination) => refuseDestination(destination, epoch.destination, epoch.epoch, nonce))
     .catch(() => undefined);
   return {
     outcome: 'aborted',
@@ -108,7 +109,7 @@ async function shutDoorAfterFailover(directory: Directory, connections: Connecti
   if (!state || (decision && (isCommitted(decision.state) || decision.source.timeline === state.identity.timeline)))
     return false;
   const destination = await connections.get(await directory.endpointOf(epoch.destination), 'record');
-  const fence = await refuseDestination(destination, epoch.destination, epoch.epoch);
+  const fence = await refuseDestination(destination, epoch.destination, epoch.epoch, decision?.nonce ?? null);
   return fence.state === 'open' && fence.epoch >= epoch.epoch;
 }
 

@@ -300,9 +300,19 @@ export async function keepFence(
   return answer.kept;
 }
 
-/** After an abort: shuts the door of the destination for this epoch. Answers its fence: `open` means it was committed. */
-export function refuseDestination(destination: Connection, side: Side, epoch: number): Promise<Fence> {
-  return call(destination, side, 'cutover.refuse($1)', [epoch]);
+/**
+ * After an abort: shuts the door of the destination for this epoch.
+ *
+ * @param nonce of the attempt that was aborted, null where nobody knows it any more
+ * @returns its fence: `open` means it was committed
+ */
+export function refuseDestination(
+  destination: Connection,
+  side: Side,
+  epoch: number,
+  nonce: string | null,
+): Promise<Fence> {
+  return call(destination, side, 'cutover.refuse($1, $2)', [epoch, nonce]);
 }
 
 /** Appends events; those already there stay as they are. */
@@ -327,7 +337,7 @@ async function call<T>(connection: Connection, side: Side, expression: string, v
 }
 
 /**
- * Compare-and-set of a committed epoch on the way to its end; a rollback's begin needs the same row, so one of them wins.
+ * Compare-and-set of a committed epoch on the way to its end; a rollback's begin takes the same lock, so one of them wins.
  *
  * @throws CutoverError `epoch_closed` when the epoch stands elsewhere
  */
@@ -337,10 +347,11 @@ export async function setFinal(
   from: DecisionState,
   to: 'finalizing' | 'finalized',
 ): Promise<void> {
-  const { rows } = await connection.query<{ state: string }>(
-    `UPDATE cutover.decision SET state = CASE WHEN state = $2 THEN $3 ELSE state END WHERE epoch = $1 RETURNING state`,
-    [epoch, from, to],
-  );
+  const { rows } = await connection.query<{ state: string | null }>('SELECT cutover.set_final($1, $2, $3) AS state', [
+    epoch,
+    from,
+    to,
+  ]);
   const state = rows[0]?.state ?? 'unknown';
   if (state !== to && state !== 'finalized') throw new CutoverError('epoch_closed', { epoch, state });
 }

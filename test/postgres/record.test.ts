@@ -240,7 +240,7 @@ describe('epochs', () => {
 
   it('a door refused for an aborted epoch stays shut for a late ready', async () => {
     const decision = await begin();
-    await refuseDestination(pair.destination, pair.destinationSide, decision.epoch);
+    await refuseDestination(pair.destination, pair.destinationSide, decision.epoch, decision.nonce);
     await expect(readyFor(decision)).rejects.toMatchObject({ code: 'CUT02' });
   });
 
