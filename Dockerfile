@@ -9,6 +9,7 @@ COPY src ./src
 COPY workflows ./workflows
 COPY activities ./activities
 COPY bench ./bench
+COPY test ./test
 RUN npm run build
 
 FROM node:20.20.2-bookworm-slim
