@@ -128,7 +128,8 @@ describe('the Dockerfile', () => {
 
   test('copies every folder that the build compiles', () => {
     const { include } = JSON.parse(readFileSync(join(ROOT, 'tsconfig.build.json'), 'utf8')) as { include: string[] };
-    const isCopied = (path: string): boolean => copied.some((folder) => path === folder || path.startsWith(`${folder}/`));
+    const isCopied = (path: string): boolean =>
+      copied.some((folder) => path === folder || path.startsWith(`${folder}/`));
     expect(include.filter((path) => !isCopied(path))).toEqual([]);
   });
 
