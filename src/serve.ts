@@ -7,7 +7,7 @@ import type { Config } from './config/config.js';
 import { loadConfig, type ConfigFiles } from './config/load.js';
 import { VERSION } from './version.js';
 import { finishSwap } from './config/save.js';
-import { messageOf } from './errors/errors.js';
+import { CutoverError, messageOf } from './errors/errors.js';
 import { Fleet } from './fleet/fleet.js';
 import { LocalNode, type Siblings } from './fleet/local-node.js';
 import { ownRow } from './fleet/own-row.js';
@@ -90,7 +90,19 @@ export async function serve(options: ServeOptions): Promise<Served> {
     tellSiblings: (statement) => fleet.tellSiblings(statement),
     shutdown: () => options.onShutdown?.(),
   });
-  await recoverFirst(node, proxy, logger);
+  const close = async (graceMs: number): Promise<void> => {
+    late.guards?.close();
+    await temporal.close();
+    await proxy.close(graceMs);
+    await fleet.close();
+    await node.close();
+  };
+  try {
+    await recoverFirst(node, proxy, logger);
+  } catch (error) {
+    await close(0);
+    throw error;
+  }
   const guards = new SchemaGuardWatch(proxy, node);
   late.guards = guards;
   void guards.run();
@@ -102,27 +114,25 @@ export async function serve(options: ServeOptions): Promise<Served> {
     address: proxy.address,
     workerReady: temporal.workerReady,
     reload,
-    close: async (graceMs = config.general.shutdownTimeoutMs) => {
-      guards.close();
-      await temporal.close();
-      await proxy.close(graceMs);
-      await fleet.close();
-      await node.close();
-    },
+    close: (graceMs = config.general.shutdownTimeoutMs) => close(graceMs),
   };
 }
 
-/** Nobody is served before the record was asked: a file that was never saved may name the wrong side. */
+/**
+ * Nobody is served before the record was asked: a file that was never saved may name the wrong side.
+ *
+ * @throws CutoverError `record_newer`: what a newer program decided must not be guessed at
+ */
 async function recoverFirst(node: LocalNode, proxy: Proxy, logger: Logger): Promise<void> {
   const names = node.directory.names;
   for (const name of names) proxy.gate(name).close('recovery');
   try {
     await node.recover();
   } catch (error) {
+    if (error instanceof CutoverError && error.code === 'record_newer') throw error;
     logger.warn({ problem: messageOf(error) }, 'the record could not be read at the start');
-  } finally {
-    for (const name of names) proxy.gate(name).open('recovery');
   }
+  for (const name of names) if (!node.distrust.has(name)) proxy.gate(name).open('recovery');
 }
 
 function engineContext(

@@ -16,6 +16,7 @@ import { Connections } from '../postgres/connections.js';
 import type { Decision } from '../postgres/record.js';
 import type { Proxy } from '../proxy/contract.js';
 import { Directory } from './directory.js';
+import { Distrust } from './distrust.js';
 import type { FleetNode, Member, NodeState, PauseAnswer, PauseRequest, SwapRequest } from './node.js';
 import { PairRecord } from './pair-record.js';
 import { resolveEpoch, type Epoch, type Serving } from './resolution.js';
@@ -53,8 +54,6 @@ interface DatabaseState {
   /** the writing that runs; never rejects */
   saving: Promise<void>;
   recovering: Promise<void> | null;
-  /** what is wrong with the record, as words: nobody is served until it is put right */
-  distrust: string | null;
 }
 
 const RESOLVE_RETRY_MS = 250;
@@ -65,6 +64,7 @@ export class LocalNode implements FleetNode {
   readonly name: string;
   readonly directory: Directory;
   readonly connections = new Connections({ applicationName: 'cutover node', queryTimeoutMs: 5_000 });
+  readonly distrust: Distrust;
   readonly #proxy: Proxy;
   readonly #log: NodeLog;
   readonly #states = new Map<string, DatabaseState>();
@@ -82,6 +82,7 @@ export class LocalNode implements FleetNode {
     this.#proxy = proxy;
     this.#log = log;
     this.directory = new Directory(() => proxy.config);
+    this.distrust = new Distrust(proxy, log);
     this.#records = new PairRecord(this.directory, this.connections, log);
     this.#files = new SwappedFiles(() => proxy.config, this.directory, log);
   }
@@ -103,7 +104,6 @@ export class LocalNode implements FleetNode {
         toSave: null,
         saving: Promise.resolve(),
         recovering: null,
-        distrust: null,
       };
       this.#states.set(database, state);
     }
@@ -343,7 +343,7 @@ export class LocalNode implements FleetNode {
       if (whole) this.#forgetWhatIsNotInForce(serving);
       await this.#follow(serving, true);
     } finally {
-      if (this.#state(database).distrust === null) gate.open('recovery');
+      if (!this.distrust.has(database)) gate.open('recovery');
     }
   }
 
@@ -400,29 +400,16 @@ export class LocalNode implements FleetNode {
       if (records.length > 0) this.#recordSeen = true;
       if (records.length === 0 && state?.serving)
         throw new CutoverError('record_unreachable', { database: name, problem: 'neither side answers' });
-      if (records.length > 0) this.#trust(name);
+      if (records.length > 0) this.distrust.lift(name);
       return { serving, whole: records.length === 2 };
     } catch (error) {
-      if (error instanceof CutoverError && error.code === 'record_contradictory') this.#distrust(name, error);
+      if (error instanceof CutoverError && error.code === 'record_contradictory') {
+        // It is looked at again, so that what is put right is noticed.
+        this.#recordSeen = true;
+        this.distrust.raise(name, error, this.#leaseMs);
+      }
       throw error;
     }
-  }
-
-  /** Serves nobody: whichever side is chosen may be the wrong one. Goes on looking, so that what is put right is noticed. */
-  #distrust(database: string, problem: CutoverError): void {
-    this.#recordSeen = true;
-    this.#state(database).distrust = problem.message;
-    const gate = this.#proxy.gate(database);
-    gate.close('recovery');
-    gate.fail({ problem, patienceMs: this.#leaseMs });
-  }
-
-  #trust(database: string): void {
-    const state = this.#states.get(database);
-    if (!state?.distrust) return;
-    state.distrust = null;
-    this.#log.info({ database }, 'the record contradicts itself no longer');
-    this.#proxy.gate(database).open('recovery');
   }
 
   /**

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { CriticalSection } from '../../activities/critical-section.js';
 import { resolve, type ResolveOptions } from '../../src/cli/resolve.js';
+import { connect } from '../../src/postgres/connection.js';
 import { SILENT } from '../../src/proxy/logger.js';
 import { serve } from '../../src/serve.js';
 import { acceptingSides, decisionAt, move, planFor, withoutNodes } from '../support/faults.js';
@@ -92,6 +93,27 @@ describe('one pair', () => {
       await expect(started).rejects.toMatchObject({ code: 'record_newer', details: { version: 99 } });
     } finally {
       await pair.destination.query('app', 'UPDATE cutover.layout SET version = 2');
+    }
+  });
+
+  test('a node that starts on a record that contradicts itself lets nobody through', async () => {
+    const pair = pairOf();
+    const { epoch } = await move(pair, 'forward');
+    await move(pair, 'reverse');
+    const set = (nonce: string): Promise<unknown> =>
+      pair.destination.query('app', 'UPDATE cutover.decision SET nonce = $1 WHERE epoch = $2', [nonce, epoch]);
+    const before = await decisionAt(pair.destination, epoch);
+    await set('forged');
+    const started = await serve({ files: filesOf(pair), worker: false, logger: SILENT });
+    try {
+      const client = await connect({ ...started.address, database: 'prod', user: 'postgres', password: 'secret' });
+      await expect(client.query('SELECT 1')).rejects.toMatchObject({ code: '57P03' });
+      await set(before?.nonce ?? '');
+      await until('both nodes serve', () => !started.proxy.gate('prod').closed && !pair.proxy.gate('prod').closed);
+      await client.query('SELECT 1');
+      await client.end();
+    } finally {
+      await started.close(0);
     }
   });
 
