@@ -34,7 +34,7 @@ import type { EngineContext } from './context.js';
 import { createReverseNow, undoReverse } from './exclusive-streams.js';
 import { firstFailureAt, roundMs, Story, tablesSealed, unfenced, waiver, type Parity } from './pause-story.js';
 import { poll } from './poll.js';
-import { standbysHaveSeal } from './proofs.js';
+import { destinationStands, standbysHaveSeal } from './proofs.js';
 
 const LOCK_NOT_AVAILABLE = '55P03';
 /** The seal may wait for direct writers no longer than this part of the lease. */
@@ -174,6 +174,7 @@ export class CriticalSection {
         ms: early ? early.ms : roundMs(elapsed() - parity.ms),
         madeAhead: early !== null,
       });
+      await destinationStands(this.#context, plan);
       return sealLsn;
     });
   }
