@@ -14,6 +14,7 @@ import {
 import { CutoverError } from '../src/errors/errors.js';
 import { connect, type Connection } from '../src/postgres/connection.js';
 import type { TableName } from '../src/postgres/fence.js';
+import { isCommitted, readRecord } from '../src/postgres/record.js';
 import { streamName, tableSyncs } from '../src/postgres/streams.js';
 import { compareTable } from '../src/postgres/verification/compare.js';
 import type { Sides } from '../src/postgres/verification/confirm.js';
@@ -23,7 +24,7 @@ import { latestVerification, noteVerification } from '../src/postgres/verificati
 import { comparingConnection, encodingOf, takeComparison } from '../src/postgres/verification/session.js';
 import { describeTable } from '../src/postgres/verification/table.js';
 import type { EngineContext } from './context.js';
-import { connectionTo, lastTurn } from './situation.js';
+import { connectionTo, destinationServes } from './situation.js';
 
 /** Told often; the worker sends as much of it as the server wants. */
 type Report = (progress: VerifyProgress) => void;
@@ -48,8 +49,8 @@ export async function verifyTables(
   { run, earlier, stopped }: VerifyRun,
   report: Report,
 ): Promise<VerifyResult> {
-  const turn = await lastTurn(context, migration);
-  const heading: Heading = turn.heading === 'forward' ? 'reverse' : 'forward';
+  const epoch = await lastMove(context, migration);
+  const heading: Heading = (await destinationServes(context, migration)) ? 'reverse' : 'forward';
   const [serving, other] =
     heading === 'forward' ? [migration.source, migration.destination] : [migration.destination, migration.source];
   const [here, there] = [await context.directory.endpointOf(serving), await context.directory.endpointOf(other)];
@@ -69,16 +70,24 @@ export async function verifyTables(
     await requireComparable(migration, stream, reading, readingOther);
     const markers = new Markers(marking, readingOther, serving.systemIdentifier, run);
     const sides = { serving: reading, other: readingOther, markers, load: new Load() };
-    const start = startOf(earlier, heading, turn.epoch);
+    const start = startOf(earlier, heading, epoch);
     const progress = await compareAll(sides, await streamedTables(reading, stream), start, report);
-    const now = await lastTurn(context, migration);
-    if (now.epoch !== turn.epoch)
+    if ((await lastMove(context, migration)) !== epoch)
       throw new CutoverError('verify_refused', { problem: 'the traffic has moved meanwhile' });
     return await keep(context, migration, progress);
   } finally {
     stopped.removeEventListener('abort', onStop);
     await close();
   }
+}
+
+/** The epoch of the last move of the traffic; 0 when there was none. An attempt that was aborted, or a rehearsal, moves nothing. */
+async function lastMove(context: EngineContext, migration: Migration): Promise<number> {
+  const records = await Promise.all(
+    [migration.source, migration.destination].map(async (side) => readRecord(await connectionTo(context, side))),
+  );
+  const decisions = records.flatMap((record) => record?.decisions ?? []);
+  return Math.max(0, ...decisions.filter(({ state }) => isCommitted(state)).map((d) => d.epoch));
 }
 
 type Three = readonly [Connection, Connection, Connection];
@@ -193,9 +202,9 @@ function tell(progress: VerifyProgress, change: Partial<VerifyProgress>): Verify
 
 /** On both sides, as everything that a decision may rest on. */
 async function keep(context: EngineContext, migration: Migration, progress: VerifyProgress): Promise<VerifyResult> {
-  const { heading, startedAt, tablesTotal, rows, bytes, differences, undecided, samples, busyMs } = progress;
+  const { heading, epoch, startedAt, tablesTotal, rows, bytes, differences, undecided, samples, busyMs } = progress;
   const result: VerifyResult = {
-    ...{ heading, startedAt, rows, bytes, differences, undecided },
+    ...{ heading, epoch, startedAt, rows, bytes, differences, undecided },
     tables: tablesTotal,
     finishedAt: new Date().toISOString(),
     samples: samples.slice(0, SAMPLES_MAX),
@@ -218,7 +227,7 @@ export async function requireVerified(context: EngineContext, migration: Migrati
   const serving = await connectionTo(context, heading === 'forward' ? migration.source : migration.destination);
   const known = await latestVerification(serving, migration.id, heading);
   const problem =
-    known?.sinceLastMove !== true
+    known?.epoch !== (await lastMove(context, migration))
       ? 'the sides were not compared since the traffic moved last, or never'
       : !isClean(known)
         ? `the last comparison found ${known.differences.toString()} differences and ${known.undecided.toString()} undecided rows`

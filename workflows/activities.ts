@@ -65,6 +65,16 @@ export const long = (summary: string): Activities =>
     retry: RETRY,
   });
 
+/** As `long`; but what fails in the same way again and again is for a person: nothing waits for a comparison. */
+export const comparison = (summary: string): Activities =>
+  proxyActivities<Activities>({
+    summary,
+    startToCloseTimeout: '30 days',
+    cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    heartbeatTimeout: '10s',
+    retry: { ...RETRY, maximumAttempts: 20 },
+  });
+
 /** The way back and the way out must succeed in the end: tried until they do. */
 export const untilDone = (summary: string): Activities =>
   proxyActivities<Activities>({

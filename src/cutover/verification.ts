@@ -45,7 +45,7 @@ export interface VerifyProgress extends VerifyCounts {
   readonly sentence: string;
   /** `reverse` during a soak: the source is compared with the destination, which serves */
   readonly heading: Heading;
-  /** the last decided epoch when it began: a comparison that was overtaken by a move counts for nothing */
+  /** the epoch of the last move when it began: a comparison that was overtaken by one counts for nothing */
   readonly epoch: number;
   /** ISO time */
   readonly startedAt: string;
@@ -56,6 +56,8 @@ export interface VerifyProgress extends VerifyCounts {
 
 export interface VerifyResult extends VerifyCounts {
   readonly heading: Heading;
+  /** the epoch of the last move of the traffic: the next one makes this worthless */
+  readonly epoch: number;
   readonly tables: number;
   readonly startedAt: string;
   readonly finishedAt: string;

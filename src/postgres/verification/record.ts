@@ -8,7 +8,9 @@ export const VERIFICATION_DDL = `
 CREATE TABLE IF NOT EXISTS cutover.verification (
   migration text NOT NULL,
   started_at timestamptz NOT NULL,
-  finished_at timestamptz NOT NULL,
+  finished_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  -- the epoch of the last move when it was made
+  epoch bigint NOT NULL,
   -- reverse: the side that was the source is compared with the one that serves now
   heading text NOT NULL CHECK (heading IN ('forward', 'reverse')),
   tables integer NOT NULL,
@@ -26,12 +28,12 @@ export async function noteVerification(connection: Connection, migration: string
   await connection.query(VERIFICATION_DDL);
   await connection.query(
     `INSERT INTO cutover.verification
-       (migration, started_at, finished_at, heading, tables, rows, bytes, differences, undecided, samples)
+       (migration, started_at, epoch, heading, tables, rows, bytes, differences, undecided, samples)
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING`,
     [
       migration,
       result.startedAt,
-      result.finishedAt,
+      result.epoch,
       result.heading,
       result.tables,
       result.rows,
@@ -46,9 +48,8 @@ export async function noteVerification(connection: Connection, migration: string
 export interface KnownVerification {
   readonly differences: number;
   readonly undecided: number;
+  readonly epoch: number;
   readonly ageMs: number;
-  /** it began after the traffic moved last */
-  readonly sinceLastMove: boolean;
 }
 
 /** The latest result for this heading, by the server's clock; null when there is none. */
@@ -62,10 +63,8 @@ export async function latestVerification(
   );
   if (present.rows[0]?.present !== true) return null;
   const { rows } = await connection.query<KnownVerification>(
-    `SELECT differences::float8, undecided::float8,
-       (extract(epoch FROM clock_timestamp() - finished_at) * 1000)::float8 AS "ageMs",
-       started_at > coalesce((SELECT max(decided_at) FROM cutover.decision WHERE state IN ('committed', 'finalizing', 'finalized')),
-         '-infinity') AS "sinceLastMove"
+    `SELECT differences::float8, undecided::float8, epoch::float8,
+       (extract(epoch FROM clock_timestamp() - finished_at) * 1000)::float8 AS "ageMs"
      FROM cutover.verification WHERE migration = $1 AND heading = $2 ORDER BY finished_at DESC LIMIT 1`,
     [migration, heading],
   );

@@ -42,7 +42,10 @@ const COLUMNS_SQL = `
   WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
   ORDER BY a.attnum`;
 
-/** A key has no NULL, every row has one, and no two rows have the same. The primary key first, then the replica identity. */
+/**
+ * A key has no NULL, every row has one, and no two rows have the same. The primary key first, then the replica identity. A type of an
+ * extension is passed over: its operators are not in pg_catalog, and no other schema is searched by a role with such rights.
+ */
 const KEY_SQL = `
   SELECT ARRAY(
       SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
@@ -51,8 +54,10 @@ const KEY_SQL = `
   FROM pg_index i
   WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND NOT i.indisexclusion
     AND i.indpred IS NULL AND i.indexprs IS NULL
-    AND NOT EXISTS (SELECT FROM pg_attribute a
-      WHERE a.attrelid = i.indrelid AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1]) AND NOT a.attnotnull)
+    AND NOT EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type b ON b.oid = t.typbasetype
+      WHERE a.attrelid = i.indrelid AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])
+        AND NOT (a.attnotnull
+          AND (t.typtype = 'e' OR coalesce(b.typnamespace, t.typnamespace) = 'pg_catalog'::regnamespace)))
   ORDER BY i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, i.indexrelid LIMIT 1`;
 
 /**
