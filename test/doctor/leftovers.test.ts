@@ -64,7 +64,7 @@ describe('before a switch', () => {
 
   it('keeps everything of an epoch that only the missing side can decide', async () => {
     const { source, destination, context }: Pair = pair();
-    await destination.query('app', `SELECT cutover.ready(1, 'nonce', 0)`);
+    await destination.query('app', `UPDATE cutover.fence SET epoch = 1, state = 'ready'`);
     await source.stop('immediate');
     const before = await namesIn(destination, STREAMS);
     const { failures } = await removeLeftovers(context);
@@ -87,8 +87,9 @@ describe('before a switch', () => {
       await removeLeftovers(pair().context);
       return (await namesIn(pair().destination, STREAMS)).length === 0;
     });
-    // It has never served: that its workflow is gone does not make it accept writes.
-    await expect(pair().destination.query('app', 'DELETE FROM public.item')).rejects.toMatchObject({ code: 'CUT01' });
+    // It has never served, and its tables were there before the move: they are the operator's again.
+    expect(await namesIn(pair().destination, FENCED)).toEqual([]);
+    await pair().destination.query('app', 'DELETE FROM public.item');
     expect(await diagnose(pair().context)).toEqual({ findings: [], problems: [] });
   });
 

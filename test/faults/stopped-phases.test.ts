@@ -106,6 +106,16 @@ async function expectNothingLeft(): Promise<void> {
   expect(await rows('destination', tables)).toEqual([]);
 }
 
+/** The streams outlive a move that was terminated, as a task of their own. */
+async function stopStreams(): Promise<void> {
+  const streams = await moving.system.task(
+    'streams are a task',
+    (t) => t.type.startsWith('replication ') && t.status === 'running' && t.id !== null,
+    PHASE_DEADLINE_MS,
+  );
+  await moving.system.admin(`STOP_TASK ${streams.id ?? ''}`);
+}
+
 /** Ended in whatever way, with words that a person understands where it failed. */
 async function ended(handle: WorkflowHandle, taskId: string): Promise<string> {
   await handle.result().catch(() => undefined);
@@ -130,7 +140,7 @@ test.each(['STOP_TASK', 'abort', 'Cancel', 'Terminate'] as const)(
   },
 );
 
-test.each(['STOP_TASK', 'Cancel'] as const)('%s in the copy', { timeout: 90_000 }, async (command) => {
+test.each(['STOP_TASK', 'abort', 'Cancel'] as const)('%s in the copy', { timeout: 90_000 }, async (command) => {
   const { handle, taskId } = await begin();
   await phases.copy();
   await give(command, handle, taskId);
@@ -141,6 +151,45 @@ test.each(['STOP_TASK', 'Cancel'] as const)('%s in the copy', { timeout: 90_000 
 });
 
 test(
+  'Terminate in the copy: the streams go on by themselves, and STOP_TASK of theirs ends them',
+  { timeout: 90_000 },
+  async () => {
+    const { handle, taskId } = await begin();
+    await phases.copy();
+    await give('Terminate', handle, taskId);
+    await letGo();
+    expect(await ended(handle, taskId)).toMatch(/^cancelled/);
+    await stopStreams();
+    await expectNothingLeft();
+    await moving.writes(20);
+  },
+);
+
+/** The cutover waits for its moment: a transaction at the source is older than it may be. */
+async function waitForTheMoment(taskId: string): Promise<void> {
+  await phases.streams();
+  await hold('source', 'SELECT 1');
+  await moving.system.admin(`CUTOVER ${taskId}`);
+  await moving.waitsFor(/has run a transaction for/);
+}
+
+test.each(['STOP_TASK', 'Terminate'] as const)(
+  '%s while it waits for the moment',
+  { timeout: 90_000 },
+  async (command) => {
+    const { handle, taskId } = await begin();
+    await waitForTheMoment(taskId);
+    await give(command, handle, taskId);
+    expect(await ended(handle, taskId)).toMatch(/^cancelled/);
+    await letGo();
+    if (command === 'Terminate') await stopStreams();
+    await expectNothingLeft();
+    expect(await moving.servingMajor()).toBe(17);
+    await moving.writes(20);
+  },
+);
+
+test(
   'Terminate while the streams run leaves the streams to their own task, which STOP_TASK ends',
   { timeout: 90_000 },
   async () => {
@@ -148,11 +197,7 @@ test(
     await phases.streams();
     await give('Terminate', handle, taskId);
     expect(await ended(handle, taskId)).toMatch(/^cancelled/);
-    const streams = await moving.system.task(
-      'streams are a task',
-      (t) => t.type.startsWith('replication ') && t.status === 'running' && t.id !== null,
-    );
-    await moving.system.admin(`STOP_TASK ${streams.id ?? ''}`);
+    await stopStreams();
     await expectNothingLeft();
     await moving.writes(20);
   },

@@ -24,7 +24,11 @@ it(
   'the swapped routing, never saved, outlives RELOAD, RECONNECT, DDL and a restart',
   { timeout: 240_000 },
   async () => {
-    const moving = await Moving.start({ source: 17, destination: 18, general: 'cutover_save_config = false' });
+    const moving = await Moving.start({
+      source: 17,
+      destination: 18,
+      general: 'cutover_save_config = false\ncutover_ddl = "allow"',
+    });
     onTestFinished(() => moving.stop());
     const { system } = moving;
     const files = [readFileSync(system.files.config, 'utf8'), readFileSync(system.files.users, 'utf8')];

@@ -1,5 +1,5 @@
 /** One task: see that the files follow the decision: an attempt that was given up must not leave them naming the other side. */
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { invariant } from '../../src/errors/invariant.js';
 import { useSystem } from '../support/served.js';
@@ -24,5 +24,18 @@ describe('cutover_save_config', () => {
     await node.resume('prod', 2, destination);
     expect((await node.state('prod')).filesServe).toBe(true);
     expect(readFileSync(files.config, 'utf8')).not.toBe(before);
+  });
+
+  it('files prepared for a move that is removed do not stay beside the live ones', async () => {
+    const { served, directory } = system();
+    invariant(served, 'the program serves');
+    const { node } = served;
+    const [here, there] = [await node.directory.sideOf('prod'), await node.directory.sideOf('prod_new')];
+    const request = { database: 'prod', peer: 'prod_new', epoch: 3, saveConfig: true };
+    const prepared = (): readonly string[] => readdirSync(directory).filter((name) => name.includes('.cutover-3'));
+    await node.prepare({ ...request, serving: there });
+    expect(prepared()).toHaveLength(5);
+    await node.prepare({ ...request, serving: here });
+    expect(prepared()).toEqual([]);
   });
 });
