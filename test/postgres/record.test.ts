@@ -291,9 +291,13 @@ describe('streams', () => {
       applyProblems: await applyProblems(pair.destination, 'cutover_m1_forward'),
     };
     await until('parity', async () => (await parityOf(pair.destination, mark)).level);
+    const more = { ...mark, tables: sealedTables + 1 };
+    expect(await parityOf(pair.destination, more)).toEqual({ level: false, missing: '1 tables not ready' });
     const values = await readSequences(pair.source);
     expect(await advanceSequences(pair.destination, pair.destinationSide, decision.epoch, values)).toBe(1);
     expect(await advanceSequences(pair.destination, pair.destinationSide, decision.epoch, values)).toBe(0);
+    await expect(readyFor(decision)).rejects.toThrow('disabled or missing at the destination');
+    await armFence(pair.destination, await applicationTables(pair.destination), 'always');
     await readyFor(decision);
     await until('the canary', () =>
       canaryArrived(pair.source, pair.destinationSide.systemIdentifier, decision.epoch, decision.nonce),
