@@ -214,14 +214,14 @@ export class Database extends Actor {
         true,
       );
     } else {
-      let waiting = true;
+      const queued = { waiting: true };
       const giveUp = this.locks.acquire(transaction, wait.lock, wait.mode, () => {
-        waiting = false;
+        queued.waiting = false;
         scheduler.after(this, 0, goOn, true);
       });
-      if (!waiting || transaction.lockTimeoutMs === 0) return;
+      if (!queued.waiting || transaction.lockTimeoutMs === 0) return;
       scheduler.after(this, transaction.lockTimeoutMs, () => {
-        if (!waiting || transaction.ended) return;
+        if (!queued.waiting || transaction.ended) return;
         giveUp();
         fail(new SqlError('55P03', 'canceling statement due to lock timeout'));
       });

@@ -20,7 +20,7 @@ export interface Network {
   /** who listens now at an address, as the machine of the asking actor sees it; null: refused */
   listenerAt(host: string, port: number, asking: Actor): Listener | null;
   /** told of every statement on its way to a server */
-  sent(client: Actor, host: string, text: string): void;
+  sent(client: Actor, host: string, text: string, values: readonly unknown[]): void;
   readonly clients: Set<FakeClient>;
 }
 
@@ -142,7 +142,7 @@ export class FakeClient extends EventEmitter {
     if (!query) return;
     this.#active = query;
     const { listener } = this;
-    this.#network.sent(this.owner, this.host, query.text);
+    this.#network.sent(this.owner, this.host, query.text, query.values);
     this.#later(listener.actor, () => {
       if (this.silent || this.#broken) return;
       listener.answer(this.owner, query.text, query.values, (error, rows) => {
@@ -173,19 +173,31 @@ export class FakeClient extends EventEmitter {
     this.#network.clients.delete(this);
     this.#later(this.owner, () => {
       if (this.#broken) return;
-      this.#broken = new Error(reason);
-      if (this.#active) this.#settle(this.#active, this.#broken, []);
-      for (const query of this.#queue.splice(0)) this.#settle(query, this.#broken, []);
-      this.#active = null;
-      this.emit('error', this.#broken);
-      this.emit('end');
+      const error = new Error(reason);
+      this.emit('error', error);
+      this.#close(error);
     });
   }
 
+  /** With a statement under way the socket is closed at once, and nobody hears its answer. */
   end(): Promise<void> {
     this.#ended = true;
     this.#network.clients.delete(this);
-    return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#later(this.owner, () => {
+        this.#close(new Error('Connection terminated'));
+        resolve();
+      });
+    });
+  }
+
+  #close(reason: Error): void {
+    if (this.#broken) return;
+    this.#broken = reason;
+    if (this.#active) this.#settle(this.#active, reason, []);
+    for (const query of this.#queue.splice(0)) this.#settle(query, reason, []);
+    this.#active = null;
+    this.emit('end');
   }
 }
 

@@ -11,6 +11,7 @@ export const FAULT_KINDS = [
   'crash',
   'stall',
   'repetition',
+  'message again',
   'abort by an operator',
   'database stalls',
   'database restarts',
@@ -29,13 +30,16 @@ interface Fault {
   readonly lengthMs: number;
   /** chooses the victim */
   readonly choice: number;
+  /** its time has been set */
   fired: boolean;
+  happened: boolean;
 }
 
 const WEIGHTS: readonly (readonly [FaultKind, number])[] = [
   ['crash', 25],
   ['stall', 22],
-  ['repetition', 26],
+  ['repetition', 22],
+  ['message again', 18],
   ['abort by an operator', 9],
   ['database stalls', 6],
   ['database restarts', 5],
@@ -45,10 +49,12 @@ const WEIGHTS: readonly (readonly [FaultKind, number])[] = [
 ];
 /** The node's deadline of a statement: until then nothing tells that nobody answers. */
 const SILENCE_NOTICED_MS = 5_500;
-const EVENTS_OF_AN_ATTEMPT = 45;
+const EVENTS_OF_AN_ATTEMPT = 30;
 
 export class Faults {
   readonly planned: readonly Fault[];
+  /** which course of epochs the faults of the seed are about */
+  readonly shape: 'any' | 'abort then retry' | 'there and back';
   readonly #world: World;
   #attempt = 0;
   #events = 0;
@@ -56,14 +62,24 @@ export class Faults {
   constructor(world: World, seed: number) {
     this.#world = world;
     const random = new Random(seed, 7);
-    const count = random.pick([0, 0, 1, 1, 1, 1, 2, 2, 2, 3]);
-    this.planned = Array.from({ length: count }, () => chosen(random));
+    this.shape = random.pick(['any', 'any', 'abort then retry', 'abort then retry', 'there and back']);
+    const count = this.shape === 'any' ? random.pick([0, 0, 1, 1, 2, 3]) : 1 + random.below(3);
+    const attempts = this.shape === 'any' ? ([1, 1, 1, 2, 2, 3] as const) : ([1, 2, 2, 2, 2] as const);
+    this.planned = [
+      ...(this.shape === 'abort then retry' ? [earlyAbort(random)] : []),
+      ...Array.from({ length: count }, () => chosen(random, attempts)),
+    ];
   }
 
   get description(): string {
     return this.planned
       .map((f) => `${f.kind} after event ${f.after.toString()} of attempt ${f.attempt.toString()}`)
       .join('; ');
+  }
+
+  /** Those that happened, in the order they were chosen. */
+  get happenedKinds(): readonly FaultKind[] {
+    return this.planned.filter((fault) => fault.happened).map((fault) => fault.kind);
   }
 
   get silenced(): boolean {
@@ -82,6 +98,17 @@ export class Faults {
     this.happened();
   }
 
+  /** The moves are over: what has not come yet comes late. */
+  movesOver(): void {
+    for (const fault of this.planned) {
+      if (fault.fired) continue;
+      fault.fired = true;
+      this.#world.scheduler.after(this.#world.scheduler.outside, fault.delayMs, () => {
+        this.#fire(fault);
+      });
+    }
+  }
+
   /** One of the events that faults are counted by. */
   happened(): void {
     if (this.#attempt === 0) return;
@@ -97,6 +124,7 @@ export class Faults {
 
   #fire(fault: Fault): void {
     fault.fired = true;
+    fault.happened = true;
     const world = this.#world;
     const { scheduler } = world;
     world.trace(() => `FAULT: ${fault.kind}, ${fault.lengthMs.toFixed(0)} ms`);
@@ -120,6 +148,15 @@ export class Faults {
         const call = nth(world.temporal.calls);
         const worker = nth(world.workers);
         if (call && worker) world.temporal.repeat(call, worker);
+        return;
+      }
+      case 'message again': {
+        // Who was stalled between two messages sends what follows as well.
+        const first = fault.choice % Math.max(1, world.messages.length);
+        for (const [index, message] of world.messages.slice(first, first + 1 + (fault.choice % 4)).entries())
+          scheduler.after(scheduler.outside, index * scheduler.between(0, 2), () => {
+            world.deliverAgain(message);
+          });
         return;
       }
       case 'abort by an operator': {
@@ -158,18 +195,29 @@ export class Faults {
   }
 }
 
-function chosen(random: Random): Fault {
+/** An operator gives the first attempt up, or its proof takes too long: there is a second one, and leftovers of the first. */
+function earlyAbort(random: Random): Fault {
+  const kind = random.pick<FaultKind>(['abort by an operator', 'abort by an operator', 'stream stalls']);
+  return { ...of(random, kind, 1), after: 1 + random.below(14), delayMs: 0, lengthMs: 400 + random.below(400) };
+}
+
+function chosen(random: Random, attempts: readonly [number, ...number[]]): Fault {
   const total = WEIGHTS.reduce((sum, [, weight]) => sum + weight, 0);
   let left = random.below(total);
   const [kind] = WEIGHTS.find(([, weight]) => (left -= weight) < 0) ?? ['crash'];
+  return of(random, kind, random.pick(attempts));
+}
+
+function of(random: Random, kind: FaultKind, attempt: number): Fault {
   const longest = kind === 'crash' || kind === 'stall' ? 1_800 : 700;
   return {
     kind,
-    attempt: random.pick([1, 1, 1, 2, 2, 3]),
+    attempt,
     after: 1 + random.below(EVENTS_OF_AN_ATTEMPT),
     delayMs: random.pick([0, 0, 0, 0, 0, 1, 10, 300, 800, 1_500]) * (random.below(100) / 100),
     lengthMs: 5 + random.below(longest),
     choice: random.below(1_000_000),
     fired: false,
+    happened: false,
   };
 }

@@ -12,7 +12,8 @@ import type { RunningNode } from './processes.js';
 import type { World } from './world.js';
 import type { Outcome } from './writes.js';
 
-export type Invariant = 'I1' | 'I2' | 'I3' | 'I4' | 'I5' | 'unnoticed';
+/** `unnoticed`: without a fault no client of a node reads an error. `simulation`: it cannot go on, which says nothing of the product. */
+export type Invariant = 'I1' | 'I2' | 'I3' | 'I4' | 'I5' | 'unnoticed' | 'simulation';
 
 export interface Violation {
   readonly invariant: Invariant;

@@ -26,10 +26,12 @@ async function one(seed: number): Promise<number> {
 async function many(first: number, runs: number): Promise<number> {
   const start = process.hrtime.bigint();
   const broken: Verdict[] = [];
+  const kinds = new Map<string, number>();
   const sums = { events: 0, epochs: 0, committed: 0, acknowledged: 0, refused: 0, longestWaitMs: 0 };
   for (let seed = first; seed < first + runs; seed++) {
     const verdict = await simulate(seed);
     sums.events += verdict.events;
+    for (const kind of verdict.happened) kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
     sums.epochs += verdict.epochs;
     sums.committed += verdict.committed;
     sums.acknowledged += verdict.acknowledged;
@@ -45,6 +47,7 @@ async function many(first: number, runs: number): Promise<number> {
       `${sums.epochs.toString()} epochs (${sums.committed.toString()} committed), ${sums.acknowledged.toString()} writes acknowledged, ` +
       `${sums.refused.toString()} refused, ${sums.events.toString()} events, longest wait ${sums.longestWaitMs.toFixed(0)} ms`,
   );
+  console.log(`faults: ${[...kinds].map(([kind, count]) => `${kind} ${count.toString()}`).join(', ')}`);
   return broken.length === 0 ? 0 : 1;
 }
 

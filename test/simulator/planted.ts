@@ -17,7 +17,7 @@ import { streamName } from '../../src/postgres/streams.js';
 import { connectionTo } from '../../activities/situation.js';
 import type { Transaction, Work } from './database.js';
 import type { Invariant } from './invariants.js';
-import { RECORD_FUNCTIONS } from './record-functions.js';
+import { markerKey, RECORD_FUNCTIONS } from './record-functions.js';
 import type { Parts } from './world.js';
 
 export interface PlantedFault {
@@ -119,12 +119,21 @@ class ResumesOnTheOldSide extends Faulty {
   }
 }
 
-/** setval survives the rollback of its transaction. */
-function* raisesTheFlagFirst(transaction: Transaction, values: readonly unknown[]): Work<Record<string, unknown>> {
-  const seal = RECORD_FUNCTIONS['cutover.seal'];
-  transaction.database.setFlag(true);
-  yield { pause: true };
-  return seal ? yield* seal(transaction, values) : {};
+/** The seal as it would be if nothing ever came late: whatever epoch the fence and the record are at. */
+function* sealsAnyEpoch(transaction: Transaction, values: readonly unknown[]): Work<Record<string, unknown>> {
+  const [epoch, nonce] = values as [number, string];
+  const { database } = transaction;
+  yield { lock: 'tables', mode: 'exclusive' };
+  yield { lock: 'fence', mode: 'exclusive' };
+  const lsn = database.lsnText;
+  const decision = transaction.decision(epoch);
+  if (decision?.state === 'preparing')
+    transaction.decisions.set(epoch, { ...decision, state: 'sealed', seal_lsn: lsn });
+  const mark = markerKey(database.systemIdentifier, epoch, nonce, 'seal');
+  if (!database.markers.has(mark)) transaction.markers.add(mark);
+  transaction.fenceRow = { epoch, state: 'sealed', nonce, seal_lsn: lsn };
+  database.setFlag(true);
+  return { ...database.identity(), lsn, repeated: false, tables: 2 };
 }
 
 /** The seal without LOCK TABLE. */
@@ -172,9 +181,9 @@ export const PLANTED: readonly PlantedFault[] = [
   },
   {
     step: 'sealSource',
-    what: 'the seal raises the flag before it checks the epoch',
-    parts: { functions: { 'cutover.seal': raisesTheFlagFirst } },
-    breaks: ['I4', 'I1', 'I2'],
+    what: 'the seal does not check its epoch',
+    parts: { functions: { 'cutover.seal': sealsAnyEpoch } },
+    breaks: ['I1', 'I2', 'I3', 'I4'],
   },
   {
     step: 'sealSource',

@@ -4,7 +4,7 @@
  * record-functions.test.ts runs the same calls on a real server and compares every answer.
  */
 import type { Decision, DecisionState } from '../../src/postgres/record.js';
-import { SqlError, type FenceRow, type Transaction, type Work } from './database.js';
+import { SqlError, type Database, type FenceRow, type Transaction, type Work } from './database.js';
 
 /** A row of cutover.decision with the columns that only the functions read. */
 export type DecisionRow = Decision & { readonly publication?: string | null };
@@ -37,6 +37,11 @@ function* updateDecision(
   if (!decision || !allowed(decision)) return false;
   transaction.decisions.set(epoch, { ...decision, ...change });
   return true;
+}
+
+/** clock_timestamp() as jsonb writes it. */
+function timeOf(database: Database): string {
+  return new Date(database.scheduler.now).toISOString();
 }
 
 function closed(epoch: number, fence: FenceRow): SqlError {
@@ -72,13 +77,16 @@ function* begin(transaction: Transaction, values: readonly unknown[]): Work<Reco
   if (!decision) {
     const open = transaction.allDecisions.find(isIn(['preparing', 'sealed', 'finalizing']));
     if (open) throw new SqlError('CUT02', `epoch ${open.epoch.toString()} is still ${open.state}`);
+    const { fence } = transaction;
+    if (fence.state !== 'open' || server.up)
+      throw new SqlError('CUT02', `this side does not serve (fence ${fence.state}, epoch ${fence.epoch.toString()})`);
     decision = {
       epoch: 1 + Math.max(floor, transaction.fence.epoch, 0, ...transaction.allDecisions.map((d) => d.epoch)),
       ...{ migration, attempt, nonce, database, peer },
       state: 'preparing',
       source: JSON.parse(source) as Decision['source'],
       destination: JSON.parse(destination) as Decision['destination'],
-      ...{ seal_lsn: null, reason: null, begun_at: server.scheduler.now.toString(), decided_at: null },
+      ...{ seal_lsn: null, reason: null, begun_at: timeOf(server), decided_at: null },
       fenced,
     };
     transaction.decisions.set(decision.epoch, decision);
@@ -131,7 +139,7 @@ function* commit(transaction: Transaction, values: readonly unknown[]): Work<Rec
     if (decision.source.timeline !== database.timeline) throw failedOver(epoch);
     if (decision.fenced !== false) yield* probeWrite(transaction);
     yield { pause: true };
-    decision = { ...decision, state: 'committed', decided_at: database.scheduler.now.toString() };
+    decision = { ...decision, state: 'committed', decided_at: timeOf(database) };
     transaction.decisions.set(epoch, decision);
   }
   return { ...database.identity(), ...decision };
@@ -140,7 +148,7 @@ function* commit(transaction: Transaction, values: readonly unknown[]): Work<Rec
 function* abort(transaction: Transaction, values: readonly unknown[]): Work<Record<string, unknown>> {
   const [epoch, reason] = values as [number, string];
   const { database } = transaction;
-  const decided_at = database.scheduler.now.toString();
+  const decided_at = timeOf(database);
   yield* updateDecision(transaction, epoch, isIn(['preparing', 'sealed']), { state: 'aborted', reason, decided_at });
   yield { pause: true };
   return { ...database.identity(), ...(transaction.decision(epoch) ?? { state: 'unknown' }) };
@@ -165,7 +173,7 @@ function* lower(transaction: Transaction, values: readonly unknown[]): Work<Reco
   const { database } = transaction;
   const fence = yield* fenceForUpdate(transaction);
   yield { pause: true };
-  if (fence.epoch === epoch && fence.state === 'open') database.setFlag(false);
+  if (fence.epoch >= epoch && fence.state === 'open') database.setFlag(false);
   return { ...database.identity(), ...fence, up: database.up };
 }
 
@@ -219,9 +227,10 @@ function columnsOf(given: Decision): Decision {
 }
 
 function* refuse(transaction: Transaction, values: readonly unknown[]): Work<Record<string, unknown>> {
-  const [epoch] = values as [number];
+  const [epoch, nonce] = values as [number, string | null];
   let fence = yield* fenceForUpdate(transaction);
-  if (fence.state !== 'open' && fence.epoch <= epoch) {
+  const another = fence.epoch === epoch && fence.state === 'ready' && fence.nonce !== (nonce ?? fence.nonce);
+  if (fence.state !== 'open' && fence.epoch <= epoch && !another) {
     fence = { ...fence, epoch, state: 'refused' };
     transaction.fenceRow = fence;
   }
@@ -233,14 +242,22 @@ function* keep(transaction: Transaction, values: readonly unknown[]): Work<Recor
   const given = values[0] === null ? null : columnsOf(JSON.parse(values[0] as string) as Decision);
   let fence = yield* fenceForUpdate(transaction);
   let kept: string | null = null;
-  const moved = given !== null && isIn(['committed', 'finalizing', 'finalized'])(given) && fence.epoch < given.epoch;
-  if (moved && given.source.systemIdentifier === database.systemIdentifier) {
+  if (
+    given !== null &&
+    isIn(['committed', 'finalizing', 'finalized'])(given) &&
+    given.source.systemIdentifier === database.systemIdentifier
+  ) {
     const known = transaction.decision(given.epoch);
-    const replaced = known?.nonce === given.nonce && isIn(['preparing', 'sealed'])(known);
-    if (!known || replaced) transaction.decisions.set(given.epoch, { ...given, ...known, state: given.state });
-    fence = { epoch: given.epoch, state: 'sealed', nonce: given.nonce, seal_lsn: given.seal_lsn };
-    transaction.fenceRow = fence;
-    kept = 'sealed again';
+    const { state, decided_at, reason } = given;
+    if (!known || (known.nonce === given.nonce && isIn(['preparing', 'sealed'])(known))) {
+      transaction.decisions.set(given.epoch, known ? { ...known, state, decided_at, reason } : given);
+      kept = 'told what was decided';
+    }
+    if (fence.epoch < given.epoch) {
+      fence = { epoch: given.epoch, state: 'sealed', nonce: given.nonce, seal_lsn: given.seal_lsn };
+      transaction.fenceRow = fence;
+      kept = 'sealed again';
+    }
   }
   if (fence.state !== 'open' && !database.up) {
     database.setFlag(true);

@@ -2,6 +2,7 @@
 import { CriticalSection } from '../../activities/critical-section.js';
 import { messageOf } from '../../src/errors/errors.js';
 import { LocalNode } from '../../src/fleet/local-node.js';
+import type { FaultKind } from './faults.js';
 import { installNetwork } from './fake-client.js';
 import type { Violation } from './invariants.js';
 import { installVirtualTime } from './virtual-time.js';
@@ -11,6 +12,7 @@ export interface Verdict {
   readonly seed: number;
   readonly violation: Violation | null;
   readonly faults: string;
+  readonly happened: readonly FaultKind[];
   readonly events: number;
   readonly virtualMs: number;
   readonly longestWaitMs: number;
@@ -34,7 +36,7 @@ const REAL: Parts = {
   flagSeen: (database) => database.up,
 };
 /** Virtual time in which everything must have come to an end. */
-const LONGEST_MS = 120_000;
+const LONGEST_MS = 40_000;
 /** After the moves: late faults happen, crashed processes start, nodes read the record again. */
 const SETTLE_MS = 2_500;
 /** A node that waits for a connection gone silent hears of it by its deadline. */
@@ -47,7 +49,7 @@ export async function simulate(seed: number, options: SimulationOptions = {}): P
   try {
     await run(world);
   } catch (error) {
-    world.invariants.broken('I4', `the simulation failed: ${messageOf(error)}`);
+    world.invariants.broken('simulation', messageOf(error));
   } finally {
     for (const giveBack of givenBack) giveBack();
   }
@@ -71,6 +73,7 @@ async function run(world: World): Promise<void> {
   });
   await phase(() => end.over, LONGEST_MS);
   if (!end.over || end.problem !== null) invariants.broken('I4', `the moves do not end: ${end.problem ?? 'no answer'}`);
+  world.faults.movesOver();
   await phase(() => false, scheduler.now + SETTLE_MS);
   for (const process of world.processes) process.start();
   if (world.faults.silenced) await phase(() => false, scheduler.now + SILENCE_MS);
@@ -91,6 +94,7 @@ function verdictOf(seed: number, world: World): Verdict {
     seed,
     violation: invariants.violation,
     faults: world.faults.description,
+    happened: world.faults.happenedKinds,
     events: scheduler.events,
     virtualMs: Math.round(scheduler.now),
     longestWaitMs: invariants.longestWaitMs,

@@ -46,7 +46,7 @@ export class Stream {
 
   #pump(): void {
     if (this.#applying || this.broken) return;
-    while (this.from.log[this.#next]?.origin != null) this.#next += 1;
+    while ((this.from.log[this.#next]?.origin ?? null) !== null) this.#next += 1;
     const entry = this.from.log[this.#next];
     if (!entry) return;
     this.#applying = true;

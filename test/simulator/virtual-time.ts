@@ -53,11 +53,15 @@ export function installVirtualTime(scheduler: Scheduler): () => void {
   };
   Object.assign(globalThis, virtual);
   Object.defineProperty(performance, 'now', { configurable: true, value: () => scheduler.now });
-  timersPromises.setTimeout = (delayMs = 0, value?: unknown) =>
-    new Promise((resolve) => {
+  timersPromises.setTimeout = (delayMs = 0, value?: unknown, options: { signal?: AbortSignal } = {}) =>
+    new Promise((resolve, reject) => {
       // As Node's own: less than a millisecond is one.
-      scheduler.after(scheduler.current, Math.max(1, delayMs), () => {
+      const happening = scheduler.after(scheduler.current, Math.max(1, delayMs), () => {
         resolve(value);
+      });
+      options.signal?.addEventListener('abort', () => {
+        happening.cancelled = true;
+        reject(new Error('The operation was aborted'));
       });
     });
   syncBuiltinESMExports();

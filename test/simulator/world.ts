@@ -15,8 +15,7 @@ import { Faults } from './faults.js';
 import { Invariants } from './invariants.js';
 import { Process, type Worker } from './processes.js';
 import type { RecordFunction } from './record-functions.js';
-import type { Actor } from './scheduler.js';
-import { Scheduler } from './scheduler.js';
+import { Actor, Scheduler } from './scheduler.js';
 import { Statements } from './statements.js';
 import { Stream } from './stream.js';
 import { FakeTemporal } from './temporal.js';
@@ -30,6 +29,14 @@ export interface Parts {
   readonly flagSeen: FlagSeen;
 }
 
+/** A statement or a command of a node on its way. */
+export interface Message {
+  readonly host: string;
+  readonly text: string;
+  readonly values: readonly unknown[];
+}
+
+const LOOPBACK = '127.0.0.1';
 const MIGRATION_ID = 'feedbeef_1';
 const PATIENCE: Patience = { leaseMs: 600, drainMs: 150, timeoutMs: 200, attempts: 3 };
 const BUSY_MS = 150;
@@ -57,8 +64,11 @@ export class World implements Network {
   readonly temporal: FakeTemporal;
   readonly faults: Faults;
   readonly lines: string[] = [];
+  /** what was sent to databases and nodes, as far as it changes something */
+  readonly messages: Message[] = [];
   writersEnded = false;
   readonly #traced: boolean;
+  readonly #lateClient = new Actor('somebody late');
   readonly #statements: Statements;
 
   constructor(seed: number, planted: Parts, traced: boolean) {
@@ -97,7 +107,8 @@ export class World implements Network {
     for (const process of this.processes) process.start();
     for (const [index, database] of [this.source, this.source, this.destination].entries())
       new StraightWriter(this, database, index);
-    const headings: readonly Heading[] = scheduler.chance(55) ? ['forward'] : ['forward', 'reverse'];
+    const back = this.faults.shape === 'there and back' || scheduler.chance(40);
+    const headings: readonly Heading[] = back ? ['forward', 'reverse'] : ['forward'];
     const wayBack = this.streams[1]?.broken === true ? headings.slice(0, 1) : headings;
     this.temporal.start(this.#migration(), wayBack, done);
   }
@@ -161,10 +172,25 @@ export class World implements Network {
     this.#happened();
   }
 
-  sent(client: Actor, host: string, text: string): void {
+  sent(client: Actor, host: string, text: string, values: readonly unknown[]): void {
     if (!COUNTED.test(text)) return;
+    this.messages.push({ host: host === LOOPBACK ? this.#processOf(client) : host, text, values });
     this.trace(() => `${client.name} → ${host}: ${text.slice(0, 90)}`);
     this.#happened();
+  }
+
+  /** A message arrives once more, long after it was sent perhaps; nobody waits for its answer. */
+  deliverAgain({ host, text, values }: Message): void {
+    const listener = this.listenerAt(host, 0, this.scheduler.outside);
+    if (!listener) return;
+    this.trace(() => `once more → ${host}: ${text.slice(0, 90)} ${JSON.stringify(values).slice(0, 60)}`);
+    this.scheduler.after(listener.actor, 0, () => {
+      listener.answer(this.#lateClient, text, values, () => undefined);
+    });
+  }
+
+  #processOf(actor: Actor): string {
+    return this.processes.find((p) => p.actor === actor)?.name ?? LOOPBACK;
   }
 
   /** The sockets of a process that died are closed, at both ends. */
@@ -193,7 +219,7 @@ export class World implements Network {
           this.#statements.run(database, client, text, values, reply);
         },
       };
-    const here = host === '127.0.0.1';
+    const here = host === LOOPBACK;
     return this.processes.find((p) => p.running && (here ? p.actor === asking : p.name === host))?.listener ?? null;
   }
 }
