@@ -18,6 +18,8 @@ const SOURCES = [
   'activities',
   'bench',
   'test/model',
+  'test/simulator',
+  'test/history/random.ts',
   'test/faults-run',
   'test/support',
   'tsconfig.json',

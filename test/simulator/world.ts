@@ -183,7 +183,7 @@ export class World implements Network {
   deliverAgain({ host, text, values }: Message): void {
     const listener = this.listenerAt(host, 0, this.scheduler.outside);
     if (!listener) return;
-    this.trace(() => `once more → ${host}: ${text.slice(0, 90)} ${JSON.stringify(values).slice(0, 60)}`);
+    this.trace(() => `once more → ${host}: ${text.slice(0, 90)} ${JSON.stringify(values[0] ?? '').slice(0, 20)}`);
     this.scheduler.after(listener.actor, 0, () => {
       listener.answer(this.#lateClient, text, values, () => undefined);
     });
