@@ -13,10 +13,9 @@ import { CutoverError } from '../src/errors/errors.js';
 import { resolveEpoch } from '../src/fleet/resolution.js';
 import type { Connection } from '../src/postgres/connection.js';
 import type { Purpose } from '../src/postgres/connections.js';
-import { fenceGap, rehearseSeal } from '../src/postgres/fence.js';
+import { fenceGap, rehearseSeal, tableGap } from '../src/postgres/fence.js';
 import { applyProblems, canaryArrived, parityOf } from '../src/postgres/parity.js';
 import { beginEpoch, noteEvents, readRecord } from '../src/postgres/record.js';
-import { lateTable } from '../src/postgres/publications.js';
 import { standbysBehind } from '../src/postgres/standbys.js';
 import { rehearseSequences } from '../src/postgres/sequences.js';
 import { streamHealth, streamName, tableSyncs } from '../src/postgres/streams.js';
@@ -176,7 +175,7 @@ async function notYet(context: EngineContext, migration: Migration, heading: Hea
   if (gap !== null) return gap;
   const { behind } = await standbysBehind(connection, null, cutover.trafficStopThresholdBytes);
   if (behind.length > 0) return behind.join('; ');
-  const late = await leftBehind(connection, migration, heading);
+  const late = await tableGap(connection, name);
   if (late !== null) return late;
   const guarded = await guardsNotYet(context, migration, heading, { source, destination });
   if (guarded !== null) return guarded;
@@ -190,14 +189,6 @@ async function notYet(context: EngineContext, migration: Migration, heading: Hea
     [cutover.drainTimeoutMs],
   );
   return rows[0]?.holder ?? null;
-}
-
-/** The fence's own check compares what is published with what is fenced: a table that is neither it cannot see. */
-async function leftBehind(source: Connection, migration: Migration, heading: Heading): Promise<string | null> {
-  // The user's publication is at the migration's source; on the way back only "every table" can be compared.
-  if (heading === 'reverse' && migration.publication !== null) return null;
-  const table = await lateTable(source, migration.publication, streamName(migration.id, heading));
-  return table === null ? null : `table ${table} came after the streams were made and is not replicated`;
 }
 
 /**

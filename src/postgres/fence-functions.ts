@@ -111,10 +111,19 @@ SET enable_nestloop = off SET jit = off SET plan_cache_mode = force_generic_plan
 DECLARE
   v_users text;
   v_late oid[];
+  v_maker text;
 BEGIN
   SELECT m.publication INTO v_users FROM cutover.migration m WHERE m.active;
   IF NOT FOUND OR p_publication IS NULL THEN
     RETURN NULL;
+  END IF;
+  -- A transaction that has not ended may be making a table and filling it: nobody sees the table, but everybody sees its lock.
+  SELECT min(coalesce('pid ' || l.pid, 'a prepared transaction')) INTO v_maker FROM pg_locks l
+  WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.relation >= 16384
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = l.relation);
+  IF v_maker IS NOT NULL THEN
+    RETURN v_maker || ' is making a table or an index in a transaction that has not ended';
   END IF;
   IF v_users = '' THEN
     v_late := ARRAY(

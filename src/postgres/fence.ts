@@ -85,6 +85,12 @@ export async function fenceGap(connection: Connection, publication: string): Pro
   return rows[0]?.gap ?? null;
 }
 
+/** A table of the move that came after its streams, or is being made right now; null when there is none (checked by the seal, too). */
+export async function tableGap(connection: Connection, publication: string): Promise<string | null> {
+  const { rows } = await connection.query<{ gap: string | null }>('SELECT cutover.table_gap($1) AS gap', [publication]);
+  return rows[0]?.gap ?? null;
+}
+
 /**
  * Ahead of the pause, on the connection that will seal: what the seal asks the catalogue, so that its plans stand and the name
  * of every table it will lock is in the cache of this connection. Locks nothing; may be called again.

@@ -1,7 +1,7 @@
 /** One task: tell which tables a migration moves: those the user's publication names, or every table. */
 import { CutoverError } from '../errors/errors.js';
 import type { Connection } from './connection.js';
-import { qualified, type TableName } from './fence.js';
+import type { TableName } from './fence.js';
 
 /** Tables that hold rows: not partitioned parents, temporary, unlogged, extension or `cutover` tables. */
 const ALL_TABLES = `
@@ -33,26 +33,6 @@ export async function publishedTables(source: Connection, publication: string | 
     [publication],
   );
   return rows;
-}
-
-/**
- * A table of the move's set that its stream does not carry, because it came later (a new table, a new partition); null when
- * there is none. Its rows would stay behind.
- *
- * @throws CutoverError `publication_unknown`
- */
-export async function lateTable(
-  source: Connection,
-  publication: string | null,
-  stream: string,
-): Promise<string | null> {
-  const { rows } = await source.query<TableName>(
-    `SELECT schemaname AS schema, tablename AS table FROM pg_publication_tables WHERE pubname = $1`,
-    [stream],
-  );
-  const streamed = new Set(rows.map(qualified));
-  const late = (await publishedTables(source, publication)).find((table) => !streamed.has(qualified(table)));
-  return late ? `${late.schema}.${late.table}` : null;
 }
 
 /** The tables with their sizes on disk (bytes), largest first. */

@@ -207,6 +207,20 @@ describe('tables made during the migration', () => {
     await source.writer.query(`INSERT INTO public.item (name) VALUES ('still open')`);
   });
 
+  it('a table in the making, which nobody sees yet: neither the seal nor the commit passes before it has ended', async () => {
+    const make = `BEGIN; CREATE TABLE public.late (id int PRIMARY KEY); INSERT INTO public.late VALUES (1)`;
+    const making = { code: 'CUT03', message: expect.stringMatching(/^pid \d+ is making a table/) as string };
+    const decision = await begin();
+    await source.writer.query(make);
+    await expect(sealed(decision)).rejects.toMatchObject(making);
+    await source.writer.query('ROLLBACK');
+    await sealed(decision);
+    await source.writer.query(make);
+    await expect(committed(decision)).rejects.toMatchObject(making);
+    await source.writer.query('ROLLBACK');
+    expect(await committed(decision)).toMatchObject({ state: 'committed' });
+  });
+
   it('a partition made after the seal: the commit is refused, by its name', async () => {
     const decision = await begin();
     await sealed(decision);
