@@ -4,6 +4,8 @@ import type { EpochPlan } from '../src/cutover/contract.js';
 import type { Step } from '../src/cutover/epoch.js';
 import type { Directory } from '../src/fleet/directory.js';
 import type { Fleet } from '../src/fleet/fleet.js';
+import type { Side } from '../src/cutover/side.js';
+import type { Connection } from '../src/postgres/connection.js';
 import type { Connections } from '../src/postgres/connections.js';
 
 export interface EngineContext {
@@ -15,4 +17,9 @@ export interface EngineContext {
   isRunning(workflowId: string): Promise<boolean>;
   /** told at the beginning of each of the eight steps, which waits for the answer; faults are injected here in tests */
   onStep(plan: EpochPlan, step: Step): void | Promise<void>;
+}
+
+/** The engine's connection for its own statements to the database a side is, whatever name it has today. */
+export async function connectionTo(context: EngineContext, side: Side): Promise<Connection> {
+  return context.connections.get(await context.directory.endpointOf(side), 'record');
 }

@@ -6,9 +6,8 @@ import { quoteIdentifier } from '../src/postgres/connection.js';
 import type { TableName } from '../src/postgres/fence.js';
 import { publishedTables, tableSizes } from '../src/postgres/publications.js';
 import { ensurePublication, streamName, tableSyncs, type TableSync } from '../src/postgres/streams.js';
-import type { EngineContext } from './context.js';
+import { connectionTo, type EngineContext } from './context.js';
 import { SlotLimits, type Alarm } from './limits.js';
-import { connectionTo } from './situation.js';
 
 const POLL_MS = 200;
 /** A table that makes no progress for this long has failed: its worker restarts and fails again. */

@@ -5,10 +5,10 @@ import { CutoverError } from '../src/errors/errors.js';
 import { disarmFence } from '../src/postgres/fence.js';
 import { setActive, setEnding } from '../src/postgres/migrations.js';
 import { isCommitted, readRecord, setFinal, upgradeRecord } from '../src/postgres/record.js';
-import type { EngineContext } from './context.js';
+import { connectionTo, type EngineContext } from './context.js';
 import { resolveLeftOver } from './moment.js';
 import { removeSchema } from './preparation.js';
-import { connectionTo, destinationServes } from './situation.js';
+import { destinationServes } from './situation.js';
 import { removeStreams } from './streams.js';
 
 /** Before any commit stands, or after a rollback: the source serves as if nothing had been. May be called again. */

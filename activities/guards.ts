@@ -5,8 +5,7 @@ import { CutoverError } from '../src/errors/errors.js';
 import { applyTrouble, unpublishedChange } from '../src/postgres/apply-health.js';
 import { schemaDifference, schemasEqual, type StreamSides } from '../src/postgres/schema-fingerprint.js';
 import { streamName } from '../src/postgres/streams.js';
-import type { EngineContext } from './context.js';
-import { connectionTo } from './situation.js';
+import { connectionTo, type EngineContext } from './context.js';
 
 interface Sides {
   readonly source: Side;

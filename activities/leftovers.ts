@@ -18,9 +18,9 @@ import {
   dropSubscription,
   streamName,
 } from '../src/postgres/streams.js';
-import type { EngineContext } from './context.js';
+import { connectionTo, type EngineContext } from './context.js';
 import { finalizeMigration, removeMigration } from './ending.js';
-import { connectionTo, destinationServes, toMigration } from './situation.js';
+import { destinationServes, toMigration } from './situation.js';
 
 /** `unknown`: nobody could be asked, so it stays. */
 export type Verdict = 'left over' | 'in use' | 'unknown';

@@ -9,8 +9,7 @@ import { CutoverError } from '../src/errors/errors.js';
 import type { Connection } from '../src/postgres/connection.js';
 import { appendEvent, lastEventOf } from '../src/postgres/events.js';
 import { streamHealth, streamName, type StreamHealth } from '../src/postgres/streams.js';
-import type { EngineContext } from './context.js';
-import { connectionTo } from './situation.js';
+import { connectionTo, type EngineContext } from './context.js';
 
 const INTERVAL_MS = 1_000;
 

@@ -19,12 +19,11 @@ import { beginEpoch, noteEvents, readRecord } from '../src/postgres/record.js';
 import { standbysBehind } from '../src/postgres/standbys.js';
 import { rehearseSequences } from '../src/postgres/sequences.js';
 import { streamHealth, streamName, tableSyncs } from '../src/postgres/streams.js';
-import type { EngineContext } from './context.js';
+import { connectionTo, type EngineContext } from './context.js';
 import { applyForward } from './exclusive-streams.js';
 import { guardsNotYet, rehearseSchemas } from './guards.js';
 import { nodesNotYet, requireNodes } from './nodes.js';
 import { pinnedSince, readyRecords } from './pinned-sides.js';
-import { connectionTo } from './situation.js';
 import { requireVerified } from './verification.js';
 
 const POLL_MS = 100;

@@ -7,8 +7,7 @@ import { sameSide, type PinnedSide, type Side } from '../src/cutover/side.js';
 import { addressOf } from '../src/postgres/endpoint.js';
 import { findMigration, type MigrationRow } from '../src/postgres/migrations.js';
 import { expectTimeline, keepFence, namePeer, readIdentity, upgradeRecord } from '../src/postgres/record.js';
-import type { EngineContext } from './context.js';
-import { connectionTo } from './situation.js';
+import { connectionTo, type EngineContext } from './context.js';
 
 export interface Sides<S extends Side = Side> {
   readonly source: S;

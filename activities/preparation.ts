@@ -8,9 +8,9 @@ import { preflight } from '../src/postgres/preflight/preflight.js';
 import { publishedTables, withParents } from '../src/postgres/publications.js';
 import { applySchema, dropAppliedSchema, splitSchema, type Statement } from '../src/postgres/schema.js';
 import { serverVersion } from '../src/postgres/streams.js';
-import type { EngineContext } from './context.js';
+import { connectionTo, type EngineContext } from './context.js';
 import { nodesCheck } from './nodes.js';
-import { connectionTo, sidesOf } from './situation.js';
+import { sidesOf } from './situation.js';
 
 const SCHEMA_QUERY_TIMEOUT_MS = 60 * 60_000;
 

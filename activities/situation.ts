@@ -16,7 +16,7 @@ import {
 } from '../src/postgres/migrations.js';
 import { installRecord, readRecord, type RecordState } from '../src/postgres/record.js';
 import { ORIGIN_SINCE, serverVersion, streamHealth, streamName } from '../src/postgres/streams.js';
-import type { EngineContext } from './context.js';
+import { connectionTo, type EngineContext } from './context.js';
 import { pinSides, readyRecords } from './pinned-sides.js';
 
 interface Sides {
@@ -33,10 +33,6 @@ export async function sidesOf(context: EngineContext, request: MoveRequest): Pro
   if (sameSide(source, destination))
     throw new CutoverError('same_database', { source: request.source, destination: request.destination });
   return { source, destination };
-}
-
-export async function connectionTo(context: EngineContext, side: Side): Promise<Connection> {
-  return context.connections.get(await context.directory.endpointOf(side), 'record');
 }
 
 /** Whether the traffic has moved, as the records of both sides say. */

@@ -2,9 +2,8 @@
 import type { EpochOutcome, EpochPlan, Migration, TaskEvent } from '../src/cutover/contract.js';
 import { epochStream, SEQUENCE_OF } from '../src/cutover/epoch.js';
 import { noteEvents, type RecordedEvent } from '../src/postgres/record.js';
-import type { EngineContext } from './context.js';
+import { connectionTo, type EngineContext } from './context.js';
 import { retireForward } from './exclusive-streams.js';
-import { connectionTo } from './situation.js';
 
 /** Appends to both sides; one side that cannot be reached is told by a later call, both unreachable fails. */
 async function note(

@@ -15,9 +15,9 @@ import {
   streamHealth,
   streamName,
 } from '../src/postgres/streams.js';
-import type { EngineContext } from './context.js';
+import { connectionTo, type EngineContext } from './context.js';
 import { SlotLimits, type Alarm } from './limits.js';
-import { connectionTo, lastTurn } from './situation.js';
+import { lastTurn } from './situation.js';
 
 const POLL_MS = 1_000;
 const HEALTHY_DEADLINE_MS = 60_000;

@@ -23,8 +23,8 @@ import { Markers } from '../src/postgres/verification/marker.js';
 import { latestVerification, noteVerification } from '../src/postgres/verification/record.js';
 import { comparingConnection, encodingOf, takeComparison } from '../src/postgres/verification/session.js';
 import { describeTable } from '../src/postgres/verification/table.js';
-import type { EngineContext } from './context.js';
-import { connectionTo, destinationServes } from './situation.js';
+import { connectionTo, type EngineContext } from './context.js';
+import { destinationServes } from './situation.js';
 
 /** Told often; the worker sends as much of it as the server wants. */
 type Report = (progress: VerifyProgress) => void;

@@ -50,7 +50,16 @@ test('an error of the engine is an ERROR as well: a CUTOVER that cannot be does 
 test('column types arrive: numbers, truth values, nulls', async () => {
   const { proxy, ports } = await start();
   ports.rows.slots.push({
-    ...{ host: 'h', port: 5432, databaseName: 'd', name: 's', lsn: null, lagBytes: 5, retainedBytes: 5, copyData: true },
+    ...{
+      host: 'h',
+      port: 5432,
+      databaseName: 'd',
+      name: 's',
+      lsn: null,
+      lagBytes: 5,
+      retainedBytes: 5,
+      copyData: true,
+    },
     lastTransactionAt: null,
   });
   const { fields, rows } = await (await adminOf(proxy)).query('SHOW REPLICATION_SLOTS');

@@ -39,7 +39,8 @@ function sourcesIn(folder: string): string {
 /** admin-commands.md is held to the grammar by test/admin. */
 const HELD_ELSEWHERE = 'docs/admin-commands.md';
 const PAGES = ['README.md', 'CHANGELOG.md', 'src/cutover/SPEC.md', ...markdownIn('docs')];
-const COMMAND = /^(RESHARD|COPY_DATA|REPLICATE|SCHEMA_SYNC|CUTOVER|VERIFY|STOP_TASK|RETIRE|MAINTENANCE|PAUSE|RESUME|SHOW) ./;
+const COMMAND =
+  /^(RESHARD|COPY_DATA|REPLICATE|SCHEMA_SYNC|CUTOVER|VERIFY|STOP_TASK|RETIRE|MAINTENANCE|PAUSE|RESUME|SHOW) ./;
 
 /** What a reader may type at the admin database: blocks marked so, lines behind its prompt, and commands in the text. */
 function adminCommands(text: string): string[] {

@@ -9,18 +9,24 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { EngineContext } from '../../activities/context.js';
 import { resolveLeftOver, sidesOfHeading } from '../../activities/moment.js';
 import { nodesNotYet, requireNodes } from '../../activities/nodes.js';
-import { connectionTo } from '../../activities/situation.js';
+import { connectionTo } from '../../activities/context.js';
 import type { MomentRequest } from '../../src/cutover/activities.js';
 import type { EpochPlan } from '../../src/cutover/contract.js';
 import { sideOf, type PinnedSide, type Side } from '../../src/cutover/side.js';
 import { invariant } from '../../src/errors/invariant.js';
+import type { Connection } from '../../src/postgres/connection.js';
 import { beginEpoch, readIdentity, readRecord } from '../../src/postgres/record.js';
+
+/** The engine's connection to the record of a side. */
+export async function recordOf(context: EngineContext, side: Side): Promise<Connection> {
+  return context.connections.get(await context.directory.endpointOf(side), 'record');
+}
 
 const POLL_MS = 100;
 const POLLS_MAX = 600;
 
 async function pin(context: EngineContext, side: Side): Promise<PinnedSide> {
-  const { systemIdentifier, databaseOid, timeline } = await readIdentity(await connectionTo(context, side));
+  const { systemIdentifier, databaseOid, timeline } = await readIdentity(await recordOf(context, side));
   return { systemIdentifier, databaseOid, timeline };
 }
 
@@ -32,7 +38,7 @@ export async function moment(context: EngineContext, request: MomentRequest): Pr
   const { database, peer } = migration;
   const pinned = { source: await pin(context, source), destination: await pin(context, destination) };
   const records = await Promise.all(
-    [source, destination].map(async (side) => readRecord(await connectionTo(context, side))),
+    [source, destination].map(async (side) => readRecord(await recordOf(context, side))),
   );
   const floorEpoch = Math.max(0, ...records.flatMap((r) => (r ? [r.fence.epoch, r.decisions[0]?.epoch ?? 0] : [])));
   const nodes = await requireNodes(context, database);
@@ -44,7 +50,7 @@ export async function moment(context: EngineContext, request: MomentRequest): Pr
     await delay(POLL_MS);
   }
   const names = { migration: migration.id, attempt, nonce: randomUUID(), floorEpoch, database, peer };
-  const decision = await beginEpoch(await connectionTo(context, source), { ...names, ...pinned, fenced: true });
+  const decision = await beginEpoch(await recordOf(context, source), { ...names, ...pinned, fenced: true });
   const { leaseMs, drainTimeoutMs: drainMs, drainAction, timeoutMs, timeoutAction, maxAttempts } = cutover;
   return {
     ...{ migration, heading, epoch: decision.epoch, nonce: decision.nonce, attempt, ...pinned, nodes },

@@ -14,9 +14,10 @@ import { LocalNode } from '../../src/fleet/local-node.js';
 import type { FleetNode, PauseAnswer, PauseRequest } from '../../src/fleet/node.js';
 import { openDestination, ready, type Decision } from '../../src/postgres/record.js';
 import { streamName } from '../../src/postgres/streams.js';
-import { connectionTo } from '../../activities/situation.js';
+import { connectionTo } from '../../activities/context.js';
 import type { Transaction, Work } from './database.js';
 import type { Invariant } from './invariants.js';
+import { recordOf } from './moment.js';
 import { markerKey, RECORD_FUNCTIONS } from './record-functions.js';
 import type { Parts } from './world.js';
 
@@ -74,7 +75,7 @@ class ForgetsSequences extends Faulty {
 
 class DoesNotProveTheWayBack extends Faulty {
   override async createReverseReplication(plan: EpochPlan): Promise<void> {
-    await ready(await connectionTo(this.context, plan.destination), plan.destination, {
+    await ready(await recordOf(this.context, plan.destination), plan.destination, {
       ...{ epoch: plan.epoch, nonce: plan.nonce, shard: 0, fenced: true },
       subscription: streamName(plan.migration.id, plan.heading),
     });
@@ -93,7 +94,7 @@ class OpensBeforeTheCommit extends Faulty {
       ...{ source: plan.source, destination: plan.destination, seal_lsn: '0/1', reason: null },
       ...{ begun_at: '', decided_at: null },
     };
-    await openDestination(await connectionTo(this.context, plan.destination), expected);
+    await openDestination(await recordOf(this.context, plan.destination), expected);
     return super.openDestination(plan, earlier, decided);
   }
 }

@@ -19,7 +19,7 @@ const served = await serve({
     if (wanted !== step) return;
     // Once: who runs the step after this one must come further.
     rmSync(fault);
-    process.kill(Number(victim), signal as NodeJS.Signals);
+    process.kill(Number(victim), signal);
   },
 });
 console.log('listening');

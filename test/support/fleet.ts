@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Client, Connection } from '@temporalio/client';
-import pg from 'pg';
+import type pg from 'pg';
 import type { Step } from '../../src/cutover/epoch.js';
 import { startCluster, type Cluster, type Major } from '../../src/dev/embedded-postgres.js';
 import { freePorts, LOOPBACK } from '../../src/dev/ports.js';

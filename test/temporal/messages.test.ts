@@ -131,7 +131,9 @@ describe('a move says why not', () => {
         return reversed ? { reversed } : null;
       });
       expect(state.reversed).toBe(true);
-      expect((await told.query<readonly TaskEvent[]>('events')).filter((e) => e.type === 'TrafficMoved')).toHaveLength(1);
+      expect((await told.query<readonly TaskEvent[]>('events')).filter((e) => e.type === 'TrafficMoved')).toHaveLength(
+        1,
+      );
     }
     await update(move, 'finalize');
     expect(await move.result()).toBe('prod → prod_new: finalized, the destination serves');
