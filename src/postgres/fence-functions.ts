@@ -48,7 +48,7 @@ BEGIN
   -- No order: whatever the catalogue gives first, without a sort over a thousand tables.
   SELECT format('%I.%I', n.nspname, c.relname) INTO v_table
   FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE t.tgname = 'cutover_fence_write' AND c.relkind = 'r' AND NOT c.relhasrules LIMIT 1;
+  WHERE t.tgname = 'cutover_fence_write' AND c.relkind = 'r' AND NOT c.relhasrules AND has_table_privilege(c.oid, 'DELETE') LIMIT 1;
   IF v_table IS NULL THEN
     RETURN NULL;
   END IF;

@@ -26,7 +26,7 @@ const STANDBYS_SQL = {
         ELSE ' is ' || pg_wal_lsn_diff(t.target, r.flush_lsn) || ' bytes behind' END ORDER BY r.pid)
     FROM pg_stat_replication r
     WHERE NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')
-      AND r.state IS DISTINCT FROM 'backup' AND r.application_name IS DISTINCT FROM 'pg_receivewal'
+      AND r.state IS DISTINCT FROM 'backup' AND (r.application_name IN ('pg_receivewal', 'pg_basebackup')) IS NOT TRUE
       AND (r.flush_lsn IS NULL OR pg_wal_lsn_diff(t.target, r.flush_lsn) > $2::float8)), '{}') AS behind
   FROM (SELECT coalesce($1::pg_lsn, pg_current_wal_lsn()) AS target) AS t`,
 };
