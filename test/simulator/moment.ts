@@ -9,7 +9,6 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { EngineContext } from '../../activities/context.js';
 import { resolveLeftOver, sidesOfHeading } from '../../activities/moment.js';
 import { nodesNotYet, requireNodes } from '../../activities/nodes.js';
-import { connectionTo } from '../../activities/context.js';
 import type { MomentRequest } from '../../src/cutover/activities.js';
 import type { EpochPlan } from '../../src/cutover/contract.js';
 import { sideOf, type PinnedSide, type Side } from '../../src/cutover/side.js';

@@ -14,7 +14,6 @@ import { LocalNode } from '../../src/fleet/local-node.js';
 import type { FleetNode, PauseAnswer, PauseRequest } from '../../src/fleet/node.js';
 import { openDestination, ready, type Decision } from '../../src/postgres/record.js';
 import { streamName } from '../../src/postgres/streams.js';
-import { connectionTo } from '../../activities/context.js';
 import type { Transaction, Work } from './database.js';
 import type { Invariant } from './invariants.js';
 import { recordOf } from './moment.js';
