@@ -83,13 +83,31 @@ test('progress is told, and a worker that dies is followed by one that goes on',
     PHASE_DEADLINE_MS,
   );
   expect(telling.type).toBe('verify prod -> prod_new');
-  const before = rowsTold(telling.inner_status);
-  await until('a good part is told', async () => rowsTold((await line(id)).inner_status) > before, PHASE_DEADLINE_MS);
-  const told = rowsTold((await line(id)).inner_status);
+  const before = rowsTold(telling.inner_status) ?? 0;
+  const told = await until(
+    'a good part is told',
+    async () => {
+      const rows = rowsTold((await line(id)).inner_status);
+      return rows !== null && rows > before && rows;
+    },
+    PHASE_DEADLINE_MS,
+  );
   await worker.kill();
   await moving.writes();
   await worker.start();
+  let least = told;
+  await until(
+    'the comparison ends',
+    async () => {
+      const { status, inner_status } = await line(id);
+      least = Math.min(least, rowsTold(inner_status) ?? least);
+      return status !== 'running';
+    },
+    PHASE_DEADLINE_MS,
+  );
   await ended(id, /^finished/);
+  // It went on: nothing was begun anew.
+  expect(least).toBe(told);
   const events = await moving.system.admin<EventLine & Record<string, string>>(`SHOW EVENTS ${id}`);
   const verified = events.find(({ event }) => event === 'TablesVerified');
   const data = JSON.parse(verified?.data ?? '{}') as { rows: number; busyMs: number; differences: number };
@@ -155,7 +173,11 @@ test(
   },
 );
 
-const rowsTold = (words: string): number => Number(/, (\d+) rows/.exec(words)?.[1] ?? 0);
+/** Null when the words tell of no rows. */
+function rowsTold(words: string): number | null {
+  const told = /, (\d+) rows/.exec(words)?.[1];
+  return told === undefined ? null : Number(told);
+}
 
 function line(id: string): ReturnType<Moving['system']['task']> {
   return moving.system.task('the comparison is listed', (t) => t.id === id);
