@@ -143,7 +143,7 @@ export class LocalNode implements FleetNode {
     await state.saving;
     if (state.prepared) await discardPrepared(state.prepared);
     // For the side that serves already no files are needed: then what was prepared for another one is only taken away.
-    state.prepared = name === request.database ? null : await this.#files.prepare(request);
+    state.prepared = name === request.database ? null : await this.#files.tryPrepare(request);
   }
 
   #saves(request: SwapRequest): boolean {
@@ -227,6 +227,8 @@ export class LocalNode implements FleetNode {
         if (state.hold === hold) this.#settle(epoch.database, epoch.epoch, resolution.serving);
         return;
       } catch (error) {
+        // Told the outcome meanwhile: the gate is open, and nobody waits to hear that it is not known.
+        if (state.hold !== hold) return;
         this.#log.warn(
           { epoch: epoch.epoch, problem: messageOf(error) },
           'lease over, record not reachable: staying closed',
@@ -277,6 +279,7 @@ export class LocalNode implements FleetNode {
     const state = this.#state(database);
     // Read before a later epoch was decided, and acted on after it: that one stands.
     if (epoch < state.epochResolved) return;
+    const news = epoch > state.epochResolved;
     if (state.peer !== null) this.#serve(database, state.peer, serving);
     state.epochResolved = Math.max(state.epochResolved, epoch);
     state.epochSeen = Math.max(state.epochSeen, epoch);
@@ -286,9 +289,10 @@ export class LocalNode implements FleetNode {
     }
     if (state.hold) return;
     this.#proxy.gate(database).open('cutover');
-    const { toSave } = state;
+    // A node that was dead or frozen at the swap hears of it from the record; its files follow all the same.
+    const toSave = state.toSave ?? (news ? this.#files.missed(database, state.peer, epoch, serving) : null);
     state.toSave = null;
-    if (!toSave) return;
+    if (!toSave || !this.#saves(toSave)) return;
     const { prepared } = state;
     state.prepared = null;
     // Memory first, clients second, files last: neither a slow nor a full disk may hold clients back.

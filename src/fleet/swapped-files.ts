@@ -6,7 +6,7 @@ import { addressServing, sameAddress, type ServerAddress } from '../config/swap.
 import { messageOf } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
 import type { Directory } from './directory.js';
-import type { SwapRequest } from './node.js';
+import type { Side, SwapRequest } from './node.js';
 
 export interface FilesLog {
   warn(details: object, message: string): void;
@@ -44,6 +44,23 @@ export class SwappedFiles {
     const address = addressServing(databases, await this.#directory.nameOf(request.serving));
     invariant(address, 'a side that was found by name has an address');
     return prepareSwap(files, request.database, request.peer, request.epoch.toString(), address);
+  }
+
+  /** A disk that is full keeps nobody from moving: it is tried again after the swap, and SHOW NODES tells what is not saved. */
+  async tryPrepare(request: SwapRequest): Promise<PreparedFiles | null> {
+    try {
+      return await this.prepare(request);
+    } catch (error) {
+      this.#log.warn({ problem: messageOf(error) }, 'the swapped configuration could not be prepared');
+      return null;
+    }
+  }
+
+  /** What a node has to save that learnt from the record what was decided; null where its files are right, or are not saved. */
+  missed(database: string, peer: string | null, epoch: number, serving: Side): SwapRequest | null {
+    const { saveConfig } = this.#config().cutover;
+    if (peer === null || !saveConfig || this.serve(database)) return null;
+    return { database, peer, epoch, serving, saveConfig };
   }
 
   /**

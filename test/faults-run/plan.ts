@@ -62,16 +62,24 @@ function isPath(victim: ProcessVictim | PathVictim): victim is PathVictim {
   return PATHS.some((path) => path === victim);
 }
 
-/** Each moment and each victim once, each kind several times: what every change must pass. */
+/** The two layouts share the victims; who takes the step is another process in each. */
+const FIXED: Readonly<Record<Layout, readonly (ProcessVictim | PathVictim)[]>> = {
+  together: ['step process', 'source', 'node to source', 'engine to node'],
+  apart: ['step process', 'other node', 'temporal', 'destination', 'node to destination'],
+};
+const FIXED_KINDS = ['blackhole', 'half-open', 'reset', 'slow'] as const;
+
+/** Each victim of a layout at each moment once, the kinds in turn: what every change must pass. */
 export function fixedFaults(layout: Layout, leaseMs: number): readonly Fault[] {
-  const kinds = ['blackhole', 'half-open', 'reset', 'slow'] as const;
-  return [...PROCESSES, ...PATHS].flatMap((victim, v) =>
-    MOMENTS.map((moment, m): Fault => {
-      const place = { index: v * MOMENTS.length + m, layout, moment, choice: m } as const;
-      const kill = (v + m) % 2 === 0;
-      if (isPath(victim))
-        return { ...place, victim, kind: kinds[(v + m) % kinds.length] ?? 'reset', holdMs: leaseMs * STOP_LEASES };
-      return { ...place, victim, kind: kill ? 'kill' : 'stop', holdMs: leaseMs * (kill ? 0.5 : STOP_LEASES) };
-    }),
-  );
+  const pairs = FIXED[layout].flatMap((victim) => MOMENTS.map((moment) => ({ victim, moment })));
+  return pairs.map(({ victim, moment }, index): Fault => {
+    const place = { index, layout, moment, choice: index } as const;
+    const turn = index + Math.floor(index / MOMENTS.length);
+    if (isPath(victim)) {
+      const kind = FIXED_KINDS[turn % FIXED_KINDS.length] ?? 'reset';
+      return { ...place, victim, kind, holdMs: leaseMs * STOP_LEASES };
+    }
+    const kill = turn % 2 === 0;
+    return { ...place, victim, kind: kill ? 'kill' : 'stop', holdMs: leaseMs * (kill ? 0.5 : STOP_LEASES) };
+  });
 }

@@ -9,8 +9,6 @@ import { FaultSystem } from './system.js';
 
 export interface SeriesOptions {
   readonly leaseMs: number;
-  /** default FAULTS_PER_SYSTEM */
-  readonly perSystem?: number;
   readonly print: (line: object) => void;
   /** the command that repeats the fault with this index */
   readonly repeatWith: (index: number) => string;
@@ -29,19 +27,19 @@ export class FaultSeries {
 
   /** @returns the exit code: 1 when anything was violated */
   async run(faults: readonly Fault[]): Promise<number> {
-    const perSystem = this.#options.perSystem ?? FAULTS_PER_SYSTEM;
     let layout: Fault['layout'] | null = null;
-    for (const [position, fault] of faults.entries()) {
-      if (position % perSystem === 0 || layout !== fault.layout) await this.#finish();
+    for (const fault of faults) {
+      if (fault.index % FAULTS_PER_SYSTEM === 0 || layout !== fault.layout) await this.finish();
       layout = fault.layout;
-      await this.#one(fault);
+      await this.one(fault);
     }
-    await this.#finish();
+    await this.finish();
     this.#options.print(this.#summary());
     return this.#failures === 0 ? 0 : 1;
   }
 
-  async #one(fault: Fault): Promise<void> {
+  /** One fault on the system that runs, or on a fresh one. Never rejects; what went wrong is printed and counted. */
+  async one(fault: Fault): Promise<void> {
     try {
       this.#system ??= await FaultSystem.start(fault.layout, this.#options.leaseMs);
       this.#load ??= new Load(this.#system);
@@ -68,7 +66,7 @@ export class FaultSeries {
   }
 
   /** The end of a migration leaves nothing, however many faults it met; then the system is stopped. */
-  async #finish(): Promise<void> {
+  async finish(): Promise<void> {
     const [system, load] = [this.#system, this.#load];
     if (!system || !load) return;
     const violations: string[] = [];

@@ -30,6 +30,9 @@ const COPY_DEADLINE_MS = 60_000;
 const MOVE_DEADLINE_MS = 120_000;
 const WORKER = 'worker';
 
+/** Called with the folder of each process's files before anything is in it. */
+type PrepareFolder = (process: string, folder: string) => void;
+
 export interface MoveOutcome {
   readonly moved: boolean;
   readonly attempts: number;
@@ -94,7 +97,11 @@ export class FaultSystem {
   }
 
   /** Starts everything, loads the ledger and copies it: ready for the first cutover. */
-  static async start(layout: Layout, leaseMs: number): Promise<FaultSystem> {
+  static async start(
+    layout: Layout,
+    leaseMs: number,
+    prepareFolder: PrepareFolder = () => undefined,
+  ): Promise<FaultSystem> {
     const directory = mkdtempSync(join(tmpdir(), 'cutover-faults-'));
     const names = layout === 'together' ? ['a', 'b', 'c'] : ['a', 'b'];
     const cluster = { auth: 'scram' } as const;
@@ -114,7 +121,7 @@ export class FaultSystem {
       portOf,
     );
     try {
-      await system.#startProcesses();
+      await system.#startProcesses(prepareFolder);
       await system.#copy();
     } catch (error) {
       await system.stop();
@@ -123,17 +130,17 @@ export class FaultSystem {
     return system;
   }
 
-  async #startProcesses(): Promise<void> {
+  async #startProcesses(prepareFolder: PrepareFolder): Promise<void> {
     const role = this.layout === 'together' ? 'node with worker' : 'node';
     const programs = this.nodes.map((name): [string, ProgramOptions['role']] => [name, role]);
     if (this.layout === 'apart') programs.push([WORKER, 'worker']);
     for (const [name, programRole] of programs)
-      this.#processes.set(name, new ProgramProcess(PROGRAM, await this.#options(name, programRole)));
+      this.#processes.set(name, new ProgramProcess(PROGRAM, await this.#options(name, programRole, prepareFolder)));
     await Promise.all([...this.#processes.values()].map((process) => process.start()));
   }
 
   /** Every process has a way of its own to each server and to each other node, so that one way can be spoilt alone. */
-  async #options(name: string, role: ProgramOptions['role']): Promise<ProgramOptions> {
+  async #options(name: string, role: ProgramOptions['role'], prepareFolder: PrepareFolder): Promise<ProgramOptions> {
     const targets: readonly [string, number][] = [
       ['source', this.source.port],
       ['destination', this.destination.port],
@@ -147,6 +154,7 @@ export class FaultSystem {
     }
     const own = join(this.directory, name);
     mkdirSync(own);
+    prepareFolder(name, own);
     const files = { config: join(own, 'pgdog.toml'), users: join(own, 'users.toml') };
     const sides = [this.source, this.destination] as const;
     writeFileSync(files.config, configText(sides, this.#ports, this.#ports.get(name) ?? 0, this.leaseMs));
