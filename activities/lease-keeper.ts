@@ -9,6 +9,9 @@ const RENEWALS_PER_LEASE = 3;
 /**
  * Renews at once and then three times a lease. A node that has not answered for two renewals is silent: its part of the
  * clients could not be told what was decided, so an undecided epoch is better aborted (docs/protocol.md, section 4).
+ *
+ * A part that takes longer than all its waits together hangs on a server that went silent. Renewing on would hold the clients for as
+ * long as the connection hangs; without renewals the nodes decide, each by connections of its own.
  */
 export class LeaseKeeper {
   /** rejects with the name of a node that has fallen silent; never resolves */
@@ -20,6 +23,8 @@ export class LeaseKeeper {
   constructor(nodes: readonly FleetNode[], plan: EpochPlan) {
     const { leaseMs, epoch, migration } = plan;
     const silenceMs = (2 * leaseMs) / RENEWALS_PER_LEASE;
+    const beganAt = performance.now();
+    const patienceMs = plan.drainMs + plan.timeoutMs + leaseMs;
     let lose: (error: CutoverError) => void = () => undefined;
     this.lost = new Promise<never>((_, reject) => {
       lose = reject;
@@ -45,6 +50,12 @@ export class LeaseKeeper {
         );
     };
     this.#timer = setInterval(() => {
+      if (performance.now() - beganAt > patienceMs) {
+        const problem = `a step has had no answer within ${patienceMs.toString()} ms`;
+        lose(new CutoverError('record_unreachable', { database: migration.database, problem }));
+        this.end();
+        return;
+      }
       for (const node of nodes) void renew(node);
     }, leaseMs / RENEWALS_PER_LEASE);
   }

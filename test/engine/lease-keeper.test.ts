@@ -1,0 +1,35 @@
+/** One task: hold the engine to the limits of its renewals: clients must not be held for as long as something hangs. */
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { LeaseKeeper } from '../../activities/lease-keeper.js';
+import type { EpochPlan } from '../../src/cutover/contract.js';
+import type { FleetNode } from '../../src/fleet/node.js';
+import { migrationOf } from '../temporal/scripted-engine.js';
+
+const side = { systemIdentifier: '7000000000000000001', databaseOid: 1, timeline: 1 };
+const PLAN: EpochPlan = {
+  ...{ migration: migrationOf('somebody'), heading: 'forward', epoch: 1, nonce: 'n', attempt: 'a', nodes: [] },
+  ...{ source: side, destination: { ...side, systemIdentifier: '7000000000000000002' } },
+  ...{ leaseMs: 600, drainMs: 150, drainAction: 'abort', timeoutMs: 250, timeoutAction: 'abort' },
+  ...{ acceptLoss: false, saveConfig: false, maxAttempts: 1 },
+};
+
+beforeEach(() => {
+  vi.useFakeTimers();
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+test('a part that hangs on a silent server is given up after all its waits together, and renews no more', async () => {
+  const renew = vi.fn(() => Promise.resolve(true));
+  const keeper = new LeaseKeeper([{ name: 'node1', renew } as Partial<FleetNode> as FleetNode], PLAN);
+  const lost = vi.fn();
+  keeper.lost.catch(lost);
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(lost).not.toHaveBeenCalled();
+  expect(renew).toHaveBeenCalledTimes(5);
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(lost).toHaveBeenCalledWith(expect.objectContaining({ code: 'record_unreachable' }));
+  expect(renew).toHaveBeenCalledTimes(5);
+});
