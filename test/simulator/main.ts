@@ -25,6 +25,7 @@ async function one(seed: number): Promise<number> {
 
 async function many(first: number, runs: number): Promise<number> {
   const start = process.hrtime.bigint();
+  const used = process.cpuUsage();
   const broken: Verdict[] = [];
   const kinds = new Map<string, number>();
   const sums = { events: 0, epochs: 0, committed: 0, acknowledged: 0, refused: 0, longestWaitMs: 0 };
@@ -42,8 +43,10 @@ async function many(first: number, runs: number): Promise<number> {
     console.log(sentence(verdict));
   }
   const minutes = Number(process.hrtime.bigint() - start) / 60e9;
+  const { user, system } = process.cpuUsage(used);
+  const cpuMinutes = (user + system) / 60e6;
   console.log(
-    `${runs.toString()} seeds, ${Math.round(runs / minutes).toString()} a minute, ${broken.length.toString()} broken; ` +
+    `${runs.toString()} seeds, ${Math.round(runs / minutes).toString()} a minute (${Math.round(runs / cpuMinutes).toString()} a minute of one core), ${broken.length.toString()} broken; ` +
       `${sums.epochs.toString()} epochs (${sums.committed.toString()} committed), ${sums.acknowledged.toString()} writes acknowledged, ` +
       `${sums.refused.toString()} refused, ${sums.events.toString()} events, longest wait ${sums.longestWaitMs.toFixed(0)} ms`,
   );

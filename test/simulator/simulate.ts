@@ -45,12 +45,17 @@ const QUIET_MS = 10_000;
 
 export async function simulate(seed: number, options: SimulationOptions = {}): Promise<Verdict> {
   const world = new World(seed, { ...REAL, ...options.planted }, options.traced === true);
+  const dies = (error: unknown): void => {
+    world.invariants.broken('I4', `a process dies of an error that nobody handles: ${messageOf(error)}`);
+  };
+  process.on('unhandledRejection', dies);
   const givenBack = [installVirtualTime(world.scheduler), installNetwork(world), world.temporal.install()];
   try {
     await run(world);
   } catch (error) {
     world.invariants.broken('simulation', messageOf(error));
   } finally {
+    process.off('unhandledRejection', dies);
     for (const giveBack of givenBack) giveBack();
   }
   return verdictOf(seed, world);
