@@ -428,36 +428,39 @@ export class LocalNode implements FleetNode {
     state.peer = peer;
     if (serving.epoch < state.epochResolved) return;
     if (holdOpen && open && open.epoch > state.epochResolved) {
-      if (state.hold?.epoch.epoch === open.epoch) return;
-      state.epochSeen = Math.max(state.epochSeen, open.epoch);
-      this.#proxy.gate(database).close('cutover');
-      const { source, destination } = open;
-      this.#hold(state, {
-        database,
-        peer,
-        epoch: open.epoch,
-        source,
-        destination,
-        leaseMs: this.#leaseMs,
-        drainMs: 0,
-        drainAction: 'abort',
-      });
+      this.#holdFor(state, open);
       return;
     }
     await this.directory.nameOf(serving.serving);
-    if (serving.unfinished) await this.#finish(database, serving.unfinished);
-    this.#settle(database, serving.epoch, serving.serving);
+    const { unfinished } = serving;
+    if (unfinished && !(await this.#finish(database, unfinished))) this.#holdFor(state, unfinished);
+    else this.#settle(database, serving.epoch, serving.serving);
   }
 
-  /** Opening the decided side is a duty of whoever goes forward (docs/protocol.md, step 6b); the engine may be gone. */
-  async #finish(database: string, decision: Decision): Promise<void> {
+  /** Holds clients for an epoch whose pause this node was not told of, or which it must not let them through for yet. */
+  #holdFor(state: DatabaseState, { database, peer, epoch, source, destination }: Decision): void {
+    if (state.hold?.epoch.epoch === epoch) return;
+    state.epochSeen = Math.max(state.epochSeen, epoch);
+    this.#proxy.gate(database).close('cutover');
+    const leaseMs = this.#leaseMs;
+    this.#hold(state, { database, peer, epoch, source, destination, leaseMs, drainMs: 0, drainAction: 'abort' });
+  }
+
+  /**
+   * Opening the decided side is a duty of whoever goes forward (docs/protocol.md, step 6b); the engine may be gone.
+   *
+   * @returns false where that side answers and does not open: it failed over to a server that lacks what it had
+   */
+  async #finish(database: string, decision: Decision): Promise<boolean> {
     const { epoch, source, destination } = decision;
     try {
       await resolveEpoch(this.directory, this.connections, { database, epoch, source, destination }, 'decided before');
     } catch (error) {
       // Its side is the right one all the same: it is routed to, and opened when the record is read again.
       this.#log.warn({ epoch, problem: messageOf(error) }, 'the side that was decided could not be opened yet');
+      return !(error instanceof CutoverError && error.code === 'destination_shut');
     }
+    return true;
   }
 
   /**

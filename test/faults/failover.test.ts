@@ -17,11 +17,13 @@ import { acceptingSides, decisionAt, move, planFor, runParts } from '../support/
 import { Pair } from '../support/pair.js';
 import { until } from '../support/wait.js';
 
-const GENERAL = 'cutover_lease = 700\ncutover_timeout = 2000';
+const TIMEOUT = 'cutover_timeout = 2000';
 const BRISK = { wal_retrieve_retry_interval: '200ms' };
 
-async function startPair(): Promise<Pair> {
-  const pair = await Pair.start({ source: 17, destination: 17, general: GENERAL, settings: BRISK });
+/** @param leaseMs longer than it takes to kill a server, where that must come before the node decides by itself */
+async function startPair(leaseMs = 700): Promise<Pair> {
+  const general = `cutover_lease = ${leaseMs.toString()}\n${TIMEOUT}`;
+  const pair = await Pair.start({ source: 17, destination: 17, general, settings: BRISK });
   onTestFinished(() => pair.stop());
   return pair;
 }
@@ -128,7 +130,7 @@ describe('the source', () => {
   }, 90_000);
 
   test('a promoted source without the epoch: the door of the destination is shut before it serves, and the late commit opens nothing', async () => {
-    const pair = await startPair();
+    const pair = await startPair(4_000);
     const standby = await standbyOf(pair.source);
     await cutOff(pair.source, standby);
     const plan = await planFor(pair, 'forward');
@@ -187,7 +189,7 @@ describe('after the commit', () => {
   }, 90_000);
 
   test('a destination promoted from before it was ready does not open: nobody serves, clients are told, and a person is named', async () => {
-    const pair = await startPair();
+    const pair = await startPair(4_000);
     const heir = await standbyOf(pair.destination);
     await cutOff(pair.destination, heir);
     const plan = await planFor(pair, 'forward');
