@@ -1,15 +1,15 @@
 /** One task: an operator compares both sides: what is told meanwhile, what survives a killed worker, what a cutover may require. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { verify } from '../../src/cli/verify.js';
-import { withConnection } from '../../src/postgres/connection.js';
+import { connect, withConnection, type Connection } from '../../src/postgres/connection.js';
 import { WorkerProcess } from '../support/faults-process.js';
 import { until } from '../support/wait.js';
 import { Moving } from './moving.js';
 
 const PHASE_DEADLINE_MS = 60_000;
-/** A comparison of this takes seconds, at half of a core. */
-const MANY_ROWS = `CREATE TABLE public.many (id bigint PRIMARY KEY, body text);
-  INSERT INTO public.many SELECT i, repeat('x', 100) || i FROM generate_series(1, 200000) i;
+/** Its name makes it the first table of a comparison. */
+const MANY_ROWS = `CREATE TABLE public.a_large (id bigint PRIMARY KEY, body text);
+  INSERT INTO public.a_large SELECT i, repeat('x', 100) || i FROM generate_series(1, 200000) i;
   CREATE TABLE public.early (id bigint PRIMARY KEY, body text);
   INSERT INTO public.early SELECT i, 'early ' || i FROM generate_series(1, 100) i;`;
 
@@ -51,10 +51,23 @@ async function plant(statement: string): Promise<void> {
     if ((await connection.query(origin)).rows.length === 0)
       await connection.query(`SELECT pg_replication_origin_create('planted')`);
     await connection.query(`SELECT pg_replication_origin_session_setup('planted')`);
-    await connection.query('ALTER TABLE public.many DISABLE TRIGGER cutover_fence_write');
+    await connection.query('ALTER TABLE public.a_large DISABLE TRIGGER cutover_fence_write');
     await connection.query(statement);
-    await connection.query('ALTER TABLE public.many ENABLE ALWAYS TRIGGER cutover_fence_write');
+    await connection.query('ALTER TABLE public.a_large ENABLE ALWAYS TRIGGER cutover_fence_write');
   });
+}
+
+/**
+ * The next comparison stands in the middle of its first table until the connection ends: the apply worker waits for a row, and the
+ * comparison at the chunk whose change waits for the apply worker.
+ */
+async function holdInTheMiddle(): Promise<Connection> {
+  const { source, destination } = moving.system;
+  const holder = await connect(destination.endpoint('app'));
+  await holder.query('BEGIN; SELECT FROM public.early WHERE id = 1 FOR UPDATE');
+  await source.query('app', `UPDATE public.early SET body = body || '.' WHERE id = 1`);
+  await source.query('app', `UPDATE public.a_large SET body = body || '.' WHERE id = 150000`);
+  return holder;
 }
 
 async function commandLine(): Promise<{ exitCode: number; output: string }> {
@@ -75,26 +88,23 @@ test('a cutover that requires a comparison is refused without one, by what to do
 });
 
 test('progress is told, and a worker that dies is followed by one that goes on', { timeout: 120_000 }, async () => {
+  const holder = await holdInTheMiddle();
   const id = await startVerify();
-  const telling = await moving.system.task(
-    'the comparison tells how far it is',
-    (t) =>
-      t.id === id && /comparing: \d+ of \d+ tables, \d+ rows, 0 differences, now public\.many/.test(t.inner_status),
-    PHASE_DEADLINE_MS,
-  );
-  expect(telling.type).toBe('verify prod -> prod_new');
-  const before = rowsTold(telling.inner_status) ?? 0;
   const told = await until(
-    'a good part is told',
+    'the comparison tells how far it is',
     async () => {
-      const rows = rowsTold((await line(id)).inner_status);
-      return rows !== null && rows > before && rows;
+      const { type, inner_status } = await line(id);
+      expect(type).toBe('verify prod -> prod_new');
+      const large = /comparing: 0 of \d+ tables, \d+ rows, 0 differences, now public\.a_large/;
+      const rows = rowsTold(inner_status) ?? 0;
+      return large.test(inner_status) && rows > 50_000 && rows;
     },
     PHASE_DEADLINE_MS,
   );
   await worker.kill();
   await moving.writes();
   await worker.start();
+  await holder.end();
   let least = told;
   await until(
     'the comparison ends',
@@ -118,10 +128,12 @@ test('progress is told, and a worker that dies is followed by one that goes on',
 });
 
 test('it can be stopped, and changes nothing', { timeout: 90_000 }, async () => {
+  const holder = await holdInTheMiddle();
   const id = await startVerify();
   await moving.system.task('it compares', (t) => t.id === id && t.inner_status.startsWith('comparing: '));
   expect(await moving.system.admin(`STOP_TASK ${id}`)).toEqual([{ stop_task: 'OK' }]);
   await ended(id, /^failed: stopped by an operator/);
+  await holder.end();
   await moving.system.task('the move goes on', (t) => t.id === task && t.inner_status === 'replicating');
 });
 
@@ -137,15 +149,15 @@ describe('the command line', () => {
     'ends with 1 and names the row where they differ, and the cutover is refused',
     { timeout: 120_000 },
     async () => {
-      await plant(`UPDATE public.many SET body = body || ' ' WHERE id = 150000`);
+      await plant(`UPDATE public.a_large SET body = body || ' ' WHERE id = 150000`);
       const { exitCode, output } = await commandLine();
-      expect(output).toMatch(/the sides differ .*1 differences\): public\.many \["150000"\] changed/);
+      expect(output).toMatch(/the sides differ .*1 differences\): public\.a_large \["150000"\] changed/);
       expect(exitCode).toBe(1);
       await moving.system.task('SHOW TASKS says so', (t) => t.status.startsWith('failed: the sides differ'));
       await expect(moving.cutover()).rejects.toMatchObject({
         cause: { message: expect.stringContaining('the last comparison found 1 differences') as string },
       });
-      await plant(`UPDATE public.many SET body = rtrim(body) WHERE id = 150000`);
+      await plant(`UPDATE public.a_large SET body = rtrim(body) WHERE id = 150000`);
     },
   );
 });
