@@ -22,7 +22,7 @@ import { ClientStatements } from './client-statements.js';
 import { Forwarder } from './forwarder.js';
 import type { Gate, Holder } from './gate.js';
 import { SESSION_TAG, type ServerConnection } from './server-connection.js';
-import { refusalOf, schemaChangeIn } from './schema-change.js';
+import { refusing } from './schema-change.js';
 import { SessionCounters } from './session-counters.js';
 import type { LoggedInClient, SessionContext } from './session-context.js';
 import { TrackedSettings } from './tracked-settings.js';
@@ -73,7 +73,7 @@ export class ClientSession implements BorrowingListener {
     this.#gate = context.gate(client.database);
     this.counters = new SessionCounters(client.socket);
     this.statements = new ClientStatements(context.statements);
-    this.#forwarder = new Forwarder(client.id, this.statements, this.#refuse);
+    this.#forwarder = new Forwarder(client.id, this.statements, refusing(context, client));
     this.#settings = new TrackedSettings(client.settings, client.parameters);
     this.#borrowing = new Borrowing(client, context, this.#settings, this);
     this.channel = new ClientChannel(client.socket, {
@@ -213,16 +213,6 @@ export class ClientSession implements BorrowingListener {
     if (outcome === 'stopped') this.#stopped = true;
     else if (outcome === 'terminated') this.#leave(GOODBYE_TIMEOUT_MS);
   }
-
-  /** A migration's tables are not to be changed while it carries them. */
-  readonly #refuse = (text: () => string): string | null => {
-    const guard = this.#context.hooks?.schemaGuard?.(this.database) ?? null;
-    const change = guard && schemaChangeIn(text(), guard);
-    if (guard === null || change === null) return null;
-    const { id, database } = this;
-    this.#context.logger.warn({ client: id, database, change, migration: guard.migration }, 'schema change refused');
-    return refusalOf(database, guard, change);
-  };
 
   readonly #keep = (bytes: Buffer): void => {
     this.#record.add(bytes);

@@ -8,6 +8,7 @@
  */
 import { CutoverError } from '../errors/errors.js';
 import type { SchemaGuard } from './contract.js';
+import type { LoggedInClient, SessionContext } from './session-context.js';
 import { statementsOf } from './set-statement.js';
 
 /** Most texts are done with here. */
@@ -87,4 +88,18 @@ export function refusalOf(database: string, guard: SchemaGuard, change: string):
     'DO LANGUAGE plpgsql $cutover$BEGIN RAISE EXCEPTION USING ' +
     `ERRCODE = '${error.sqlstate}', MESSAGE = ${literal(error.message)}, HINT = ${literal(error.remedy)}; END$cutover$`
   );
+}
+
+/** For one session: what goes to the server in place of a text that changes the schema of a carried table; null for every other. */
+export function refusing(
+  { hooks, logger }: Pick<SessionContext, 'hooks' | 'logger'>,
+  { id, database }: Pick<LoggedInClient, 'id' | 'database'>,
+): (text: () => string) => string | null {
+  return (text) => {
+    const guard = hooks?.schemaGuard?.(database) ?? null;
+    const change = guard && schemaChangeIn(text(), guard);
+    if (guard === null || change === null) return null;
+    logger.warn({ client: id, database, change, migration: guard.migration }, 'schema change refused');
+    return refusalOf(database, guard, change);
+  };
 }
