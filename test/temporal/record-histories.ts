@@ -68,6 +68,8 @@ async function movedBackAndFinalized(): Promise<void> {
   const move = await start('reshard', 'move-second-attempt', MOVE);
   await phase(move.workflowId, 'soaking');
   await (await start('cutover', 'unchanged', MOVE)).result();
+  await (await start('verify', 'verify', MOVE)).result();
+  await (await start('cutover', 'rehearsal-back', { ...MOVE, rollback: true, rehearse: true })).result();
   await (await start('cutover', 'rollback', { ...MOVE, rollback: true })).result();
   await until('the move knows that it went back', async () => !(await stateOf(move.workflowId)).reversed);
   await move.executeUpdate('approve', { args: [] });
