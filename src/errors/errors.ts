@@ -153,7 +153,8 @@ export const ERRORS = {
     sqlstate: '55000',
     level: 'warn',
     message: 'ACCEPT LOSS needs cutover_timeout_action = "cutover"',
-    remedy: 'Set it in pgdog.toml and send RELOAD, or leave ACCEPT LOSS out: then a cutover without parity is given up.',
+    remedy:
+      'Set it in pgdog.toml and send RELOAD, or leave ACCEPT LOSS out: then a cutover without parity is given up.',
   },
   refused_now: {
     sqlstate: '55000',

@@ -193,7 +193,17 @@ function defaults(holder: { engine?: ScriptedEngine }): Required<Script> {
     },
     verifyTables: () =>
       Promise.resolve({
-        ...{ heading: 'forward', epoch, tables: 1, rows: 1, bytes: 1, differences: 0, undecided: 0, samples: [], busyMs: 1 },
+        ...{
+          heading: 'forward',
+          epoch,
+          tables: 1,
+          rows: 1,
+          bytes: 1,
+          differences: 0,
+          undecided: 0,
+          samples: [],
+          busyMs: 1,
+        },
         ...{ startedAt: '2026-01-01T00:00:00.000Z', finishedAt: '2026-01-01T00:00:01.000Z' },
       }),
     resolvePause: (plan, reason) =>
