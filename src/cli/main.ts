@@ -106,7 +106,7 @@ program
   .argument('<destination>')
   .option('--config <file>', 'databases, limits, cutover', 'pgdog.toml')
   .option('--users <file>', 'users and passwords', 'users.toml')
-  .option('--temporal <address>', 'host:port of Temporal, where neither file nor environment says it')
+  .option('--temporal <address>', 'host:port of Temporal; wins over file and environment')
   .action(async (source: string, destination: string, { config, users, temporal }: VerifyFlags) => {
     const write = (text: string): void => void process.stdout.write(text);
     const address = temporal === undefined ? {} : { temporalAddress: temporal };
