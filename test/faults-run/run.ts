@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { nowMs } from '../../src/dev/ledger/book.js';
 import { messageOf } from '../../src/errors/errors.js';
 import { until } from '../support/wait.js';
-import { acceptingSides, contents, decisionOf, leftBehind, stalls, wrongSide, type Outage } from './checks.js';
+import { acceptingSides, contents, decisionOf, leftBehind, stalls, wrongSide } from './checks.js';
 import { injure, type Injury } from './injury.js';
 import type { Load, Seen } from './load.js';
 import type { Fault } from './plan.js';
@@ -204,5 +204,3 @@ function errorsOf(seen: Seen): Readonly<Record<string, number>> {
   }
   return errors;
 }
-
-export type { Outage };
