@@ -38,6 +38,11 @@ test(
   DEADLINE_MS,
 );
 
+/** What they showed is in docs/evidence/simulator.md. A change of what seeds stand for makes them ordinary ones. */
+test.each([515, 3_229, 3_307, 3_420, 5_035])('seed %i, which once found a defect, holds', async (seed) => {
+  expect(told(await simulate(seed))).toMatch(/: holds /);
+});
+
 test('one number is one run: the same seed does the same again', async () => {
   for (const seed of [3, 4, 5]) {
     const [first, again] = [await simulate(seed, { traced: true }), await simulate(seed, { traced: true })];
