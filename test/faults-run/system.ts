@@ -8,6 +8,7 @@ import type pg from 'pg';
 import type { MoveResult } from '../../src/cutover/contract.js';
 import { startCluster, type Cluster } from '../../src/dev/embedded-postgres.js';
 import { prepareLedger, PUBLICATION, type LoadedHistory } from '../../src/dev/ledger/prepare.js';
+import { removeAtEnd } from '../../src/dev/guardian.js';
 import { freePorts, LOOPBACK } from '../../src/dev/ports.js';
 import { startTemporal, type TemporalDevServer } from '../../src/dev/temporal-dev-server.js';
 import { messageOf } from '../../src/errors/errors.js';
@@ -103,6 +104,7 @@ export class FaultSystem {
     prepareFolder: PrepareFolder = () => undefined,
   ): Promise<FaultSystem> {
     const directory = mkdtempSync(join(tmpdir(), 'cutover-faults-'));
+    removeAtEnd(directory);
     const names = layout === 'together' ? ['a', 'b', 'c'] : ['a', 'b'];
     const cluster = { auth: 'scram' } as const;
     const [source, destination, temporalServer, ports, steps] = await Promise.all([
