@@ -286,8 +286,10 @@ class Move {
   /** Soak, and everything an operator may want meanwhile. */
   async #serveWishes(): Promise<void> {
     for (;;) {
+      // As it was when the phase was told: a move that is heard of while the phase is being written turns it again.
+      const turn = this.#turn;
       await this.#phase(this.#moved ? 'soaking' : 'replicating');
-      if ((await this.#heard()) === 'soaked') this.#want('end');
+      if ((await this.#heard(turn)) === 'soaked') this.#want('end');
       if (this.#streamsEnded !== null && this.#wish === null) throw refusal(this.#streamsEnded, 'stream_lost');
       if (this.#wish === 'end' && !(await this.#overtaken()) && (await this.#mayEnd())) return;
       const wish = this.#wish;
@@ -310,8 +312,7 @@ class Move {
   }
 
   /** Waits for a wish, a lost stream or a move that somebody else made. The time of a soak begins anew with each move. */
-  async #heard(): Promise<'something' | 'soaked'> {
-    const turn = this.#turn;
+  async #heard(turn: Turn | null): Promise<'something' | 'soaked'> {
     const something = (): boolean => this.#wish !== null || this.#streamsEnded !== null || this.#turn !== turn;
     const { soakMs } = this.#migration;
     if (this.#moved && soakMs !== null) return (await condition(something, soakMs)) ? 'something' : 'soaked';
