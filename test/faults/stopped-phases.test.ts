@@ -7,13 +7,19 @@ import { Moving } from '../moves/moving.js';
 import { until } from '../support/wait.js';
 
 const PHASE_DEADLINE_MS = 45_000;
+/** What a transaction may last before a cutover waits for its end. */
+const DRAIN_MS = 1_000;
 
 let moving: Moving;
 let holder: Connection | null = null;
 let moves = 0;
 
 beforeAll(async () => {
-  moving = await Moving.start({ source: 17, destination: 18, general: 'cutover_lease = 1000' });
+  moving = await Moving.start({
+    source: 17,
+    destination: 18,
+    general: `cutover_lease = 1000\ncutover_drain_timeout = ${DRAIN_MS.toString()}`,
+  });
   await moving.load();
 });
 
@@ -169,20 +175,29 @@ test(
 async function waitForTheMoment(taskId: string): Promise<void> {
   await phases.streams();
   await hold('source', 'SELECT 1');
+  // A younger one would not be waited for: the traffic would move at once.
+  const old = `SELECT FROM pg_stat_activity WHERE state = 'idle in transaction' AND application_name = 'cutover'
+    AND query ~ 'SELECT 1$' AND clock_timestamp() - xact_start > interval '${DRAIN_MS.toString()} ms'`;
+  await until('the transaction is old enough', async () => (await rows('source', old)).length > 0, PHASE_DEADLINE_MS);
   await moving.system.admin(`CUTOVER ${taskId}`);
   await moving.waitsFor(/has run a transaction for/);
 }
 
-test.each(['STOP_TASK'] as const)('%s while it waits for the moment', { timeout: 90_000 }, async (command) => {
-  const { handle, taskId } = await begin();
-  await waitForTheMoment(taskId);
-  await give(command, handle, taskId);
-  expect(await ended(handle, taskId)).toMatch(/^cancelled/);
-  await letGo();
-  await expectNothingLeft();
-  expect(await moving.servingMajor()).toBe(17);
-  await moving.writes(20);
-});
+test.each(['STOP_TASK', 'Terminate'] as const)(
+  '%s while it waits for the moment',
+  { timeout: 90_000 },
+  async (command) => {
+    const { handle, taskId } = await begin();
+    await waitForTheMoment(taskId);
+    await give(command, handle, taskId);
+    expect(await ended(handle, taskId)).toMatch(/^cancelled/);
+    await letGo();
+    if (command === 'Terminate') await stopStreams();
+    await expectNothingLeft();
+    expect(await moving.servingMajor()).toBe(17);
+    await moving.writes(20);
+  },
+);
 
 test(
   'Terminate while the streams run leaves the streams to their own task, which STOP_TASK ends',
