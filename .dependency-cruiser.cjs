@@ -5,7 +5,7 @@
  */
 const LAYERS = [
   ['cli', '^src/(cli|dev)/'],
-  ['process', '^src/(main|serve|serve-worker|sibling|supervisor|version)\\.ts$'],
+  ['process', '^src/(main|serve|serve-worker|keep-worker|sibling|supervisor|version)\\.ts$'],
   ['admin', '^src/(admin|dashboard)/'],
   ['temporal', '^src/temporal/'],
   ['activities', '^activities/'],

@@ -4,8 +4,6 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts', 'src/**/*.test.ts'],
-    // Eighty-one real faults: not timed on a quiet machine yet. `npm run faults` runs as many as one likes.
-    exclude: ['test/faults-run/fixed-*.test.ts', '**/node_modules/**', 'dist/**'],
     pool: 'forks',
     // Each worker runs PostgreSQL clusters of its own: more workers than cores only make every test slower.
     maxWorkers: 2,

@@ -391,9 +391,12 @@ export class CriticalSection {
   async #tellAll(plan: EpochPlan, tell: (node: FleetNode) => Promise<void>): Promise<void> {
     const nodes = this.#nodes(plan);
     const told = await Promise.allSettled(nodes.map(tell));
-    const failed = told.find((outcome) => outcome.status === 'rejected');
-    if (failed && told.every((outcome) => outcome.status === 'rejected') && nodes.length > 0)
-      throw failed.reason instanceof Error ? failed.reason : new Error(messageOf(failed.reason));
+    const problems = told.flatMap((outcome) => (outcome.status === 'rejected' ? [messageOf(outcome.reason)] : []));
+    if (nodes.length > 0 && problems.length === nodes.length)
+      throw new CutoverError('node_unreachable', {
+        node: nodes.map(({ name }) => name).join(', '),
+        problem: problems.join('; '),
+      });
   }
 
   async #decision(plan: EpochPlan): Promise<Decision> {

@@ -7,7 +7,7 @@ import type { FleetNode } from '../src/fleet/node.js';
 const RENEWALS_PER_LEASE = 3;
 
 /**
- * Renews at once and then three times a lease. A node that has not answered for two renewals is silent: its part of the
+ * Renews three times a lease. A node that has not answered for two renewals is silent: its part of the
  * clients could not be told what was decided, so an undecided epoch is better aborted (docs/protocol.md, section 4).
  *
  * A part that takes longer than all its waits together hangs on a server that went silent. Renewing on would hold the clients for as

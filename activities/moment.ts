@@ -140,7 +140,7 @@ async function warm(context: EngineContext, migration: Migration, heading: Headi
     tables: null,
     applyProblems: await applyProblems(await at(destination, 'parity'), streamName(migration.id, heading)),
   });
-  await standbysBehind(await at(source, 'seal'), null);
+  for (const asked of [await at(source, 'seal'), await at(destination, 'parity')]) await standbysBehind(asked, null);
   await canaryArrived(await at(source, 'record'), destination.systemIdentifier, 0, '');
   await rehearseSequences(await at(source, 'sequences'), await at(destination, 'sequences'), destination);
   await rehearseSeal(await at(source, 'seal'), streamName(migration.id, heading));

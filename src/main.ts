@@ -1,12 +1,11 @@
 /** One task: run `serve` and `worker` as processes: logging, signals, a clean end. */
-import { setTimeout as delay } from 'node:timers/promises';
 import pino, { type Logger } from 'pino';
-import type { ConfigFiles } from './config/load.js';
-import { loadConfig } from './config/load.js';
+import { loadConfig, type ConfigFiles } from './config/load.js';
 import { CutoverError, messageOf } from './errors/errors.js';
 import { ownRow } from './fleet/own-row.js';
+import { keepWorker } from './keep-worker.js';
 import { serve, type Served } from './serve.js';
-import { serveWorker } from './serve-worker.js';
+import { serveWorker, type ServedWorker } from './serve-worker.js';
 import { Sibling, WORKER_NUMBER, WORKER_TEMPORAL } from './sibling.js';
 import { Supervisor } from './supervisor.js';
 
@@ -18,8 +17,6 @@ export interface ProcessOptions {
   /** which row of [[nodes]] this process is */
   readonly node?: string;
 }
-
-const ENGINE_RETRY_MS = 2_000;
 
 /** Logs to standard error as one JSON object a line. */
 export function makeLogger(level: string): Logger {
@@ -64,12 +61,15 @@ export async function runWorkers(options: ProcessOptions, workers: number): Prom
   process.on('SIGHUP', reload);
   await Promise.race([supervisor.listening, supervisor.ended, end.asked]);
   logger.info({ host: config.general.host, port: supervisor.sharedPort, workers }, 'listening');
-  const engine = options.worker ? keepEngine(options, row, supervisor, logger) : null;
+  const stopping = new AbortController();
+  const start = (): Promise<ServedWorker> => serveWorker({ ...options, logger, row, port: supervisor.sharedPort });
+  const engine = options.worker ? keepWorker(start, logger, stopping.signal) : null;
   try {
     await Promise.race([end.asked, supervisor.ended]);
   } finally {
     process.off('SIGHUP', reload);
-    await engine?.stop();
+    stopping.abort();
+    await engine;
     await supervisor.end();
   }
 }
@@ -104,7 +104,7 @@ export async function runWorker(options: Omit<ProcessOptions, 'worker'>): Promis
   const worker = await serveWorker({ ...options, logger });
   logger.info({}, 'the worker runs');
   await Promise.race([end.asked, worker.ended]);
-  await worker.close();
+  await worker.stop();
 }
 
 function reloading(served: Served, logger: Logger): () => void {
@@ -118,44 +118,6 @@ function reloading(served: Served, logger: Logger): () => void {
       },
     );
   };
-}
-
-/** The engine beside the workers: tried again until Temporal answers; traffic goes on meanwhile. */
-function keepEngine(
-  options: ProcessOptions,
-  row: string,
-  supervisor: Supervisor,
-  logger: Logger,
-): { stop(): Promise<void> } {
-  const stopping = new AbortController();
-  const running = (async () => {
-    while (!stopping.signal.aborted) {
-      try {
-        const engine = await serveWorker({ ...options, logger, row, port: supervisor.sharedPort });
-        logger.info({}, 'the worker runs');
-        await Promise.race([engine.ended, aborted(stopping.signal)]);
-        await engine.close();
-      } catch (error) {
-        logger.warn({ problem: messageOf(error) }, 'no worker: moves wait, traffic goes on');
-      }
-      await delay(ENGINE_RETRY_MS, undefined, { signal: stopping.signal }).catch(() => undefined);
-    }
-  })();
-  return {
-    stop: async () => {
-      stopping.abort();
-      await running;
-    },
-  };
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    signal.addEventListener('abort', () => {
-      resolve();
-    });
-  });
 }
 
 async function stopWithin(served: Served, logger: Logger): Promise<void> {

@@ -22,7 +22,8 @@ export interface WorkerOptions {
 
 export interface ServedWorker {
   readonly ended: Promise<void>;
-  close(): Promise<void>;
+  /** may be called again */
+  stop(): Promise<void>;
 }
 
 /**
@@ -43,21 +44,32 @@ export async function serveWorker(options: WorkerOptions): Promise<ServedWorker>
   const fleet = new Fleet({ config: () => config, own: null, row: null, fallback });
   const connections = new Connections({ applicationName: 'cutover engine' });
   const client = await temporalClient(config.temporal);
-  const worker = await startWorker(config.temporal, {
+  const release = async (): Promise<void> => {
+    await fleet.close();
+    await connections.close();
+  };
+  const context = {
     config: () => config,
     directory: new Directory(() => config),
     connections,
     fleet,
-    isRunning: (workflowId) => isRunning(client, workflowId),
+    isRunning: (workflowId: string) => isRunning(client, workflowId),
     onStep: options.onStep ?? (() => undefined),
-  });
-  return {
-    ended: worker.ended,
-    close: async () => {
-      await worker.stop();
-      await fleet.close();
-      await connections.close();
-      // Not the client's channel: see TemporalLink.close in serve.ts.
-    },
   };
+  try {
+    const worker = await startWorker(config.temporal, context);
+    return {
+      ended: worker.ended,
+      stop: async () => {
+        await worker.stop();
+        // Not the client's channel: see TemporalLink.close in serve.ts.
+        await release();
+      },
+    };
+  } catch (error) {
+    await release();
+    // No call is under way yet, so the channel may go: whoever tries again makes a new one.
+    await client.connection.close();
+    throw error;
+  }
 }

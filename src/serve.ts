@@ -1,5 +1,4 @@
 /** One task: put a process together: proxy, node, admin database and, unless it runs apart, the worker. */
-import { setTimeout as delay } from 'node:timers/promises';
 import type { Client } from '@temporalio/client';
 import type { EngineContext } from '../activities/context.js';
 import { AdminDatabase } from './admin/handler.js';
@@ -12,6 +11,7 @@ import { Fleet } from './fleet/fleet.js';
 import { LocalNode, type Siblings } from './fleet/local-node.js';
 import { ownRow } from './fleet/own-row.js';
 import { SchemaGuardWatch } from './fleet/schema-guard-watch.js';
+import { keepWorker } from './keep-worker.js';
 import { Connections } from './postgres/connections.js';
 import type { Proxy } from './proxy/contract.js';
 import type { Logger } from './proxy/logger.js';
@@ -46,8 +46,6 @@ export interface Served {
   reload(): Promise<void>;
   close(graceMs?: number): Promise<void>;
 }
-
-const RETRY_MS = 2_000;
 
 /** Starts serving. Traffic needs neither Temporal nor a record: both may come later. */
 export async function serve(options: ServeOptions): Promise<Served> {
@@ -194,22 +192,12 @@ class TemporalLink {
   /** Tries until Temporal answers, and starts again when the worker fails: traffic goes on meanwhile. */
   runWorker(context: EngineContext): void {
     this.#context = context;
-    void this.#keepWorker(context);
-  }
-
-  async #keepWorker(context: EngineContext): Promise<void> {
-    while (!this.#stopping.signal.aborted) {
-      try {
-        this.#worker = await startWorker(this.#config.temporal, context);
-        this.#logger.info({}, 'the worker runs');
-        this.#ready.resolve();
-        await this.#worker.ended;
-      } catch (error) {
-        this.#logger.warn({ problem: messageOf(error) }, 'no worker: moves wait, traffic goes on');
-      }
-      // Cut short by close(): an ending process must not wait for its next try.
-      await delay(RETRY_MS, undefined, { signal: this.#stopping.signal }).catch(() => undefined);
-    }
+    const start = async (): Promise<RunningWorker> => {
+      this.#worker = await startWorker(this.#config.temporal, context);
+      this.#ready.resolve();
+      return this.#worker;
+    };
+    void keepWorker(start, this.#logger, this.#stopping.signal);
   }
 
   async close(): Promise<void> {
