@@ -1,7 +1,7 @@
 /** One task: say which fault a seed and an index stand for, and which faults the fixed set has. */
 import { STEPS, type Step } from '../../src/cutover/epoch.js';
 import { Random } from '../history/random.js';
-import type { Weather } from './chaos-proxy.js';
+import type { Weather } from '../../src/dev/chaos-proxy.js';
 
 /** `step process` takes the step: a node with a worker in it, or the worker apart. */
 export const PROCESSES = ['step process', 'other node', 'temporal', 'source', 'destination'] as const;
