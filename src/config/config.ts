@@ -1,4 +1,5 @@
 /** One task: the shape of a loaded configuration. Loading, checking, swapping and saving live beside it. */
+import type { ShardingConfig } from './sharding.js';
 
 export type PoolerMode = 'transaction' | 'session' | 'statement';
 export type AuthType = 'scram' | 'md5' | 'plain' | 'trust';
@@ -124,6 +125,7 @@ export interface ReplicationConfig {
 export interface Config {
   readonly general: GeneralConfig;
   readonly databases: readonly DatabaseEntry[];
+  readonly sharding: ShardingConfig;
   readonly users: readonly UserEntry[];
   readonly admin: AdminConfig;
   /** empty: this proxy is the only one */

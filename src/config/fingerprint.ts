@@ -31,6 +31,7 @@ export function fingerprint(config: Config): string {
 function canonical(value: unknown): string {
   return JSON.stringify(value, (key, inner: unknown) => {
     if (OMITTED.has(key)) return undefined;
+    if (typeof inner === 'bigint') return inner.toString();
     if (typeof inner !== 'object' || inner === null || Array.isArray(inner)) return inner;
     return Object.fromEntries(Object.entries(inner).sort(([x], [y]) => (x < y ? -1 : 1)));
   });

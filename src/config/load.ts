@@ -9,6 +9,7 @@ import { cutoverConfig, generalConfig } from './general.js';
 import { nodeEntries } from './nodes.js';
 import { checkSource, type Source } from './source.js';
 import { CONFIG_FILE, USERS_FILE, type AdminKeys, type GeneralKeys } from './schema.js';
+import { NOT_SHARDED } from './sharding.js';
 import { userEntries } from './users.js';
 import { ignoredKeys } from './warnings.js';
 import type { AdminConfig, Config, TemporalConfig } from './config.js';
@@ -59,6 +60,7 @@ export function parseConfig(configSource: Source, usersSource: Source, options: 
     general: generalConfig(general),
     cutover: cutoverConfig(general, warn),
     databases,
+    sharding: NOT_SHARDED,
     users: userEntries(users, databases, warn),
     admin,
     nodes: nodeEntries(config),

@@ -22,10 +22,21 @@ export function swapNames(config: Config, a: string, b: string): Config {
       throw new CutoverError('database_unknown', { database: name });
     }
   }
+  const ofOther = <Entry extends { readonly database: string }>(entry: Entry): Entry => ({
+    ...entry,
+    database: exchanged(entry.database, a, b),
+  });
+  const { tables, schemas, omnisharded, coordinator } = config.sharding;
   return {
     ...config,
     databases: config.databases.map((entry) => ({ ...entry, name: exchanged(entry.name, a, b) })),
-    users: config.users.map((entry) => ({ ...entry, database: exchanged(entry.database, a, b) })),
+    sharding: {
+      tables: tables.map(ofOther),
+      schemas: schemas.map(ofOther),
+      omnisharded: omnisharded.map(ofOther),
+      coordinator: coordinator === null ? null : exchanged(coordinator, a, b),
+    },
+    users: config.users.map(ofOther),
   };
 }
 

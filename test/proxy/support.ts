@@ -3,6 +3,7 @@ import { connect, type Socket } from 'node:net';
 import pg from 'pg';
 import { afterEach } from 'vitest';
 import type { Config, DatabaseEntry, GeneralConfig, UserEntry } from '../../src/config/config.js';
+import { NOT_SHARDED } from '../../src/config/sharding.js';
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
 import type { Proxy } from '../../src/proxy/contract.js';
 import { startProxy, type ProxyOptions } from '../../src/proxy/proxy.js';
@@ -61,6 +62,7 @@ export function configFor(targets: readonly Target[], overrides: Overrides = {})
   return {
     general: { ...GENERAL, ...overrides.general },
     databases,
+    sharding: NOT_SHARDED,
     users,
     admin: { name: 'admin', user: 'admin', password: 'admin secret', passwordConfigured: true },
     nodes: [],

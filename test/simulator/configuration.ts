@@ -1,6 +1,7 @@
 /** One task: the configuration of the simulated fleet, made in memory. */
 import type { Config, DatabaseEntry, NodeEntry } from '../../src/config/config.js';
 import { cutoverConfig, generalConfig } from '../../src/config/general.js';
+import { NOT_SHARDED } from '../../src/config/sharding.js';
 
 export interface Patience {
   readonly leaseMs: number;
@@ -30,6 +31,7 @@ export function configurationOf(nodes: readonly string[], patience: Patience): C
   return {
     general: generalConfig({}),
     databases: [database('app', SOURCE_HOST), database('app_new', DESTINATION_HOST)],
+    sharding: NOT_SHARDED,
     users: [
       { ...user, database: 'app' },
       { ...user, database: 'app_new' },
