@@ -6,6 +6,7 @@
  * `docs/configuration.md` lists the same keys; a test compares the two.
  */
 import { z } from 'zod';
+import { SHARDED_TABLES_IGNORED, SHARDING_TABLES } from './sharding-schema.js';
 
 /** Longest delay of a Node timer; a longer one would fire at once (Node documentation, `setTimeout`). */
 export const TIME_MAX_MS = 2_147_483_647;
@@ -190,15 +191,6 @@ const TABLES_IGNORED = {
   memory: ignoredTable(['net_buffer', 'message_buffer', 'stack_size']),
   rewrite: ignoredTable(['enabled', 'shard_key', 'split_inserts', 'primary_key']),
   replica_lag: ignoredTable(['check_interval', 'max_age']),
-  sharded_tables: ignoredTables([
-    'database', 'name', 'schema', 'column', 'data_type', 'hasher', 'primary', 'centroids', 'centroids_path',
-    'centroid_probes', 'mapping', 'lookup_query', 'lookup_result',
-  ]),
-  sharded_mappings: ignoredTables([
-    'database', 'column', 'table', 'schema', 'kind', 'start', 'end', 'values', 'shard',
-  ]),
-  sharded_schemas: ignoredTables(['database', 'name', 'shard', 'all']),
-  omnisharded_tables: ignoredTables(['database', 'tables', 'sticky']),
   query_parsers: ignoredTables(['database', 'level', 'engine']),
   mirroring: ignoredTables(['source_db', 'destination_db', 'queue_length', 'queue_depth', 'exposure', 'level']),
   // Ignored as a whole: what is inside belongs to a product or plugin that is not here.
@@ -215,6 +207,7 @@ export const CONFIG_FILE = z.strictObject({
   multi_tenant: z
     .never({ error: 'the tenant check is not implemented, and without it queries would be let through' })
     .optional(),
+  ...SHARDING_TABLES,
   ...TABLES_IGNORED,
 });
 
@@ -229,6 +222,7 @@ export const IGNORED: Readonly<Record<string, ReadonlySet<string>>> = {
   general: new Set(Object.keys(GENERAL_IGNORED)),
   databases: new Set(Object.keys(DATABASE_IGNORED)),
   users: new Set(Object.keys(USER_IGNORED)),
+  sharded_tables: new Set(SHARDED_TABLES_IGNORED),
 };
 
 export type ConfigFile = z.infer<typeof CONFIG_FILE>;

@@ -22,6 +22,7 @@ const NAMING_KEYS: Readonly<Record<FileKind, readonly string[]>> = {
     'sharded_mappings.database',
     'sharded_schemas.database',
     'omnisharded_tables.database',
+    'sharding.coordinator',
     'query_parsers.database',
     'mirroring.source_db',
     'mirroring.destination_db',
@@ -83,9 +84,10 @@ function places(text: string): TomlPositions {
   }
 }
 
-/** `[[databases]]`, second element, key `name` has the path `['databases', 1, 'name']`. */
+/** `[[databases]]`, second element, key `name` has the path `['databases', 1, 'name']`; `[sharding]` has no elements. */
 function namesDatabase(path: Path, kind: FileKind): boolean {
   const [table, index, key, element] = path;
+  if (path.length === 2) return NAMING_KEYS[kind].includes(path.join('.'));
   if (typeof index !== 'number' || path.length > 4 || (element !== undefined && typeof element !== 'number'))
     return false;
   return NAMING_KEYS[kind].includes(`${String(table)}.${String(key)}`);
@@ -128,8 +130,9 @@ function swapTree(root: Table, kind: FileKind, a: string, b: string): void {
   for (const place of NAMING_KEYS[kind]) {
     const [table = '', key = ''] = place.split('.');
     const rows = root[table];
-    if (!Array.isArray(rows)) continue;
-    for (const row of rows as Table[]) swapValue(row, key, a, b, table === 'databases');
+    if (typeof rows !== 'object' || rows === null) continue;
+    for (const row of (Array.isArray(rows) ? rows : [rows]) as Table[])
+      swapValue(row, key, a, b, table === 'databases');
   }
 }
 

@@ -5,8 +5,10 @@ import { z } from 'zod';
 import { showConfig } from '../../src/admin/show-config.js';
 import { parseConfig } from '../../src/config/load.js';
 import { CONFIG_FILE, IGNORED, USERS_FILE } from '../../src/config/schema.js';
+import { SHARDING_TABLES } from '../../src/config/sharding-schema.js';
 
 const DOCUMENT = readFileSync(new URL('../../docs/configuration.md', import.meta.url), 'utf8');
+const TABLES = ['general', 'databases', 'users', 'admin', 'nodes', 'temporal', 'replication'];
 const VERDICTS = ['works', 'is refused', 'has no effect'] as const;
 type Verdict = (typeof VERDICTS)[number];
 
@@ -29,7 +31,7 @@ function firstCell(line: string): string[] {
 
 /** The same, as the schema has it. */
 function known(): string[] {
-  return ['general', 'databases', 'users', 'admin', 'nodes', 'temporal', 'replication'].flatMap((table) => {
+  return [...TABLES, ...Object.keys(SHARDING_TABLES)].flatMap((table) => {
     const schema =
       table === 'users' ? USERS_FILE.shape.users : CONFIG_FILE.shape[table as keyof typeof CONFIG_FILE.shape];
     return Object.entries(shapeOf(schema)).map(([key, value]) => `${table}.${key} ${verdictOf(table, key, value)}`);
