@@ -56,7 +56,12 @@ export class CriticalSection {
       const pause = await this.pauseTraffic(plan, story, pausedAt);
       if (pause === 'decided') return null;
       at('sealSource');
-      return this.sealSource(plan, story);
+      // The destination waits for nobody, so it is looked at beside the seal.
+      const [lsn] = await Promise.all([
+        this.sealSource(plan, story),
+        requireEqualSchemas(this.#context, plan, plan.destination),
+      ]);
+      return lsn;
     });
   }
 
@@ -162,7 +167,8 @@ export class CriticalSection {
         named('awaitParity', parities),
         named('advanceSequences', sequences),
         named('createReverseReplication', back),
-        named('awaitParity', requireEqualSchemas(this.#context, plan.migration, plan.heading, plan)),
+        // Behind the seal: a writer it waited for may have changed a table.
+        named('awaitParity', requireEqualSchemas(this.#context, plan, plan.source)),
       ]);
       story.done('awaitParity', { sealLsn, ...parity });
       story.done('advanceSequences', { ms: advanced.ms, sequences: advanced.count });

@@ -11,9 +11,10 @@ import { epochStream } from '../src/cutover/epoch.js';
 import { sideOf, type Side } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
 import { resolveEpoch } from '../src/fleet/resolution.js';
+import { columnsChanged, rememberCatalogue, tablesChanged } from '../src/postgres/catalogue.js';
 import type { Connection } from '../src/postgres/connection.js';
 import type { Purpose } from '../src/postgres/connections.js';
-import { fenceGap, rehearseSeal, tableGap } from '../src/postgres/fence.js';
+import { destinationGap, fenceGap, rehearseSeal, tableGap } from '../src/postgres/fence.js';
 import { applyProblems, canaryArrived, parityOf } from '../src/postgres/parity.js';
 import { beginEpoch, noteEvents, readRecord } from '../src/postgres/record.js';
 import { standbysBehind } from '../src/postgres/standbys.js';
@@ -21,7 +22,7 @@ import { rehearseSequences } from '../src/postgres/sequences.js';
 import { streamHealth, streamName, tableSyncs } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { applyForward } from './exclusive-streams.js';
-import { guardsNotYet, rehearseSchemas } from './guards.js';
+import { guardsNotYet } from './guards.js';
 import { nodesNotYet, requireNodes } from './nodes.js';
 import { pinnedSince, readyRecords } from './pinned-sides.js';
 import { requireVerified } from './verification.js';
@@ -63,12 +64,16 @@ export async function awaitMoment(
     saveConfig: cutover.saveConfig,
   };
   await Promise.all(context.fleet.nodes(nodes).map((node) => node.prepare(swap)));
+  let remembered = false;
   for (;;) {
     pinned = await pinnedSince(context, migration, { source, destination });
     const reason = (await nodesNotYet(context, nodes, database)) ?? (await notYet(context, migration, heading));
     await report(reason ?? '');
-    if (reason === null) break;
-    await delay(POLL_MS);
+    if (reason === null && remembered) break;
+    // What was compared is remembered for the pause, so it is compared once more after that.
+    remembered = reason === null;
+    if (remembered) await rememberCatalogues(context, migration, heading);
+    else await delay(POLL_MS);
   }
   const problems = await applyProblems(await connectionTo(context, destination), streamName(migration.id, heading));
   // Again: the moment may have been long in coming.
@@ -123,6 +128,12 @@ export async function resolveLeftOver(
   }
 }
 
+async function rememberCatalogues(context: EngineContext, migration: Migration, heading: Heading): Promise<void> {
+  const { source, destination } = sidesOfHeading(migration, heading);
+  for (const side of [source, destination])
+    await rememberCatalogue(await connectionTo(context, side), streamName(migration.id, heading));
+}
+
 /** Connections opened, statements planned, functions called once: the first call of each costs milliseconds. */
 async function warm(context: EngineContext, migration: Migration, heading: Heading): Promise<void> {
   const { source, destination } = sidesOfHeading(migration, heading);
@@ -144,7 +155,11 @@ async function warm(context: EngineContext, migration: Migration, heading: Headi
   await canaryArrived(await at(source, 'record'), destination.systemIdentifier, 0, '');
   await rehearseSequences(await at(source, 'sequences'), await at(destination, 'sequences'), destination);
   await rehearseSeal(await at(source, 'seal'), streamName(migration.id, heading));
-  await rehearseSchemas(context, migration, heading, { source, destination });
+  for (const side of [source, destination]) {
+    await columnsChanged(await at(side, 'watch'), streamName(migration.id, heading));
+    for (const purpose of ['record', 'seal'] as const)
+      await tablesChanged(await at(side, purpose), streamName(migration.id, heading));
+  }
   // An autovacuum gives way only after deadlock_timeout; a role without the right to set it keeps the server's.
   await (await at(source, 'seal')).query(`SET deadlock_timeout = '50ms'`).catch(() => undefined);
   if (migration.concurrent) return;
@@ -170,7 +185,9 @@ async function notYet(context: EngineContext, migration: Migration, heading: Hea
   }
   const unready = (await tableSyncs(await connectionTo(context, destination), name)).find((sync) => sync.state !== 'r');
   if (unready) return `table ${unready.schema}.${unready.table} is not in step yet (${unready.state})`;
-  const gap = cutover.fence === 'on' ? await fenceGap(connection, name) : null;
+  const gap =
+    (cutover.fence === 'on' ? await fenceGap(connection, name) : null) ??
+    (await destinationGap(await connectionTo(context, destination), name, cutover.fence === 'on'));
   if (gap !== null) return gap;
   const { behind } = await standbysBehind(connection, null, cutover.trafficStopThresholdBytes);
   if (behind.length > 0) return behind.join('; ');

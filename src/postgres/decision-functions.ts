@@ -10,7 +10,9 @@ CREATE OR REPLACE FUNCTION cutover.seal(
 DECLARE
   v_fence cutover.fence;
   v_decision cutover.decision;
+  v_checked cutover.checked_catalogue;
   v_fenced boolean;
+  v_changed boolean;
   v_tables text;
   v_gap text;
   v_lsn pg_lsn;
@@ -32,7 +34,14 @@ BEGIN
     RAISE EXCEPTION 'the source failed over since epoch % began', p_epoch USING ERRCODE = 'CUT02';
   END IF;
   -- 1. Wait for the writers in flight and bar new ones; without a fence there is nothing to bar them with.
-  v_tables := CASE WHEN v_fenced THEN cutover.fenced_tables() END;
+  SELECT * INTO v_checked FROM cutover.checked_catalogue WHERE stream = p_publication;
+  v_tables := CASE WHEN v_fenced THEN coalesce(v_checked.fenced, cutover.fenced_tables()) END;
+  IF v_tables IS NOT NULL THEN
+    EXECUTE 'LOCK TABLE ' || v_tables || ' IN SHARE ROW EXCLUSIVE MODE';
+  END IF;
+  -- The tables were listed ahead of the pause. Where the catalogue is another now, they are listed and locked again.
+  v_changed := cutover.tables_changed(p_publication);
+  v_tables := CASE WHEN v_fenced AND v_changed THEN cutover.fenced_tables() END;
   IF v_tables IS NOT NULL THEN
     EXECUTE 'LOCK TABLE ' || v_tables || ' IN SHARE ROW EXCLUSIVE MODE';
   END IF;
@@ -49,8 +58,10 @@ BEGIN
   IF v_fence.state <> 'open' THEN
     RAISE EXCEPTION 'this side does not serve (fence %, epoch %)', v_fence.state, v_fence.epoch USING ERRCODE = 'CUT02';
   END IF;
-  -- 3. What the move has is what is published, and that is what is fenced. Under the locks: no row can come in between.
-  v_gap := coalesce(cutover.table_gap(p_publication), CASE WHEN v_fenced THEN cutover.fence_gap(p_publication) END);
+  -- 3. What the move has is what is published, and that is what is fenced: compared ahead of the pause, and again where the
+  -- catalogue is another since. Under the locks: no row can come in between.
+  v_gap := CASE WHEN v_changed THEN
+    coalesce(cutover.table_gap(p_publication), CASE WHEN v_fenced THEN cutover.fence_gap(p_publication) END) END;
   IF v_gap IS NOT NULL THEN
     RAISE EXCEPTION '%', v_gap USING ERRCODE = 'CUT03';
   END IF;
@@ -72,8 +83,8 @@ BEGIN
   -- 6. The flag last: other sessions see it at once, even before this transaction ends.
   PERFORM cutover.note(p_stream, p_events);
   PERFORM setval('cutover.fence_flag', 1, true);
-  RETURN cutover.identity() || jsonb_build_object('lsn', v_lsn, 'repeated', false,
-    'tables', (SELECT count(*) FROM pg_get_publication_tables(p_publication)));
+  RETURN cutover.identity() || jsonb_build_object('lsn', v_lsn, 'repeated', false, 'tables',
+    CASE WHEN NOT v_changed THEN v_checked.published ELSE (SELECT count(*) FROM pg_get_publication_tables(p_publication)) END);
 END
 $function$;
 `;
@@ -136,7 +147,11 @@ BEGIN
       RAISE EXCEPTION 'the source failed over since epoch % began', p_epoch USING ERRCODE = 'CUT02';
     END IF;
     -- A table made since the seal, which no lock could see, would stay behind with its rows.
-    v_gap := cutover.table_gap(v_decision.publication);
+    -- First those in the making: one that is committed in between is seen by the look that follows.
+    v_gap := cutover.table_in_making();
+    IF v_gap IS NULL AND cutover.tables_changed(v_decision.publication) THEN
+      v_gap := cutover.table_gap(v_decision.publication);
+    END IF;
     IF v_gap IS NOT NULL THEN
       RAISE EXCEPTION '%', v_gap USING ERRCODE = 'CUT03';
     END IF;

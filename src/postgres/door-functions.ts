@@ -55,7 +55,8 @@ BEGIN
       RAISE EXCEPTION 'the destination accepts writes already (fence %, epoch %)', v_fence.state, v_fence.epoch
         USING ERRCODE = 'CUT03';
     END IF;
-    v_gap := cutover.destination_gap(p_subscription, p_fenced);
+    -- Compared ahead of the pause, and again where the catalogue is another since.
+    v_gap := CASE WHEN cutover.tables_changed(p_subscription) THEN cutover.destination_gap(p_subscription, p_fenced) END;
     IF v_gap IS NOT NULL THEN
       RAISE EXCEPTION '%', v_gap USING ERRCODE = 'CUT03';
     END IF;

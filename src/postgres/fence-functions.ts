@@ -104,6 +104,15 @@ BEGIN
 END
 $function$;
 
+-- A transaction that has not ended may be making a table and filling it: nobody sees the table, but everybody sees its lock.
+CREATE OR REPLACE FUNCTION cutover.table_in_making() RETURNS text LANGUAGE sql AS $function$
+  SELECT min(coalesce('pid ' || l.pid, 'a prepared transaction')) || ' is making a table or an index in a transaction that has not ended'
+  FROM pg_locks l
+  WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.relation >= 16384
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = l.relation)
+$function$;
+
 -- A table of the move that its publication does not carry, because it came later: a new table, a new partition, wherever the
 -- move has every table or the user's publication is at hand. Sets first, as above. Null where there is none.
 CREATE OR REPLACE FUNCTION cutover.table_gap(p_publication text) RETURNS text LANGUAGE plpgsql
@@ -111,19 +120,15 @@ SET enable_nestloop = off SET jit = off SET plan_cache_mode = force_generic_plan
 DECLARE
   v_users text;
   v_late oid[];
-  v_maker text;
+  v_making text;
 BEGIN
   SELECT m.publication INTO v_users FROM cutover.migration m WHERE m.active;
   IF NOT FOUND OR p_publication IS NULL THEN
     RETURN NULL;
   END IF;
-  -- A transaction that has not ended may be making a table and filling it: nobody sees the table, but everybody sees its lock.
-  SELECT min(coalesce('pid ' || l.pid, 'a prepared transaction')) INTO v_maker FROM pg_locks l
-  WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.relation >= 16384
-    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = l.relation);
-  IF v_maker IS NOT NULL THEN
-    RETURN v_maker || ' is making a table or an index in a transaction that has not ended';
+  v_making := cutover.table_in_making();
+  IF v_making IS NOT NULL THEN
+    RETURN v_making;
   END IF;
   IF v_users = '' THEN
     v_late := ARRAY(

@@ -91,6 +91,19 @@ export async function tableGap(connection: Connection, publication: string): Pro
   return rows[0]?.gap ?? null;
 }
 
+/** A table at the destination that is not in step or not fenced; null when there is none (checked by `ready`, too). */
+export async function destinationGap(
+  connection: Connection,
+  subscription: string,
+  fenced: boolean,
+): Promise<string | null> {
+  const { rows } = await connection.query<{ gap: string | null }>('SELECT cutover.destination_gap($1, $2) AS gap', [
+    subscription,
+    fenced,
+  ]);
+  return rows[0]?.gap ?? null;
+}
+
 /**
  * Ahead of the pause, on the connection that will seal: what the seal asks the catalogue, so that its plans stand and the name
  * of every table it will lock is in the cache of this connection. Locks nothing; may be called again.

@@ -6,13 +6,14 @@
  * rights, except the trigger function, which every application role must be able to run.
  */
 
+import { CATALOGUE_DDL } from './catalogue.js';
 import { DECISION_FUNCTIONS } from './decision-functions.js';
 import { DOOR_FUNCTIONS } from './door-functions.js';
 import { FENCE_FUNCTIONS } from './fence-functions.js';
 import { VERIFICATION_DDL } from './verification/record.js';
 
 /** Raised by the number of the layout; a record written by a newer layout is refused. */
-export const RECORD_VERSION = 2;
+export const RECORD_VERSION = 3;
 
 const TABLES = `
 CREATE SCHEMA IF NOT EXISTS cutover;
@@ -142,6 +143,7 @@ export const RECORD_DDL = [
   IDENTITY,
   EVENTS,
   FENCE_FUNCTIONS,
+  CATALOGUE_DDL,
   DECISION_FUNCTIONS,
   DOOR_FUNCTIONS,
 ].join('\n');

@@ -48,14 +48,14 @@ const fingerprintSql = (end: End): { readonly name: string; readonly text: strin
 const FINGERPRINT = { publisher: fingerprintSql('publisher'), subscriber: fingerprintSql('subscriber') };
 
 /** Both ends of one stream; publication and subscription have its name. */
-export interface StreamSides {
+interface StreamSides {
   readonly publisher: Connection;
   readonly subscriber: Connection;
   readonly stream: string;
 }
 
 /** One look at both ends, beside each other; the statements stay prepared on their connections. */
-export async function schemasEqual({ publisher, subscriber, stream }: StreamSides): Promise<boolean> {
+async function schemasEqual({ publisher, subscriber, stream }: StreamSides): Promise<boolean> {
   const ask = async (connection: Connection, end: End): Promise<string | undefined> =>
     (await connection.query<{ fingerprint: string }>({ ...FINGERPRINT[end], values: [stream] })).rows[0]?.fingerprint;
   const [here, there] = await Promise.all([ask(publisher, 'publisher'), ask(subscriber, 'subscriber')]);

@@ -1,6 +1,7 @@
 /** One task: hold the protocol of record to its rules on real servers, each rule by the failure it prevents. */
 import { randomUUID } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { rememberCatalogue } from '../../src/postgres/catalogue.js';
 import { connect, type Connection } from '../../src/postgres/connection.js';
 import { applicationTables, armFence, fenceGap, writersInFlight } from '../../src/postgres/fence.js';
 import { applyProblems, canaryArrived, parityOf } from '../../src/postgres/parity.js';
@@ -177,6 +178,53 @@ describe('fence', () => {
     await pair.source.query('DROP TRIGGER cutover_fence_truncate ON public.item');
     expect(await fenceGap(pair.source, 'cutover_m1_forward')).toContain('public.item');
     await expect(sealEpoch(await begin())).rejects.toMatchObject({ code: 'CUT03' });
+  });
+
+  it.each([
+    ['DROP TRIGGER cutover_fence_truncate ON public.item', 'a fence trigger of table public.item'],
+    ['ALTER PUBLICATION cutover_m1_forward DROP TABLE public.item', 'is fenced but not published'],
+    [
+      'CREATE TABLE public.late (id int PRIMARY KEY); ALTER PUBLICATION cutover_m1_forward ADD TABLE public.late',
+      'is published but not fenced',
+    ],
+  ])('the seal compares again what changed since it was compared ahead of the pause: %s', async (change, gap) => {
+    const decision = await begin();
+    await rememberCatalogue(pair.source, 'cutover_m1_forward');
+    await pair.writer.query(change);
+    await expect(sealEpoch(decision)).rejects.toThrow(gap);
+  });
+
+  it('the seal waits for a writer of a table that was fenced after the tables were listed', async () => {
+    const decision = await begin();
+    await rememberCatalogue(pair.source, 'cutover_m1_forward');
+    await pair.source.query('CREATE TABLE public.late (id int PRIMARY KEY)');
+    await pair.source.query('ALTER PUBLICATION cutover_m1_forward ADD TABLE public.late');
+    await armFence(pair.source, await applicationTables(pair.source), 'always');
+    await pair.writer.query('BEGIN; INSERT INTO public.late VALUES (1)');
+    await expect(sealEpoch(decision, 100)).rejects.toMatchObject({ code: '55P03' });
+    await pair.writer.query('COMMIT');
+    expect((await sealEpoch(decision)).tables).toBe(4);
+  });
+
+  it('where nothing changed the seal is as good as with the comparison, and says how many tables it found', async () => {
+    const decision = await begin();
+    await rememberCatalogue(pair.source, 'cutover_m1_forward');
+    expect((await sealEpoch(decision)).tables).toBe(3);
+    await expect(write(pair.writer)).rejects.toMatchObject({ code: 'CUT01' });
+  });
+
+  it('the commit sees a table that is made while nothing else changed', async () => {
+    await pair.source.query(`INSERT INTO cutover.migration (id, owner, database, peer, source, destination, publication)
+      VALUES ('m1', 'test', 'prod', 'prod_new', '{}', '{}', '')`);
+    const decision = await begin();
+    await rememberCatalogue(pair.source, 'cutover_m1_forward');
+    await sealEpoch(decision);
+    await pair.writer.query('BEGIN; CREATE TABLE public.late (id int PRIMARY KEY)');
+    await expect(commit(decision)).rejects.toThrow('is making a table');
+    await pair.writer.query('COMMIT');
+    await expect(commit(decision)).rejects.toThrow('table public.late came after the streams were made');
+    await pair.writer.query('DROP TABLE public.late');
+    expect((await commit(decision)).state).toBe('committed');
   });
 });
 

@@ -57,7 +57,7 @@ const ANSWERS: readonly (readonly [string, Answer])[] = [
   ['FROM pg_control_system()) AS "systemIdentifier"', (database) => [database.identity()]],
   ['pg_sequence_last_value(s.seqrelid) AS last', sequences],
   ['FROM pg_stat_replication r', (database) => [{ target: database.lsnText, behind: [] }]],
-  [' AS fingerprint', () => [{ fingerprint: 'equal' }]],
+  ['SELECT cutover.columns_changed(', () => [{ changed: false }]],
   ['FROM pg_locks l', () => []],
   ['SELECT cutover.note(', () => [{}]],
 ];
