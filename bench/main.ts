@@ -4,17 +4,20 @@ import { Cleanup, interrupted } from '../src/cli/demo/cleanup.js';
 import type { Major } from '../src/dev/embedded-postgres.js';
 import { messageOf } from '../src/errors/errors.js';
 import { boot } from './boot.js';
+import { killed } from './killed.js';
 import { relay } from './relay.js';
 import { stall } from './stall.js';
 
 const USAGE = `Usage: npm run bench -- <name> [options]
   boot    a proxy's start, without and with records of a migration
             --rounds 5
+  killed  how long clients wait when the engine is killed inside the pause
+            --runs 20  --writers 8  --rows 20000  --from 17  --to 18  --think-ms 2  --lease-ms 2000
   relay   pgbench -S direct, through PgBouncer, a bare Node relay and the proxy
             --rounds 5  --seconds 4  --clients 8
   stall   longest gap between acknowledged writes, per cutover and per rollback
             --runs 20  --writers 8  --tables 0  --rows 20000  --from 17  --to 18  --think-ms 2
-            --nodes 1  --idle 0
+            --nodes 1  --idle 0  --temporal-delay-ms 0
 `;
 
 const OPTIONS = {
@@ -30,6 +33,8 @@ const OPTIONS = {
   'think-ms': { type: 'string', default: '2' },
   nodes: { type: 'string', default: '1' },
   idle: { type: 'string', default: '0' },
+  'lease-ms': { type: 'string', default: '2000' },
+  'temporal-delay-ms': { type: 'string', default: '0' },
   help: { type: 'boolean', short: 'h', default: false },
 } as const;
 
@@ -57,6 +62,19 @@ async function run(cleanup: Cleanup): Promise<number> {
   switch (name) {
     case 'boot':
       return boot({ rounds: count('rounds', 1, 100) }, cleanup);
+    case 'killed':
+      return killed(
+        {
+          runs: count('runs', 1, 1_000),
+          writers: count('writers', 1, 100),
+          rows: count('rows', 1, 100_000_000),
+          from: major('from'),
+          to: major('to'),
+          thinkMs: count('think-ms', 0, 1_000),
+          leaseMs: count('lease-ms', 500, 60_000),
+        },
+        cleanup,
+      );
     case 'relay':
       await relay(
         { rounds: count('rounds', 1, 100), seconds: count('seconds', 1, 600), clients: count('clients', 1, 100) },
@@ -75,6 +93,7 @@ async function run(cleanup: Cleanup): Promise<number> {
           thinkMs: count('think-ms', 0, 1_000),
           nodes: count('nodes', 1, 16),
           idleClients: count('idle', 0, 15_000),
+          temporalDelayMs: count('temporal-delay-ms', 0, 10_000),
         },
         cleanup,
       );

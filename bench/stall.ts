@@ -10,6 +10,7 @@ import { Operator, type Move } from '../src/cli/demo/operator.js';
 import { APPLICATION_USER, DESTINATION, setStage, SOURCE, type Stage } from '../src/cli/demo/stage.js';
 import { IdleClients } from './idle-clients.js';
 import { machine, type Machine } from './machine.js';
+import { SlowTemporal } from './slow-temporal.js';
 import { median, rounded } from './statistics.js';
 
 export interface StallOptions {
@@ -26,6 +27,8 @@ export interface StallOptions {
   readonly nodes: number;
   /** connections that do nothing, beside the ledger's */
   readonly idleClients: number;
+  /** how much longer a call to Temporal takes in half of the runs; 0: in none */
+  readonly temporalDelayMs: number;
 }
 
 /** What the writers saw of one switch. */
@@ -45,6 +48,10 @@ interface Run {
   readonly cutover: Switch;
   readonly rollback: Switch;
   readonly errors: number;
+  /** how much longer each call to Temporal took */
+  readonly temporalDelayMs: number;
+  /** from the rollback's command to its answer, for which Temporal is called: shows whether it was slow */
+  readonly commandMs: number;
 }
 
 const WRITTEN_TABLES_MAX = 100;
@@ -58,7 +65,11 @@ const SETTLE_MS = 1_500;
 export async function stall(options: StallOptions, cleanup: Cleanup): Promise<number> {
   const at = machine();
   const { from, to, nodes } = options;
-  const stage = await setStage({ from, to, nodes, ui: false, report: say }, cleanup);
+  const slowTemporal = new SlowTemporal(options.temporalDelayMs);
+  cleanup.defer(() => slowTemporal.end());
+  const temporalThrough = (address: string): Promise<string> =>
+    slowTemporal.delayMs > 0 ? slowTemporal.to(address) : Promise.resolve(address);
+  const stage = await setStage({ from, to, nodes, ui: false, report: say, temporalThrough }, cleanup);
   const history = await prepareLedger(stage.source.endpoint(SOURCE), {
     rows: options.rows,
     extraTables: options.tables,
@@ -72,7 +83,7 @@ export async function stall(options: StallOptions, cleanup: Cleanup): Promise<nu
   cleanup.defer(() => idle.end());
   const operator = await Operator.connect(stage.configuration.admin);
   cleanup.defer(() => operator.end());
-  const runs = await new Bench(operator, ledger).repeat(options.runs);
+  const runs = await new Bench(operator, ledger, slowTemporal).repeat(options.runs);
   await ledger.stop();
   const idleLost = idle.lost;
   const comparison = await compareAtSource(stage, ledger, history);
@@ -82,10 +93,12 @@ export async function stall(options: StallOptions, cleanup: Cleanup): Promise<nu
 class Bench {
   readonly #operator: Operator;
   readonly #ledger: Ledger;
+  readonly #slowTemporal: SlowTemporal;
 
-  constructor(operator: Operator, ledger: Ledger) {
+  constructor(operator: Operator, ledger: Ledger, slowTemporal: SlowTemporal) {
     this.#operator = operator;
     this.#ledger = ledger;
+    this.#slowTemporal = slowTemporal;
   }
 
   async repeat(runs: number): Promise<readonly Run[]> {
@@ -93,13 +106,17 @@ class Bench {
     const done: Run[] = [];
     for (let number = 1; number <= runs; number += 1) {
       const errorsBefore = this.#errors;
+      const temporalDelayMs = isSlowed(number) ? this.#slowTemporal.delayMs : 0;
+      this.#slowTemporal.slow(temporalDelayMs > 0);
       // RESHARD itself makes the first cutover.
       if (number > 1) await this.#operator.command(`CUTOVER ${task}`);
       const cutover = await this.#switched(task);
       const reverse = await this.#operator.reverseTask(CUTOVER_DEADLINE_MS);
+      const askedAtMs = nowMs();
       await this.#operator.command(`CUTOVER ${reverse}`);
+      const commandMs = rounded(nowMs() - askedAtMs);
       const rollback = await this.#switched(reverse);
-      const run = { cutover, rollback, errors: this.#errors - errorsBefore };
+      const run = { cutover, rollback, errors: this.#errors - errorsBefore, temporalDelayMs, commandMs };
       done.push(run);
       process.stdout.write(`${JSON.stringify({ bench: 'stall', run: number, ...run })}\n`);
     }
@@ -139,6 +156,11 @@ class Bench {
   }
 }
 
+/** From the second run on slowed, not, not, slowed: what drifts while the bench goes on drifts for both alike. */
+function isSlowed(run: number): boolean {
+  return run % 4 === 1 || run % 4 === 2;
+}
+
 /** After as many rollbacks as cutovers the source serves again. */
 function compareAtSource(stage: Stage, ledger: Ledger, history: LoadedHistory): Promise<Comparison> {
   return compareLedger(stage.source.endpoint(SOURCE), ledger, history);
@@ -170,6 +192,7 @@ function report(
     cutover: sumOf(cutovers),
     rollback: sumOf(rollbacks),
     both: sumOf([...cutovers, ...rollbacks]),
+    ...slowedSummary(options.temporalDelayMs, runs),
     acknowledged: ledger.acknowledged.length,
     errors: runs.reduce((sum, { errors }) => sum + errors, 0),
     lost: comparison.lost.length,
@@ -184,6 +207,21 @@ function report(
   const { lost, doubled, unexpected } = comparison;
   const clean = lost.length + doubled.length + unexpected.length + summary.errors + summary.staleReads + idleLost === 0;
   return clean && comparison.balanceOk && comparison.historyOk ? 0 : 1;
+}
+
+/** The switches with a slowed Temporal beside those without, of the same minutes; the first run is cold and in neither. */
+function slowedSummary(temporalDelayMs: number, runs: readonly Run[]): Readonly<Record<string, unknown>> {
+  if (temporalDelayMs === 0) return { temporalDelayMs };
+  const switchesOf = (slowed: boolean): readonly Switch[] =>
+    runs
+      .slice(1)
+      .filter((run) => run.temporalDelayMs > 0 === slowed)
+      .flatMap(({ cutover, rollback }) => [cutover, rollback]);
+  const [slowed, usual] = [switchesOf(true), switchesOf(false)];
+  if (slowed.length === 0 || usual.length === 0) return { temporalDelayMs };
+  const gap = (switches: readonly Switch[]): number => median(switches.map(({ gapMs }) => gapMs));
+  const growthPercent = rounded((gap(slowed) / gap(usual) - 1) * 100);
+  return { temporalDelayMs, slowed: sumOf(slowed), usual: sumOf(usual), medianGapGrowthPercent: growthPercent };
 }
 
 function sumOf(switches: readonly Switch[]): Readonly<Record<string, unknown>> {

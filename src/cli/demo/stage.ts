@@ -9,7 +9,7 @@ import { LOOPBACK } from '../../dev/ports.js';
 import { startTemporal, type TemporalDevServer } from '../../dev/temporal-dev-server.js';
 import type { Endpoint } from '../../postgres/endpoint.js';
 import type { Cleanup } from './cleanup.js';
-import { randomPassword, writeConfiguration, type Configuration } from './configuration.js';
+import { randomPassword, writeConfiguration, type Configuration, type FurtherKeys } from './configuration.js';
 import { startProgram } from './program.js';
 
 export interface StageOptions {
@@ -19,6 +19,12 @@ export interface StageOptions {
   readonly ui: boolean;
   /** workers that share the proxy's port; default 1 */
   readonly nodes?: number;
+  /** false: no engine in the proxy's process, the caller starts one apart; default true */
+  readonly worker?: boolean;
+  /** further lines of [general] */
+  readonly general?: readonly string[];
+  /** given the address of Temporal, answers the one that the proxy and its worker are to use; default the same */
+  readonly temporalThrough?: (address: string) => Promise<string>;
   /** is told, in one sentence each, what takes long */
   readonly report: (sentence: string) => void;
 }
@@ -69,8 +75,12 @@ export async function setStage(options: StageOptions, cleanup: Cleanup): Promise
     return started;
   };
   const [from, to, server] = await allOrNothing([cluster(options.from), cluster(options.to), temporal()]);
-  const configuration = await configure(folder, from, to, server, passwords);
-  const proxyPid = await startProxyProcess(folder, configuration, options.nodes ?? 1, cleanup);
+  const address = (await options.temporalThrough?.(server.address)) ?? server.address;
+  const configuration = await configure(folder, from, to, passwords, {
+    general: [`default_pool_size = ${POOL_SIZE.toString()}`, 'cutover_save_config = true', ...(options.general ?? [])],
+    temporal: { address, namespace: server.namespace },
+  });
+  const proxyPid = await startProxyProcess(folder, configuration, options, cleanup);
   const { port } = configuration;
   return {
     source: from,
@@ -110,8 +120,8 @@ function configure(
   folder: string,
   source: Cluster,
   destination: Cluster,
-  temporal: TemporalDevServer,
   passwords: Passwords,
+  further: FurtherKeys,
 ): Promise<Configuration> {
   const served = (name: string, { host, port }: Cluster): Parameters<typeof writeConfiguration>[1][number] => ({
     name,
@@ -126,17 +136,14 @@ function configure(
       { name: APPLICATION_USER, password: passwords.application, schemaAdmin: false },
       { name: ENGINE_USER, password: passwords.engine, schemaAdmin: true },
     ],
-    {
-      general: [`default_pool_size = ${POOL_SIZE.toString()}`, 'cutover_save_config = true'],
-      temporal: { address: temporal.address, namespace: temporal.namespace },
-    },
+    further,
   );
 }
 
 async function startProxyProcess(
   folder: string,
   configuration: Configuration,
-  nodes: number,
+  { nodes = 1, worker = true }: StageOptions,
   cleanup: Cleanup,
 ): Promise<number> {
   const main = fileURLToPath(new URL('../main.js', import.meta.url));
@@ -144,7 +151,10 @@ async function startProxyProcess(
   const proxy = await startProgram({
     name: 'the proxy',
     command: process.execPath,
-    args: [main, 'serve', '--config', config, '--users', users, '--workers', nodes.toString()],
+    args: [
+      ...[main, 'serve', '--config', config, '--users', users, '--workers', nodes.toString()],
+      ...(worker ? [] : ['--no-worker']),
+    ],
     port: configuration.port,
     logFile: join(folder, 'proxy.log'),
   });
