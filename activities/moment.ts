@@ -16,6 +16,7 @@ import type { Connection } from '../src/postgres/connection.js';
 import type { Purpose } from '../src/postgres/connections.js';
 import { destinationGap, fenceGap, rehearseSeal, tableGap } from '../src/postgres/fence.js';
 import { applyProblems, canaryArrived, parityOf } from '../src/postgres/parity.js';
+import { runningMaintenance } from '../src/postgres/preflight/activity.js';
 import { beginEpoch, noteEvents, readRecord } from '../src/postgres/record.js';
 import { standbysBehind } from '../src/postgres/standbys.js';
 import { rehearseSequences } from '../src/postgres/sequences.js';
@@ -47,6 +48,13 @@ export async function awaitMoment(
   await readyRecords(context, { source, destination });
   await resolveLeftOver(context, migration, source, destination);
   let pinned = await pinnedSince(context, migration, { source, destination });
+  // First of all: what follows would itself wait for a table that somebody has locked.
+  for (;;) {
+    const maintenance = await maintenanceOf(context, [source, destination]);
+    if (maintenance === null) break;
+    await report(maintenance);
+    await delay(POLL_MS);
+  }
   await warm(context, migration, heading);
   if (request.rehearse !== true) await requireVerified(context, migration, heading);
   const { cutover } = context.config();
@@ -168,10 +176,20 @@ async function warm(context: EngineContext, migration: Migration, heading: Headi
   await applyForward(context, migration, heading, { source, destination });
 }
 
+async function maintenanceOf(context: EngineContext, sides: readonly Side[]): Promise<string | null> {
+  for (const side of sides) {
+    const [work] = await runningMaintenance(await connectionTo(context, side));
+    if (work !== undefined) return `maintenance is running: ${work}`;
+  }
+  return null;
+}
+
 /** Why this is not the moment, as words; null when it is. Decides nothing about parity. */
 async function notYet(context: EngineContext, migration: Migration, heading: Heading): Promise<string | null> {
   const { cutover } = context.config();
   const { source, destination } = sidesOfHeading(migration, heading);
+  const maintenance = await maintenanceOf(context, [source, destination]);
+  if (maintenance !== null) return maintenance;
   const connection = await connectionTo(context, source);
   const name = streamName(migration.id, heading);
   const health = await streamHealth(connection, name);

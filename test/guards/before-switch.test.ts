@@ -4,6 +4,7 @@ import { CriticalSection } from '../../activities/critical-section.js';
 import { awaitMoment } from '../../activities/moment.js';
 import type { EpochPlan } from '../../src/cutover/contract.js';
 import { SchemaGuardWatch } from '../../src/fleet/schema-guard-watch.js';
+import { connect } from '../../src/postgres/connection.js';
 import { streamName } from '../../src/postgres/streams.js';
 import { move, planFor, runParts } from '../support/faults.js';
 import { usePair, type Pair } from '../support/pair.js';
@@ -66,6 +67,26 @@ describe('before a switch', { timeout: MOMENT_DEADLINE_MS }, () => {
     await pair().destination.query('app', 'ALTER TABLE public.item ADD COLUMN again int, ADD COLUMN last int');
     const plan = await planFor(pair(), 'forward');
     await new CriticalSection(pair().context).returnToSource(plan, 'the test');
+  });
+
+  it('maintenance that holds a lock the seal needs is waited for, not met inside the pause', async () => {
+    const maintenance = await connect(pair().source.endpoint('app'));
+    await maintenance.query('BEGIN; LOCK TABLE public.item IN ACCESS EXCLUSIVE MODE');
+    await waitsUntilMended(
+      pair(),
+      /^maintenance is running: a session that holds AccessExclusiveLock on public\.item/,
+      () => maintenance.query('ROLLBACK'),
+    );
+    await maintenance.query('SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1');
+    const vacuum = maintenance.query('VACUUM (DISABLE_PAGE_SKIPPING) public.item');
+    await waitsUntilMended(pair(), /^maintenance is running: VACUUM on public\.item$/, async () => {
+      await pair().source.query(
+        'app',
+        `SELECT pg_cancel_backend(pid) FROM pg_stat_progress_vacuum WHERE relid = 'public.item'::regclass`,
+      );
+      await expect(vacuum).rejects.toMatchObject({ code: '57014' });
+    });
+    await maintenance.end();
   });
 
   it('a change inside the pause aborts the attempt before anything is committed', async () => {

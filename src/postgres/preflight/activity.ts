@@ -1,4 +1,5 @@
 /** One task: the checks on what runs right now: transactions and maintenance that a move would have to wait for. */
+import type { Connection } from '../connection.js';
 import { bothSides, combined, failed, listed, ok, rowsOf, warning } from './check.js';
 import type { Finding, PreflightCheck } from './check.js';
 
@@ -45,9 +46,14 @@ export const preparedTransactions: PreflightCheck = {
   },
 };
 
-/** PostgreSQL documentation, 27.4 (progress reporting). Only the tables' names are shown: statements may hold secrets. */
+/**
+ * PostgreSQL documentation, 27.4 (progress reporting). Only the tables' names are shown: statements may hold secrets. An autovacuum is none:
+ * it gives way to whoever wants its lock.
+ */
 const MAINTENANCE = `
-  SELECT command || ' on ' || relid::regclass AS work FROM pg_stat_progress_cluster WHERE datname = current_database()
+  SELECT 'VACUUM on ' || v.relid::regclass AS work FROM pg_stat_progress_vacuum v JOIN pg_stat_activity a USING (pid)
+    WHERE v.datname = current_database() AND a.backend_type = 'client backend'
+  UNION SELECT command || ' on ' || relid::regclass AS work FROM pg_stat_progress_cluster WHERE datname = current_database()
   UNION SELECT command || ' on ' || relid::regclass FROM pg_stat_progress_create_index WHERE datname = current_database()
   UNION SELECT 'a session that holds ' || l.mode || ' on ' || l.relation::regclass || ' (pid ' || l.pid || ')'
     FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -56,17 +62,23 @@ const MAINTENANCE = `
       AND c.relkind IN ('r', 'p', 'm') AND n.nspname <> 'cutover' AND n.nspname !~ '^pg_'
   ORDER BY 1`;
 
+/** What runs on this side and holds locks that a move needs, a sentence each. */
+export async function runningMaintenance(side: Connection): Promise<readonly string[]> {
+  const { rows } = await side.query<{ work: string }>(MAINTENANCE);
+  return rows.map(({ work }) => work);
+}
+
 export const maintenance: PreflightCheck = {
   id: 'maintenance',
   title: 'Running maintenance',
   async run(context) {
     const findings: Finding[] = [];
     for (const side of bothSides(context)) {
-      const rows = await rowsOf<{ work: string }>(side, MAINTENANCE);
-      if (rows.length === 0) continue;
+      const running = await runningMaintenance(side.connection);
+      if (running.length === 0) continue;
       findings.push(
         warning(
-          `On the ${side.role} there runs ${listed(rows.map((r) => r.work))}.`,
+          `On the ${side.role} there runs ${listed(running)}.`,
           'Wait until it has ended: it holds locks that the move needs.',
         ),
       );
