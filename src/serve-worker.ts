@@ -1,4 +1,5 @@
 /** One task: put a worker process together: no proxy in it, the nodes are steered over their admin databases. */
+import type { WorkflowBundleOption } from '@temporalio/worker';
 import type { EngineContext } from '../activities/context.js';
 import type { Config } from './config/config.js';
 import { loadConfig, type ConfigFiles } from './config/load.js';
@@ -18,6 +19,8 @@ export interface WorkerOptions {
   readonly temporalAddress?: string;
   readonly logger: Logger;
   readonly onStep?: EngineContext['onStep'];
+  /** the workflows to run; those of this version when absent */
+  readonly workflowBundle?: WorkflowBundleOption;
 }
 
 export interface ServedWorker {
@@ -57,7 +60,7 @@ export async function serveWorker(options: WorkerOptions): Promise<ServedWorker>
     onStep: options.onStep ?? (() => undefined),
   };
   try {
-    const worker = await startWorker(config.temporal, context);
+    const worker = await startWorker(config.temporal, context, options.workflowBundle);
     return {
       ended: worker.ended,
       stop: async () => {

@@ -1,7 +1,7 @@
 /** One task: run the worker that serves the workflows and their activities, with the prebuilt workflow bundle. */
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
+import { DefaultLogger, Runtime, Worker, type WorkflowBundleOption } from '@temporalio/worker';
 import { WorkflowNotFoundError, type Client } from '@temporalio/client';
 import { createActivities } from '../../activities/index.js';
 import type { EngineContext } from '../../activities/context.js';
@@ -25,17 +25,21 @@ const STICKY_TIMEOUT = '2s';
  *
  * The bundle is built ahead (`npm run build`): making one from source would stall the event loop, and with it the relay.
  *
+ * @param workflowBundle the workflows to run; those of this version unless named
  * @throws CutoverError `temporal_unreachable` | `bundle_missing`
  */
-export async function startWorker(config: TemporalConfig, context: EngineContext): Promise<RunningWorker> {
+export async function startWorker(
+  config: TemporalConfig,
+  context: EngineContext,
+  workflowBundle: WorkflowBundleOption = { codePath: bundlePath() },
+): Promise<RunningWorker> {
   quietRuntime();
-  const codePath = bundlePath();
   const { connection, namespace } = await temporalWorkerConnection(config);
   const worker = await Worker.create({
     connection,
     namespace,
     taskQueue: config.taskQueue,
-    workflowBundle: { codePath },
+    workflowBundle,
     activities: createActivities(context),
     shutdownGraceTime: SHUTDOWN_GRACE,
     maxHeartbeatThrottleInterval: '1s',
