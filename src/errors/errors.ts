@@ -416,6 +416,12 @@ export const ERRORS = {
     message: 'the schema could not be made: {problem} (statement: {statement})',
     remedy: 'Correct what PostgreSQL names on the destination, or take the object out on the source, and start again.',
   },
+  coordinator_failed: {
+    sqlstate: '55000',
+    level: 'error',
+    message: 'the coordinator database "{database}" could not be made: {problem}',
+    remedy: 'Correct what is named, on every shard where it is about a schema, and start again; nothing was changed.',
+  },
   admin_syntax: {
     sqlstate: '08P01',
     level: 'info',

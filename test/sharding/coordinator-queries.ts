@@ -32,7 +32,7 @@ export const EQUAL: readonly string[] = [
   ].flatMap((table) => [`SELECT * FROM ${table}`, `SELECT count(*) FROM ${table}`]),
   'SELECT t FROM tenant t',
   'SELECT at, currency FROM rate',
-  'SELECT tenant_id, place, grid, statuses, h, r, span, mr, j, jb, ts, x FROM edge_nested',
+  'SELECT tenant_id, place, grid, statuses::text[], h, r, span, mr, j, jb, ts, x FROM edge_nested',
   'SELECT b, b.* FROM base b',
   // keys
   'SELECT * FROM tenant WHERE id = 7',
