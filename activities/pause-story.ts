@@ -11,6 +11,17 @@ import {
 } from '../src/cutover/epoch.js';
 import type { RecordedEvent } from '../src/postgres/record.js';
 
+/** Clients are held from the beginning of the first step and let go by the end of the last one. */
+const TIMED: Partial<Record<Step, (start: number, end: number) => number>> = {
+  pauseTraffic: (start) => start,
+  resumeTraffic: (_, end) => end,
+};
+
+/** ISO time on the monotonic clock: a clock of the machine that is set within the pause must not change how long it was. */
+function isoTime(monotonicMs: number): string {
+  return new Date(performance.timeOrigin + monotonicMs).toISOString();
+}
+
 /** The story of one run through the pause: what was done, in the state machine's own events. */
 export class Story {
   #state: EpochState;
@@ -20,11 +31,13 @@ export class Story {
     this.#state = earlier.reduce(evolve, begun(epoch));
   }
 
-  /** Runs a step and notes its event with its milliseconds. */
+  /** Runs a step and notes its event with its milliseconds, and when clients were held and let go: what `paused_ms` is made of. */
   async step<T>(step: Step, work: () => Promise<T>, tell: (result: T) => Record<string, unknown>): Promise<T> {
     const start = performance.now();
     const result = await work();
-    this.done(step, { ms: roundMs(performance.now() - start), ...tell(result) });
+    const end = performance.now();
+    const at = TIMED[step]?.(start, end);
+    this.done(step, { ms: roundMs(end - start), ...tell(result), ...(at === undefined ? {} : { at: isoTime(at) }) });
     return result;
   }
 

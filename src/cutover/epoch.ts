@@ -193,8 +193,9 @@ export function epochStream(migration: string, epoch: number): string {
 }
 
 /**
- * How long clients were held: from the first node closing its gate to the last one opening it, by the clock of the process
- * that ran the steps. Null when the story has no beginning or no end.
+ * How long clients were held: from the first node closing its gate to the last one opening it, by the monotonic clock of the
+ * process that ran the steps. Where another one went on within the pause, and for an aborted attempt, whose end is told by
+ * Temporal's clock, it is as exact as those clocks agree. Null when the story has no beginning or no end.
  */
 export function pausedMsOf(events: readonly EpochEvent[]): number | null {
   const at = (type: EpochEventType): number => {
