@@ -1,0 +1,165 @@
+/** One task: bind a verdict to parameters: which shard, which shards, or what else. */
+import { shardOf } from './hash.js';
+import { parameterKeys, type StatementParameters } from './router-parameters.js';
+import type { KeyValue, ShardingScheme, TableRule } from './scheme.js';
+import type {
+  CoordinatorReason,
+  CopyFrom,
+  KeyExpression,
+  KeyList,
+  KeyTarget,
+  RefusalReason,
+  SessionHint,
+  Verdict,
+} from './statement-verdict.js';
+
+/** Where one execution of a statement goes. */
+export type Route =
+  | { readonly kind: 'shard'; readonly shard: number; readonly write: boolean }
+  /** `fixed`: always the same shard, for all clients */
+  | { readonly kind: 'any'; readonly fixed: boolean }
+  | { readonly kind: 'every'; readonly ddl: boolean; readonly transactional: boolean }
+  /** the same statement on each of these; row counts add up */
+  | { readonly kind: 'several'; readonly shards: readonly number[] }
+  /** an INSERT whose rows belong to several shards: see `splitInsert` */
+  | { readonly kind: 'rows'; readonly parts: readonly RowPart[] }
+  /** an UPDATE that moves its rows; `to` null: to a shard that only the new value, once computed, tells */
+  | { readonly kind: 'moves-key'; readonly from: number; readonly to: number | null }
+  | { readonly kind: 'copy'; readonly copy: CopyFrom }
+  | { readonly kind: 'coordinator'; readonly reason: CoordinatorReason }
+  | { readonly kind: 'refused'; readonly reason: RefusalReason }
+  | { readonly kind: 'session'; readonly command: string; readonly hint: SessionHint | null };
+
+export interface RowPart {
+  readonly shard: number;
+  /** indexes of the statement's rows, from 0 */
+  readonly rows: readonly number[];
+}
+
+type Shards = Pick<ShardingScheme, 'shards'>;
+
+/** The route of one execution. Pure; cheap enough for each Bind. */
+export function bindVerdict(verdict: Verdict, scheme: Shards, parameters: StatementParameters): Route {
+  switch (verdict.kind) {
+    case 'keys': {
+      const shard = commonShard(verdict.targets, verdict.shards, scheme, parameters);
+      if (shard === null) return bindVerdict(verdict.otherwise, scheme, parameters);
+      return { kind: 'shard', shard, write: verdict.write };
+    }
+    case 'rows':
+      return bindRows(verdict, scheme, parameters);
+    case 'several':
+      return bindSeveral(verdict.target, scheme, parameters);
+    case 'moves-key':
+      return bindMove(verdict, scheme, parameters);
+    case 'any':
+    case 'every':
+    case 'copy':
+    case 'coordinator':
+    case 'refused':
+    case 'session':
+      return verdict;
+  }
+}
+
+/** The one shard that all of them need; null when there is none. Where no row can match, any shard does: 0. */
+function commonShard(
+  targets: readonly KeyTarget[],
+  fixed: readonly number[],
+  scheme: Shards,
+  parameters: StatementParameters,
+): number | null {
+  const needed = new Set(fixed);
+  for (const target of targets) {
+    const shards = shardsOfTarget(target, scheme, parameters);
+    if (shards === null) return null;
+    for (const shard of shards) needed.add(shard);
+  }
+  const [shard = 0] = needed;
+  return needed.size <= 1 ? shard : null;
+}
+
+/** The shards that can hold rows of the target; null when nothing is proven of it. */
+function shardsOfTarget(
+  { rule, alternatives }: KeyTarget,
+  scheme: Shards,
+  parameters: StatementParameters,
+): ReadonlySet<number> | null {
+  const proven = alternatives
+    .map((alternative) => shardsOfList(alternative, rule, scheme, parameters))
+    .filter((shards) => shards !== null);
+  const [first, ...others] = proven;
+  // Each alternative holds for every row that matters, so all of them do.
+  return first === undefined
+    ? null
+    : new Set([...first].filter((shard) => others.every((shards) => shards.has(shard))));
+}
+
+function shardsOfList(
+  { keys, onNull }: KeyList,
+  rule: TableRule,
+  scheme: Shards,
+  parameters: StatementParameters,
+): ReadonlySet<number> | null {
+  const shards = new Set<number>();
+  for (const key of keys) {
+    const values = valuesOf(key, parameters);
+    if (values === null) return null;
+    for (const value of values) {
+      if (value === null && onNull === 'nothing') continue;
+      if (value === null && onNull === 'unproven') return null;
+      const shard = shardOf(rule, value, scheme.shards);
+      // A value without a shard: rows with it may be anywhere.
+      if (shard === null) return null;
+      shards.add(shard);
+    }
+  }
+  return shards;
+}
+
+function valuesOf(key: KeyExpression, parameters: StatementParameters): readonly (KeyValue | null)[] | null {
+  return key.kind === 'constant' ? [key.value] : parameterKeys(key, parameters);
+}
+
+function bindRows(
+  { rule, rows, divisible, targets, shards }: Extract<Verdict, { kind: 'rows' }>,
+  scheme: Shards,
+  parameters: StatementParameters,
+): Route {
+  const byShard = new Map<number, number[]>();
+  for (const [index, row] of rows.entries()) {
+    const [value] = valuesOf(row, parameters) ?? [];
+    if (value === undefined) return { kind: 'refused', reason: 'key-not-constant' };
+    const shard = shardOf(rule, value, scheme.shards);
+    if (shard === null) return { kind: 'refused', reason: 'key-unmapped' };
+    const together = byShard.get(shard);
+    if (together === undefined) byShard.set(shard, [index]);
+    else together.push(index);
+  }
+  const shard = commonShard(targets, [...shards, ...byShard.keys()], scheme, parameters);
+  if (shard !== null) return { kind: 'shard', shard, write: true };
+  if (!divisible) return { kind: 'refused', reason: 'several-shards' };
+  return { kind: 'rows', parts: [...byShard].map(([shard, indexes]) => ({ shard, rows: indexes })) };
+}
+
+function bindSeveral(target: KeyTarget | null, scheme: Shards, parameters: StatementParameters): Route {
+  const possible = target === null ? null : shardsOfTarget(target, scheme, parameters);
+  const shards = possible === null ? Array.from({ length: scheme.shards }, (_, shard) => shard) : [...possible].sort();
+  const [shard = 0] = shards;
+  return shards.length <= 1 ? { kind: 'shard', shard, write: true } : { kind: 'several', shards };
+}
+
+function bindMove(
+  { target, others, to }: Extract<Verdict, { kind: 'moves-key' }>,
+  scheme: Shards,
+  parameters: StatementParameters,
+): Route {
+  const from = commonShard([target, ...others], [], scheme, parameters);
+  if (from === null) return { kind: 'refused', reason: 'several-shards' };
+  if (to === null) return { kind: 'moves-key', from, to: null };
+  const [value] = valuesOf(to, parameters) ?? [];
+  if (value === undefined) return { kind: 'moves-key', from, to: null };
+  const shard = shardOf(target.rule, value, scheme.shards);
+  if (shard === null) return { kind: 'refused', reason: 'key-unmapped' };
+  return shard === from ? { kind: 'shard', shard, write: true } : { kind: 'moves-key', from, to: shard };
+}

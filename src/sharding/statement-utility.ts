@@ -1,0 +1,80 @@
+/** One task: say where a statement that is neither query nor change of rows belongs: DDL, settings, transactions, maintenance. */
+import { child, flag, list, strings, text, type Tree } from './statement-tree.js';
+import { refused } from './statement-settle.js';
+import type { SessionHint, SettledVerdict } from './statement-verdict.js';
+
+const SESSION = new Set([
+  'VariableSetStmt',
+  'TransactionStmt',
+  'PrepareStmt',
+  'ExecuteStmt',
+  'DeallocateStmt',
+  'DiscardStmt',
+  'FetchStmt',
+  'ClosePortalStmt',
+  'ListenStmt',
+  'UnlistenStmt',
+  'NotifyStmt',
+  'ConstraintsSetStmt',
+  'LoadStmt',
+]);
+
+/** About a whole server or its other databases, or about replication, which the engine keeps: never by way of the router. */
+const CLUSTER =
+  /^(Createdb|Dropdb|AlterDatabase|CreateTableSpace|DropTableSpace|AlterTableSpace|AlterSystem|(Create|Alter|Drop)(Subscription|Publication)|(Create|Alter|Drop|Grant)Role|AlterRoleSet|DropOwned|ReassignOwned)/;
+
+const DDL =
+  /^(Create|Alter|Drop|Rename|Comment|Grant|Define|View|Index|Rule|SecLabel|ImportForeignSchema|CompositeType)\w*Stmt$/;
+
+/** Not in a transaction block, and harmless to run again (PostgreSQL documentation, VACUUM and CHECKPOINT). */
+const MAINTENANCE = new Set(['CheckPointStmt', 'ClusterStmt', 'ReindexStmt']);
+
+export function utilityVerdict(kind: string, body: Tree): SettledVerdict {
+  if (SESSION.has(kind)) return { kind: 'session', command: kind, hint: hintOf(kind, body) };
+  if (kind === 'VariableShowStmt') return { kind: 'any', fixed: false };
+  if (kind === 'TruncateStmt' || kind === 'LockStmt') return every(false, true);
+  if (kind === 'VacuumStmt') return every(false, !flag(body, 'is_vacuumcmd'));
+  if (MAINTENANCE.has(kind)) return every(false, false);
+  if (kind === 'DoStmt' || kind === 'CallStmt') return refused('procedure');
+  if (kind === 'RefreshMatViewStmt') return { kind: 'coordinator', reason: 'refresh' };
+  if (kind === 'CreateTableAsStmt') return refused('create-table-as');
+  if (CLUSTER.test(kind)) return refused('cluster-command');
+  if (!DDL.test(kind)) return refused('cluster-command');
+  return isTemporary(body) ? refused('temporary-table') : every(true, !flag(body, 'concurrent'));
+}
+
+function every(ddl: boolean, transactional: boolean): SettledVerdict {
+  return { kind: 'every', ddl, transactional };
+}
+
+/** A temporary table lives in one session of one server, and hides a table of its name there. */
+function isTemporary(body: Tree): boolean {
+  const made = [child(body, 'relation'), child(body, 'view'), child(body, 'sequence')];
+  return made.some((relation) => text(relation, 'relpersistence') === 't');
+}
+
+const HINT = /^pgdog\.(shard|sharding_key)$/;
+
+/** `SET pgdog.shard = 1` and the like; null for every other statement. */
+function hintOf(kind: string, body: Tree): SessionHint | null {
+  const name = kind === 'VariableSetStmt' ? HINT.exec(text(body, 'name') ?? '')?.[1] : undefined;
+  if (name !== 'shard' && name !== 'sharding_key') return null;
+  return { name, value: settingValue(body), local: flag(body, 'is_local') };
+}
+
+function settingValue(body: Tree): string | null {
+  if (text(body, 'kind') !== 'VAR_SET_VALUE') return null;
+  const constant = child(list(body, 'args')[0] ?? null, 'A_Const');
+  const quoted = child(constant, 'sval');
+  if (quoted !== null) return text(quoted, 'sval') ?? '';
+  const integer = child(constant, 'ival');
+  if (integer !== null) return String(typeof integer.ival === 'number' ? integer.ival : 0);
+  return text(child(constant, 'fval'), 'fval');
+}
+
+/** `SELECT set_config(…)` and nothing else: a SET in another form. */
+export function isSetConfig(select: Tree): boolean {
+  const targets = list(select, 'targetList').map((entry) => child(child(child(entry, 'ResTarget'), 'val'), 'FuncCall'));
+  const alone = list(select, 'fromClause').length === 0 && child(select, 'withClause') === null;
+  return alone && targets.length > 0 && targets.every((call) => strings(call, 'funcname').at(-1) === 'set_config');
+}
