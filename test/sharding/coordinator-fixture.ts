@@ -1,5 +1,5 @@
 /** One task: a sharded schema with the types and objects that are easily answered wrongly, and rows that are the same each time. */
-import type { Placement, TableShape } from '../../src/postgres/coordinator/spec.js';
+import type { Placement, ShardPartition, TableShape } from '../../src/postgres/coordinator/spec.js';
 
 export const APP_ROLE = 'coordinator_app';
 export const APP_PASSWORD = 'not-to-be-seen-7f3a';
@@ -47,6 +47,7 @@ export const SCHEMA = `
   CREATE TABLE app.by_uuid (key uuid PRIMARY KEY, value text);
   CREATE TABLE app.by_text (key varchar(40) PRIMARY KEY, value integer);
   CREATE TABLE app.sale (region text NOT NULL, id integer NOT NULL, amount numeric, PRIMARY KEY (region, id));
+  CREATE TABLE app.meter (number integer NOT NULL, value float8, PRIMARY KEY (number));
   CREATE TABLE app.reading (number integer NOT NULL, value float8, PRIMARY KEY (number));
   CREATE TABLE app.document (tenant_id bigint NOT NULL, id integer PRIMARY KEY, body text NOT NULL);
   CREATE TABLE app.base (tenant_id bigint NOT NULL, v text);
@@ -137,6 +138,7 @@ export const ROWS = `
   INSERT INTO app.by_text SELECT 'key ' || CASE WHEN i % 2 = 0 THEN 'é' ELSE 'E' END || i, i FROM generate_series(1, 60) i;
   INSERT INTO app.sale SELECT (ARRAY['north', 'south', 'east', 'west', 'else'])[i % 5 + 1], i, round(i / 3.0, 3) FROM generate_series(1, 80) i;
   INSERT INTO app.reading SELECT i, i / 4.0 FROM generate_series(-50, 150) i;
+  INSERT INTO app.meter SELECT i, i / 8.0 FROM generate_series(-50, 150) i;
   INSERT INTO app.document SELECT i % 9, i, repeat(chr(97 + i % 26) || i, 9000) FROM generate_series(1, 12) i;
   INSERT INTO app.base SELECT i, 'base ' || i FROM generate_series(1, 20) i;
   INSERT INTO app.derived SELECT i, 'derived ' || i, i * 2 FROM generate_series(1, 20) i;
@@ -146,10 +148,11 @@ export const ROWS = `
 `;
 
 interface Key {
-  readonly column: string;
   readonly clause: string;
   /** the bounds by shard, and which rows they hold */
-  readonly bounds: readonly { readonly forValues: string; readonly holds: string }[];
+  readonly bounds: readonly ShardPartition[];
+  /** a condition for the rows of each shard */
+  readonly holds: readonly string[];
 }
 
 const OMNISHARDED: ReadonlySet<string> = new Set(['country', 'product', 'rate']);
@@ -158,31 +161,44 @@ const HASH_COLUMNS: Readonly<Record<string, string>> = { tenant: 'id', by_uuid: 
 function keyOf(table: string): Key {
   if (table === 'sale')
     return {
-      column: 'region',
       clause: 'PARTITION BY LIST (region)',
       bounds: [
-        { forValues: "FOR VALUES IN ('north', 'west')", holds: "region IN ('north', 'west')" },
-        { forValues: 'DEFAULT', holds: "region NOT IN ('north', 'west')" },
+        { shard: 0, bound: "FOR VALUES IN ('north')" },
+        { shard: 1, bound: "FOR VALUES IN ('south')" },
+        { shard: 0, bound: "FOR VALUES IN ('west', 'nowhere')" },
+        { shard: 1, bound: 'DEFAULT' },
       ],
+      holds: ["region IN ('north', 'west')", "region NOT IN ('north', 'west')"],
+    };
+  if (table === 'meter')
+    return {
+      clause: 'PARTITION BY RANGE (number)',
+      bounds: [
+        { shard: 0, bound: 'FOR VALUES FROM (MINVALUE) TO (50)' },
+        { shard: 1, bound: 'FOR VALUES FROM (50) TO (MAXVALUE)' },
+      ],
+      holds: ['number < 50', 'number >= 50'],
     };
   if (table === 'reading')
     return {
-      column: 'number',
       clause: 'PARTITION BY RANGE (number)',
       bounds: [
-        { forValues: 'FOR VALUES FROM (MINVALUE) TO (50)', holds: 'number < 50' },
-        { forValues: 'FOR VALUES FROM (50) TO (MAXVALUE)', holds: 'number >= 50' },
+        { shard: 0, bound: 'FOR VALUES FROM (MINVALUE) TO (0)' },
+        { shard: 1, bound: 'FOR VALUES FROM (0) TO (50)' },
+        { shard: 0, bound: 'FOR VALUES FROM (50) TO (100)' },
+        { shard: 1, bound: 'FOR VALUES FROM (100) TO (MAXVALUE)' },
       ],
+      holds: ['number < 0 OR number BETWEEN 50 AND 99', 'number BETWEEN 0 AND 49 OR number >= 100'],
     };
   const column = HASH_COLUMNS[table] ?? 'tenant_id';
   const hashed = table === 'by_uuid' ? 'uuid' : table === 'by_text' ? 'text' : 'bigint';
   return {
-    column,
     clause: `PARTITION BY HASH (${column})`,
-    bounds: [0, 1].map((remainder) => ({
-      forValues: `FOR VALUES WITH (MODULUS 2, REMAINDER ${remainder.toString()})`,
-      holds: `satisfies_hash_partition('public.hash_${hashed}'::regclass, 2, ${remainder.toString()}, ${column}::${hashed})`,
-    })),
+    bounds: [0, 1].map((shard) => ({ shard, bound: `FOR VALUES WITH (MODULUS 2, REMAINDER ${shard.toString()})` })),
+    holds: [0, 1].map(
+      (shard) =>
+        `satisfies_hash_partition('public.hash_${hashed}'::regclass, 2, ${shard.toString()}, ${column}::${hashed})`,
+    ),
   };
 }
 
@@ -190,20 +206,19 @@ function keyOf(table: string): Key {
 export function placementOf(table: TableShape): Placement {
   if (OMNISHARDED.has(table.name)) return 'omnisharded';
   const { clause, bounds } = keyOf(table.name);
-  return { partitionBy: clause, partitions: bounds.map(({ forValues }, shard) => ({ shard, forValues })) };
+  return { partitionBy: clause, partitions: bounds };
 }
 
 const SHARDED_TABLES =
   `tenant account orders order_line event edge_number edge_time edge_text edge_binary edge_nested by_uuid by_text sale
-  reading document base secret "Odd_""Name;_"`
+  meter reading document base secret "Odd_""Name;_"`
     .split(/\s+/)
     .map((name) => name.replaceAll('_"', ' "').replaceAll(';_', '; ').replace('Odd_', 'Odd '));
 
 /** Leaves on a shard, which has all rows, those of its own. */
 export function keepRowsOf(shard: number): string {
   const deletes = [...SHARDED_TABLES].reverse().map((name) => {
-    const bound = keyOf(name).bounds[shard];
-    return `DELETE FROM app.${name} WHERE NOT (${bound?.holds ?? 'false'});`;
+    return `DELETE FROM app.${name} WHERE NOT (${keyOf(name).holds[shard] ?? 'false'});`;
   });
   return [
     'CREATE TABLE public.hash_bigint (key bigint) PARTITION BY HASH (key);',

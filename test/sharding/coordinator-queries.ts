@@ -19,6 +19,7 @@ export const EQUAL: readonly string[] = [
     'by_uuid',
     'by_text',
     'sale',
+    'meter',
     'reading',
     'document',
     'base',
@@ -49,6 +50,10 @@ export const EQUAL: readonly string[] = [
   `SELECT * FROM sale WHERE region NOT IN ('north', 'else')`,
   'SELECT * FROM reading WHERE number BETWEEN 45 AND 55',
   'SELECT * FROM reading WHERE number = 50 OR number = 49',
+  'SELECT * FROM meter WHERE number = 50 OR number = 49',
+  'SELECT * FROM meter JOIN reading USING (number) ORDER BY number',
+  'SELECT r.*, count(*) FROM reading r GROUP BY r.number ORDER BY 1',
+  `SELECT region, count(*) FROM sale WHERE region IN ('east', 'west', 'nowhere') GROUP BY 1 ORDER BY 1`,
   'SELECT * FROM account WHERE tenant_id = 4 AND id = 402',
   // order, limits, collations
   'SELECT * FROM orders ORDER BY total DESC, tenant_id, id LIMIT 10',

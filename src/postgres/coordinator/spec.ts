@@ -1,23 +1,28 @@
 /** One task: say what a coordinator database is made from, in terms of PostgreSQL alone: no mapping, no configuration. */
 import { CutoverError, messageOf } from '../../errors/errors.js';
-import { addressOf, type Endpoint } from '../endpoint.js';
+import type { Endpoint } from '../endpoint.js';
 
-/** The rows of a table lie on the shards, each row on one. */
+/** The rows of a table lie on the shards, each row on one, by a rule that PostgreSQL's partitioning can say. */
 export interface ShardedPlacement {
   /** the whole clause: `PARTITION BY HASH (tenant_id)`, `PARTITION BY LIST (…)`, `PARTITION BY RANGE (…)` */
   readonly partitionBy: string;
-  /** at most one for a shard: a foreign partition answers every row of the shard's table, whatever its bounds say */
   readonly partitions: readonly ShardPartition[];
 }
 
+/** Several may be on one shard. */
 export interface ShardPartition {
   readonly shard: number;
   /** the whole clause: `FOR VALUES WITH (…)`, `FOR VALUES IN (…)`, `FOR VALUES FROM (…) TO (…)` or `DEFAULT` */
-  readonly forValues: string;
+  readonly bound: string;
+}
+
+/** Each row on one of these shards, by a rule that PostgreSQL's partitioning cannot say: every read asks all of them. */
+export interface ScatteredPlacement {
+  readonly scatteredOver: readonly number[];
 }
 
 /** Omnisharded: every shard has all rows, and one of them answers. */
-export type Placement = ShardedPlacement | 'omnisharded';
+export type Placement = ShardedPlacement | ScatteredPlacement | 'omnisharded';
 
 export interface Column {
   readonly name: string;
@@ -84,9 +89,4 @@ export function shardName(shard: number): string {
 export function coordinatorFailed(database: string, problem: string, cause?: unknown): CutoverError {
   const whole = cause === undefined ? problem : `${problem}: ${messageOf(cause)}`;
   return new CutoverError('coordinator_failed', { database, problem: whole }, cause === undefined ? {} : { cause });
-}
-
-export function shardAddress(spec: CoordinatorSpec, shard: number): string {
-  const endpoint = spec.shards[shard];
-  return endpoint === undefined ? `shard ${shard.toString()}` : addressOf(endpoint);
 }

@@ -1,6 +1,5 @@
 /** One task: the SQL by which a table of the shards becomes one table of the coordinator. */
 import { createHash } from 'node:crypto';
-import { invariant } from '../../errors/invariant.js';
 import { quoteIdentifier, quoteLiteral } from '../connection.js';
 import { shardName, type Placement, type ShardPartition, type TableShape } from './spec.js';
 
@@ -26,36 +25,83 @@ export function qualifiedName(table: { readonly schema: string; readonly name: s
  * well, into one partition.
  */
 export function tableSql(table: TableShape, placement: Placement, omnishardedShard: number): TableSql {
-  const columns = `(${table.columns.map(columnSql).join(', ')})`;
+  if (placement === 'omnisharded') return omnishardedSql(table, omnishardedShard);
+  if ('scatteredOver' in placement) return scatteredSql(table, placement.scatteredOver);
+  const partitions = onePerShard(placement.partitions);
+  if (partitions !== null) return partitionedSql(table, placement.partitionBy, partitions);
+  return scatteredSql(table, [...new Set(placement.partitions.map(({ shard }) => shard))]);
+}
+
+function omnishardedSql(table: TableShape, shard: number): TableSql {
+  const [first] = table.primaryKey?.columns ?? [];
+  if (first !== undefined)
+    return partitionedSql(table, `PARTITION BY LIST (${quoteIdentifier(first)})`, [{ shard, bound: 'DEFAULT' }]);
+  const create = `CREATE FOREIGN TABLE ${qualifiedName(table)} ${columnsSql(table)} ${remote(table, shard)}`;
+  return { create: [create], primaryKey: null };
+}
+
+function partitionedSql(table: TableShape, partitionBy: string, partitions: readonly ShardPartition[]): TableSql {
   const name = qualifiedName(table);
-  const first = table.primaryKey?.columns[0];
-  if (placement === 'omnisharded' && first === undefined)
-    return { create: [`CREATE FOREIGN TABLE ${name} ${columns} ${remote(table, omnishardedShard)}`], primaryKey: null };
-  const { partitionBy, partitions } =
-    placement === 'omnisharded'
-      ? {
-          partitionBy: `PARTITION BY LIST (${quoteIdentifier(first ?? '')})`,
-          partitions: [{ shard: omnishardedShard, forValues: 'DEFAULT' }],
-        }
-      : placement;
-  expectOnePartitionPerShard(name, partitions);
   return {
     create: [
-      `CREATE TABLE ${name} ${columns} ${partitionBy}`,
+      `CREATE TABLE ${name} ${columnsSql(table)} ${partitionBy}`,
       ...partitions.map(
-        ({ shard, forValues }) =>
-          `CREATE FOREIGN TABLE ${quoteIdentifier(shardName(shard))}.${quoteIdentifier(partitionName(table))} ` +
-          `PARTITION OF ${name} ${forValues} ${remote(table, shard)}`,
+        ({ shard, bound }) =>
+          `CREATE FOREIGN TABLE ${partOn(table, shard)} PARTITION OF ${name} ${bound} ${remote(table, shard)}`,
       ),
     ],
     primaryKey: primaryKeySql(table),
   };
 }
 
-/** Two partitions over one shard's table would each answer all of its rows: every row twice. */
-function expectOnePartitionPerShard(table: string, partitions: readonly ShardPartition[]): void {
-  const shards = new Set(partitions.map(({ shard }) => shard));
-  invariant(shards.size === partitions.length, `table ${table} has two partitions on one shard`);
+/**
+ * By inheritance: no shard is left out by the key, and no join or group is computed shard by shard. The parent is a table that could
+ * hold rows; the check sees to it that it holds none, and the planner knows that.
+ */
+function scatteredSql(table: TableShape, shards: readonly number[]): TableSql {
+  const name = qualifiedName(table);
+  return {
+    create: [
+      `CREATE TABLE ${name} ${columnsSql(table)}`,
+      `ALTER TABLE ${name} ADD CONSTRAINT cutover_no_rows_here CHECK (false) NO INHERIT`,
+      ...shards.map(
+        (shard) => `CREATE FOREIGN TABLE ${partOn(table, shard)} () INHERITS (${name}) ${remote(table, shard)}`,
+      ),
+    ],
+    primaryKey: primaryKeySql(table),
+  };
+}
+
+const LIST_BOUND = /^FOR VALUES IN \((?<values>[^]*)\)$/;
+
+/**
+ * A foreign partition answers every row of the shard's table, whatever its bounds say: two on one shard would answer each row twice. So
+ * lists of a shard become one, and beside a DEFAULT its other bounds are not needed: what no other partition takes is in it.
+ *
+ * @returns null where a shard is left with several: ranges with others between them
+ */
+function onePerShard(partitions: readonly ShardPartition[]): readonly ShardPartition[] | null {
+  const byShard = new Map<number, string>();
+  for (const { shard, bound } of partitions) {
+    const both = byShard.has(shard) ? unionOf(byShard.get(shard) ?? '', bound) : bound;
+    if (both === null) return null;
+    byShard.set(shard, both);
+  }
+  return [...byShard].map(([shard, bound]) => ({ shard, bound }));
+}
+
+function unionOf(one: string, other: string): string | null {
+  if (one === 'DEFAULT' || other === 'DEFAULT') return 'DEFAULT';
+  const [left, right] = [one, other].map((bound) => LIST_BOUND.exec(bound)?.groups?.values);
+  return left === undefined || right === undefined ? null : `FOR VALUES IN (${left}, ${right})`;
+}
+
+function partOn(table: TableShape, shard: number): string {
+  return `${quoteIdentifier(shardName(shard))}.${quoteIdentifier(partitionName(table))}`;
+}
+
+function columnsSql(table: TableShape): string {
+  return `(${table.columns.map(columnSql).join(', ')})`;
 }
 
 function columnSql({ name, type, collation, notNull }: TableShape['columns'][number]): string {
