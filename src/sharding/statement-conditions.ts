@@ -117,9 +117,10 @@ function readComparison(analysis: Analysis, comparison: Tree, site: Site, enviro
     case 'AEXPR_IN':
     case 'AEXPR_OP_ANY': {
       const column = columnOf(left, environment);
-      if (column === null || column.type === null) return;
+      const type = column?.type ?? null;
+      if (column === null || type === null) return;
       const read = text(comparison, 'kind') === 'AEXPR_IN' ? keyList : keyArray;
-      const keys = read(right, analysis.keyContext(column.type));
+      const keys = read(right, analysis.keyContext(type));
       if (keys !== null) addPin(site, column, { keys, onNull: 'nothing' });
       return;
     }
@@ -160,8 +161,9 @@ function tie(
   onNull: KeyList['onNull'],
 ): void {
   const node = columnOf(column, environment);
-  if (node === null || node.type === null) return;
-  const key = keyExpression(value, analysis.keyContext(node.type));
+  const type = node?.type ?? null;
+  if (node === null || type === null) return;
+  const key = keyExpression(value, analysis.keyContext(type));
   if (key === null || (onNull === 'unproven' && key.kind === 'constant' && key.value === null)) return;
   addPin(site, node, { keys: [key], onNull });
 }

@@ -67,14 +67,16 @@ function settleRead(analysis: Analysis, targets: readonly KeyTarget[]): Verdict 
 function settleWrite(analysis: Analysis, targets: readonly KeyTarget[]): Verdict {
   const [write, ...more] = analysis.writes;
   if (write === undefined) return refused('unknown-table');
-  if (write.rows !== null && more.length === 0) return settleRows(analysis, write, write.rows, targets);
+  // A query over what a WITH writes would see one shard's part of it.
+  const alone = more.length === 0 && !('SelectStmt' in analysis.statement);
+  if (write.rows !== null && alone) return settleRows(analysis, write, write.rows, targets);
   const inserted = analysis.writes.flatMap(rowTargets);
   const all = [...targets, ...inserted];
   if (analysis.writes.some(({ moves }) => moves !== null)) {
-    const pinned = more.length === 0 && analysis.shards.size === 0 && allPinned(all);
+    const pinned = alone && analysis.shards.size === 0 && allPinned(all);
     return pinned ? settleMove(analysis, write) : refused('unpinned');
   }
-  const otherwise = more.length === 0 ? settleSeveral(analysis, write) : refused('unpinned');
+  const otherwise = alone ? settleSeveral(analysis, write) : refused('unpinned');
   return allPinned(all) ? keysVerdict(analysis, all, true, otherwise) : otherwise;
 }
 
@@ -114,7 +116,7 @@ function settleMove(analysis: Analysis, { target, moves }: Write): Verdict {
 function settleSeveral(analysis: Analysis, { command, target }: Write): SettledVerdict {
   if (analysis.physical) return refused('physical');
   const changes = command === 'update' || command === 'delete';
-  if (!changes || target === null || target.node === null || analysis.shards.size > 0) return refused('unpinned');
+  if (!changes || target === null || analysis.shards.size > 0) return refused('unpinned');
   const together = analysis.targets.every((other) => other === target || isWith(other, target));
   if (!together) return refused('unpinned');
   const own = keyTargetOf(target);

@@ -123,7 +123,7 @@ function readMergeCondition({ analysis, node, environment }: MergeCondition, tar
     column?.pins.splice(pins ?? 0);
     column?.equals.splice(equals ?? 0);
   }
-  if ((target === null || target.node === null) && analysis.targets.length > 0) analysis.refusals.add('merge');
+  if (target === null && analysis.targets.length > 0) analysis.refusals.add('merge');
 }
 
 function readMergeBranch(analysis: Analysis, branch: Tree, target: FoundTarget | null, environment: Environment): void {
