@@ -22,6 +22,7 @@ import { standbysBehind } from '../src/postgres/standbys.js';
 import { rehearseSequences } from '../src/postgres/sequences.js';
 import { streamHealth, streamName, tableSyncs } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
+import { computeDerivedData } from './derived-data.js';
 import { applyForward } from './exclusive-streams.js';
 import { guardsNotYet } from './guards.js';
 import { nodesNotYet, requireNodes } from './nodes.js';
@@ -55,6 +56,8 @@ export async function awaitMoment(
     await report(maintenance);
     await delay(POLL_MS);
   }
+  if (request.first === true && request.rehearse !== true)
+    await computeDerivedData(context, destination, 'missing', report);
   await warm(context, migration, heading);
   if (request.rehearse !== true) await requireVerified(context, migration, heading);
   const { cutover } = context.config();

@@ -9,6 +9,7 @@ import { publishedTables, withParents } from '../src/postgres/publications.js';
 import { applySchema, dropAppliedSchema, splitSchema, type Statement } from '../src/postgres/schema.js';
 import { serverVersion } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
+import { computeDerivedData } from './derived-data.js';
 import { nodesCheck } from './nodes.js';
 import { sidesOf } from './situation.js';
 
@@ -113,9 +114,8 @@ export async function loadSchema(context: EngineContext, migration: Migration): 
 
 export async function finaliseSchema(context: EngineContext, migration: Migration): Promise<{ statements: number }> {
   const done = await applyPart(context, 'post', requestOf(migration));
-  await withConnection(context.directory.endpoint(migration.peer), readyForLoad, {
-    queryTimeoutMs: SCHEMA_QUERY_TIMEOUT_MS,
-  });
+  // Here for the first cutover, which may follow at once; the moment before a later one does it again.
+  await computeDerivedData(context, migration.destination, 'all', () => Promise.resolve());
   await armFences(context, migration);
   return done;
 }
@@ -135,28 +135,6 @@ async function arm(
   const source = await connectionTo(context, migration.source);
   const tables = await withParents(source, await publishedTables(source, migration.publication));
   await armFence(connection, tables, mode);
-}
-
-/** In the order of dependence, through plain views too: one is refreshed after those it reads. */
-const MATERIALISED_VIEWS = `
-  WITH RECURSIVE reads (view, depth) AS (
-    SELECT oid, 0 FROM pg_class WHERE relkind IN ('v', 'm')
-    UNION
-    SELECT r.ev_class, reads.depth + 1
-    FROM reads JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = reads.view
-      AND d.classid = 'pg_rewrite'::regclass
-    JOIN pg_rewrite r ON r.oid = d.objid AND r.ev_class <> reads.view
-  )
-  SELECT format('%I.%I', n.nspname, c.relname) AS view
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE c.relkind = 'm' AND n.nspname <> 'cutover'
-  ORDER BY (SELECT max(depth) FROM reads WHERE reads.view = c.oid), c.oid`;
-
-/** Statistics and materialised views are not replicated: without them the first minute is spent on bad plans. */
-async function readyForLoad(destination: Connection): Promise<void> {
-  const { rows } = await destination.query<{ view: string }>(MATERIALISED_VIEWS);
-  for (const row of rows) await destination.query(`REFRESH MATERIALIZED VIEW ${row.view}`);
-  await destination.query('ANALYZE');
 }
 
 /** Takes the schema away that this migration made at the destination. */

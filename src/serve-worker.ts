@@ -1,8 +1,9 @@
 /** One task: put a worker process together: no proxy in it, the nodes are steered over their admin databases. */
 import type { WorkflowBundleOption } from '@temporalio/worker';
 import type { EngineContext } from '../activities/context.js';
-import type { Config } from './config/config.js';
+import type { Config, TemporalConfig } from './config/config.js';
 import { loadConfig, type ConfigFiles } from './config/load.js';
+import { WatchedConfig } from './config/watched.js';
 import { CutoverError } from './errors/errors.js';
 import { Directory } from './fleet/directory.js';
 import { Fleet, loopbackOf } from './fleet/fleet.js';
@@ -36,31 +37,64 @@ export interface ServedWorker {
  *   in each process; `temporal_unreachable`
  */
 export async function serveWorker(options: WorkerOptions): Promise<ServedWorker> {
-  const loaded = loadConfig(options.files);
-  const config: Config =
-    options.temporalAddress === undefined
-      ? loaded
-      : { ...loaded, temporal: { ...loaded.temporal, address: options.temporalAddress } };
-  if (!config.admin.passwordConfigured) throw new CutoverError('admin_password_missing', {});
-  const { host, port } = config.general;
+  const { watched, directory } = watchedFiles(options);
+  const config = (): Config => watched.current;
+  const { host, port } = config().general;
   const fallback = { name: options.row ?? 'local', host: loopbackOf(host), port: options.port ?? port };
-  const fleet = new Fleet({ config: () => config, own: null, row: null, fallback });
+  const fleet = new Fleet({ config, own: null, row: null, fallback });
   const connections = new Connections({ applicationName: 'cutover engine' });
-  const client = await temporalClient(config.temporal);
+  const { temporal } = config();
   const release = async (): Promise<void> => {
+    watched.close();
     await fleet.close();
     await connections.close();
   };
+  try {
+    return await startedWorker(options, { config, directory, connections, fleet }, temporal, release);
+  } catch (error) {
+    await release();
+    throw error;
+  }
+}
+
+/** What the files say now, and which servers that names. */
+function watchedFiles(options: WorkerOptions): { readonly watched: WatchedConfig; readonly directory: Directory } {
+  const { files, logger, temporalAddress } = options;
+  const load = (): Config => {
+    const loaded = loadConfig(files);
+    if (!loaded.admin.passwordConfigured) throw new CutoverError('admin_password_missing', {});
+    return temporalAddress === undefined
+      ? loaded
+      : { ...loaded, temporal: { ...loaded.temporal, address: temporalAddress } };
+  };
+  const watched = new WatchedConfig(load, {
+    changed: () => {
+      // Other servers may stand at the addresses.
+      directory.forget();
+      logger.info({}, 'the engine has read its configuration anew');
+    },
+    refused: (problem) => {
+      logger.error({ problem }, 'the engine keeps its configuration: the files cannot be loaded');
+    },
+  });
+  const directory = new Directory(() => watched.current);
+  return { watched, directory };
+}
+
+async function startedWorker(
+  options: WorkerOptions,
+  parts: Pick<EngineContext, 'config' | 'directory' | 'connections' | 'fleet'>,
+  temporal: TemporalConfig,
+  release: () => Promise<void>,
+): Promise<ServedWorker> {
+  const client = await temporalClient(temporal);
   const context = {
-    config: () => config,
-    directory: new Directory(() => config),
-    connections,
-    fleet,
+    ...parts,
     isRunning: (workflowId: string) => isRunning(client, workflowId),
     onStep: options.onStep ?? (() => undefined),
   };
   try {
-    const worker = await startWorker(config.temporal, context, options.workflowBundle);
+    const worker = await startWorker(temporal, context, options.workflowBundle);
     return {
       ended: worker.ended,
       stop: async () => {
@@ -70,7 +104,6 @@ export async function serveWorker(options: WorkerOptions): Promise<ServedWorker>
       },
     };
   } catch (error) {
-    await release();
     // No call is under way yet, so the channel may go: whoever tries again makes a new one.
     await client.connection.close();
     throw error;

@@ -37,11 +37,13 @@ export async function cutover(input: MoveRequest): Promise<MoveResult> {
     const done = alreadyThere(request, heading, situation);
     if (done) {
       journal.note('TaskFinished', { reason: done.sentence });
+      await journal.writeWhereKept(request);
       return done;
     }
     return await new Mover(journal, required(request, situation), heading, request).run();
   } catch (error) {
     journal.failed(error);
+    await journal.writeWhereKept(request);
     throw asSentence(error);
   }
 }
@@ -192,6 +194,7 @@ class Mover {
       attempt: `${workflowInfo().runId}/${attempt.toString()}`,
       acceptLoss: this.#acceptLoss,
       ...(this.#rehearse ? { rehearse: true } : {}),
+      ...(attempt === 1 ? { first: true } : {}),
     };
     try {
       return await this.#waiting.run(() =>

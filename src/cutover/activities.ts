@@ -65,6 +65,8 @@ export interface Activities {
   writeTimeline(plan: EpochPlan, outcome: EpochOutcome): Promise<void>;
   /** Appends a workflow's own story to the record. */
   recordEvents(migration: Migration, stream: string, events: readonly TaskEvent[]): Promise<void>;
+  /** The same for a workflow that holds no migration: at those of its two databases that have a record. Makes none. */
+  keepEvents(request: MoveRequest, stream: string, events: readonly TaskEvent[]): Promise<void>;
 }
 
 export interface MomentRequest {
@@ -74,6 +76,8 @@ export interface MomentRequest {
   readonly attempt: string;
   readonly acceptLoss: boolean;
   readonly rehearse?: boolean;
+  /** the first attempt of this cutover: what takes long and stays done is done now */
+  readonly first?: boolean;
 }
 
 /** Local activities: the pause. They answer data and never throw for what an operator can cause. */

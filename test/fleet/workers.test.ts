@@ -48,7 +48,7 @@ beforeAll(async () => {
   history = await prepareLedger(source.endpoint('app'), { rows: 1_000, extraTables: 3 });
   directory = mkdtempSync(join(tmpdir(), 'cutover-workers-'));
   const files = { config: join(directory, 'pgdog.toml'), users: join(directory, 'users.toml') };
-  const general = 'cutover_lease = 2000';
+  const general = 'cutover_lease = 2000\ncutover_save_config = true';
   const where = `\n[temporal]\naddress = "${temporal.address}"\n`;
   const text = configText(source, destination, general).replace('port = 0', `port = ${port.toString()}`);
   writeFileSync(files.config, text + where);
@@ -133,8 +133,12 @@ test('they switch as one', { timeout: 120_000 }, async () => {
   await writes();
   expect(ledger.refused).toEqual([]);
   await until('the files are saved once', () =>
-    readFileSync(join(directory, 'pgdog.toml'), 'utf8').includes(`port = ${destination.port.toString()}`),
+    new RegExp(`name = "prod"[^[]*port = ${destination.port.toString()}`).test(
+      readFileSync(join(directory, 'pgdog.toml'), 'utf8'),
+    ),
   );
+  // It runs apart from all of them: nobody tells it.
+  await until('the engine knows the new names', () => output.includes('the engine has read its configuration anew'));
 });
 
 test(
