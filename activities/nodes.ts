@@ -1,13 +1,11 @@
 /** One task: tell whether every node of the fleet can take part in a cutover, and name those that cannot. */
 import type { Check, NodeAddress } from '../src/cutover/contract.js';
+import { ROUND_TRIPS_IN_LEASE } from '../src/cutover/policy.js';
 import { CutoverError, messageOf } from '../src/errors/errors.js';
 import { invariant } from '../src/errors/invariant.js';
 import type { RowAnswer } from '../src/fleet/fleet.js';
 import type { FleetNode, NodeState } from '../src/fleet/node.js';
 import type { EngineContext } from './context.js';
-
-/** A renewal must reach the node and be answered several times within one lease. */
-const ROUND_TRIPS_IN_LEASE = 6;
 
 /** What a node answered, or why it did not. */
 export interface NodeAnswer {

@@ -19,3 +19,6 @@ export function workflowTaskTimeoutMs(leaseMs: number): number {
 /** A watch activity returns after this time and the workflow continues as new, so that histories stay short. */
 export const WATCH_MS = 10 * 60_000;
 export const WATCHES_PER_RUN = 50;
+
+/** A renewal must reach a node and be answered several times within one lease, and so must a question to the record. */
+export const ROUND_TRIPS_IN_LEASE = 6;

@@ -1,6 +1,7 @@
 /** One task: see every check of preflight find on real servers what it is there to find, and nothing on healthy ones. */
 import { afterEach, describe, expect, it } from 'vitest';
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
+import { ChaosProxy } from '../../src/dev/chaos-proxy.js';
 import { freePort } from '../../src/dev/ports.js';
 import { connect, type Connection } from '../../src/postgres/connection.js';
 import { CHECKS, preflight, runCheck } from '../../src/postgres/preflight/preflight.js';
@@ -463,6 +464,22 @@ const SITUATIONS: readonly Situation[] = [
     },
     verdict: 'failed',
     says: /source's server does not reach the destination.*"nowhere" does not exist/,
+  },
+  {
+    check: 'lease',
+    when: 'the way to the destination takes more than a sixth of it',
+    make: async () => {
+      const both = await sides();
+      const far = await ChaosProxy.listen(both.destination.endpoint.port, { slowMs: 50 });
+      cleanups.push(() => far.close());
+      const connection = await connect({ ...both.destination.endpoint, port: far.port });
+      cleanups.push(() => connection.end());
+      far.set('slow');
+      const config = { ...both.config, cutover: { ...both.config.cutover, leaseMs: 500 } };
+      return { ...both, config, destination: { ...both.destination, connection } };
+    },
+    verdict: 'failed',
+    says: /^the destination answers after \d{3,}\.\d ms: cutover_lease is 500 ms and must be 6 times that\.$/,
   },
   {
     check: 'long-transactions',

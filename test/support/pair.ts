@@ -137,20 +137,23 @@ export class Pair {
   }
 }
 
+/** Where a side is reached: a cluster, or what stands in front of it. */
+type Address = Pick<Cluster, 'host' | 'port' | 'password'>;
+
 /** The two configuration files of a pair, as text. */
 export function configText(
-  source: Cluster,
-  destination: Cluster,
+  source: Address,
+  destination: Address,
   general: string,
 ): { readonly config: string; readonly users: string } {
-  const database = (name: string, cluster: Cluster): string => `
+  const database = (name: string, cluster: Address): string => `
 [[databases]]
 name = "${name}"
 host = "${cluster.host}"
 port = ${cluster.port.toString()}
 database_name = "app"
 `;
-  const user = (name: string, cluster: Cluster): string => `
+  const user = (name: string, cluster: Address): string => `
 [[users]]
 name = "postgres"
 database = "${name}"
@@ -164,7 +167,7 @@ schema_admin = true
   };
 }
 
-export function configFor(source: Cluster, destination: Cluster, general: string): Config {
+export function configFor(source: Address, destination: Address, general: string): Config {
   const { config, users } = configText(source, destination, general);
   return parseConfig({ file: 'pgdog.toml', text: config }, { file: 'users.toml', text: users });
 }

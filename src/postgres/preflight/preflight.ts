@@ -13,6 +13,7 @@ import { collationVersions, encoding, locale } from './collation.js';
 import { generatedColumns, identityColumns } from './columns.js';
 import { eventTriggers, foreignServers, largeObjects, materializedViews, tablespaces } from './objects.js';
 import { privileges } from './privileges.js';
+import { lease } from './lease.js';
 import { reachDestination, reachSource } from './reachability.js';
 import { databaseSettings, extensions, roles, users } from './roles.js';
 import {
@@ -63,6 +64,7 @@ export const CHECKS: readonly PreflightCheck[] = [
   privileges,
   reachSource,
   reachDestination,
+  lease,
   longTransactions,
   preparedTransactions,
   maintenance,
