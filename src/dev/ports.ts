@@ -1,4 +1,5 @@
 /** One task: find TCP ports of 127.0.0.1 that nobody uses. */
+import { randomInt } from 'node:crypto';
 import { createServer, type Server } from 'node:net';
 import { invariant } from '../errors/invariant.js';
 
@@ -6,22 +7,31 @@ export const LOOPBACK = '127.0.0.1';
 
 /** Ports that belong to the machine's own PostgreSQL, PgBouncer and Temporal; never ours, even when they are free. */
 const PORTS_OF_THE_MACHINE = new Set([5432, 6432, 7233, 8233]);
-const ATTEMPTS_MAX = 20;
+/**
+ * Below the ports that Linux (from 32768 on) and macOS (from 49152 on) give to outgoing connections: one of those would take the port
+ * while the process that has it is started again.
+ */
+const FIRST_PORT = 15_000;
+const END_PORT = 32_000;
+const ATTEMPTS_MAX = 200;
 
 /**
- * Asks the operating system for `count` different free ports. They are free when this returns and not reserved
- * afterwards: use them at once.
+ * `count` different free ports. They are free when this returns and not reserved afterwards; nobody who is given a port by the
+ * operating system is given one of them.
  */
 export async function freePorts(count: number): Promise<readonly number[]> {
   invariant(count > 0 && count <= 100, 'freePorts() gives between 1 and 100 ports');
-  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt += 1) {
-    // All are held open at the same time: that makes them different from one another.
-    const servers = await Promise.all(Array.from({ length: count }, listenAnywhere));
-    const ports = servers.map(portOf);
-    await Promise.all(servers.map(close));
-    if (!ports.some((port) => PORTS_OF_THE_MACHINE.has(port))) return ports;
+  const held = new Map<number, Server>();
+  // All are held open at the same time: that makes them different from one another.
+  for (let attempt = 0; attempt < ATTEMPTS_MAX && held.size < count; attempt += 1) {
+    const port = randomInt(FIRST_PORT, END_PORT);
+    if (PORTS_OF_THE_MACHINE.has(port) || held.has(port)) continue;
+    const server = await listenAt(port);
+    if (server !== null) held.set(port, server);
   }
-  throw new Error(`no free ports after ${ATTEMPTS_MAX.toString()} attempts`);
+  await Promise.all([...held.values()].map(close));
+  if (held.size < count) throw new Error(`no free ports after ${ATTEMPTS_MAX.toString()} attempts`);
+  return [...held.keys()];
 }
 
 /** One free port; see {@link freePorts}. */
@@ -31,20 +41,17 @@ export async function freePort(): Promise<number> {
   return port;
 }
 
-function listenAnywhere(): Promise<Server> {
-  return new Promise((resolve, reject) => {
+/** Null where somebody has the port. */
+function listenAt(port: number): Promise<Server | null> {
+  return new Promise((resolve) => {
     const server = createServer();
-    server.once('error', reject);
-    server.listen(0, LOOPBACK, () => {
+    server.once('error', () => {
+      resolve(null);
+    });
+    server.listen(port, LOOPBACK, () => {
       resolve(server);
     });
   });
-}
-
-function portOf(server: Server): number {
-  const address = server.address();
-  invariant(address !== null && typeof address === 'object', 'a listening TCP server has a port');
-  return address.port;
 }
 
 function close(server: Server): Promise<void> {

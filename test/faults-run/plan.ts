@@ -63,21 +63,22 @@ function isPath(victim: ProcessVictim | PathVictim): victim is PathVictim {
 }
 
 /** The two layouts share the victims; who takes the step is another process in each. */
-const FIXED: Readonly<Record<Layout, readonly (ProcessVictim | PathVictim)[]>> = {
-  together: ['step process', 'source', 'node to source', 'engine to node'],
-  apart: ['step process', 'other node', 'temporal', 'destination', 'node to destination'],
+const FIXED: Readonly<Record<Layout, readonly (ProcessVictim | 'a path')[]>> = {
+  together: ['step process', 'source', 'a path'],
+  apart: ['step process', 'other node', 'temporal', 'destination'],
 };
 const FIXED_KINDS = ['blackhole', 'half-open', 'reset', 'slow'] as const;
 
-/** Each victim of a layout at each moment once, the kinds in turn: what every change must pass. */
+/** Each process at each moment once, and one path in turn, the kinds in turn: what every change must pass. */
 export function fixedFaults(layout: Layout, leaseMs: number): readonly Fault[] {
   const pairs = FIXED[layout].flatMap((victim) => MOMENTS.map((moment) => ({ victim, moment })));
   return pairs.map(({ victim, moment }, index): Fault => {
     const place = { index, layout, moment, choice: index } as const;
     const turn = index + Math.floor(index / MOMENTS.length);
-    if (isPath(victim)) {
+    if (victim === 'a path') {
+      const path = PATHS[index % PATHS.length] ?? PATHS[0];
       const kind = FIXED_KINDS[turn % FIXED_KINDS.length] ?? 'reset';
-      return { ...place, victim, kind, holdMs: leaseMs * STOP_LEASES };
+      return { ...place, victim: path, kind, holdMs: leaseMs * STOP_LEASES };
     }
     const kill = turn % 2 === 0;
     return { ...place, victim, kind: kill ? 'kill' : 'stop', holdMs: leaseMs * (kill ? 0.5 : STOP_LEASES) };
