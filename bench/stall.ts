@@ -11,7 +11,8 @@ import { APPLICATION_USER, DESTINATION, setStage, SOURCE, type Stage } from '../
 import { IdleClients } from './idle-clients.js';
 import { machine, type Machine } from './machine.js';
 import { SlowTemporal } from './slow-temporal.js';
-import { median, rounded } from './statistics.js';
+import { rounded } from './statistics.js';
+import { isSlowed, slowedSummary, sumOf, type Run, type Switch } from './switches.js';
 
 export interface StallOptions {
   /** each is a cutover and a rollback */
@@ -29,29 +30,6 @@ export interface StallOptions {
   readonly idleClients: number;
   /** how much longer a call to Temporal takes in half of the runs; 0: in none */
   readonly temporalDelayMs: number;
-}
-
-/** What the writers saw of one switch. */
-interface Switch {
-  readonly epoch: number;
-  /** longest time between two consecutive acknowledged writes of all writers */
-  readonly gapMs: number;
-  /** longest wait of one writer for one answer */
-  readonly stallMs: number;
-  readonly pausedMs: number;
-  /** attempts that were given up before this one */
-  readonly aborted: number;
-  readonly stepMs: Readonly<Record<string, number>>;
-}
-
-interface Run {
-  readonly cutover: Switch;
-  readonly rollback: Switch;
-  readonly errors: number;
-  /** how much longer each call to Temporal took */
-  readonly temporalDelayMs: number;
-  /** from the rollback's command to its answer, for which Temporal is called: shows whether it was slow */
-  readonly commandMs: number;
 }
 
 const WRITTEN_TABLES_MAX = 100;
@@ -156,11 +134,6 @@ class Bench {
   }
 }
 
-/** From the second run on slowed, not, not, slowed: what drifts while the bench goes on drifts for both alike. */
-function isSlowed(run: number): boolean {
-  return run % 4 === 1 || run % 4 === 2;
-}
-
 /** After as many rollbacks as cutovers the source serves again. */
 function compareAtSource(stage: Stage, ledger: Ledger, history: LoadedHistory): Promise<Comparison> {
   return compareLedger(stage.source.endpoint(SOURCE), ledger, history);
@@ -207,36 +180,6 @@ function report(
   const { lost, doubled, unexpected } = comparison;
   const clean = lost.length + doubled.length + unexpected.length + summary.errors + summary.staleReads + idleLost === 0;
   return clean && comparison.balanceOk && comparison.historyOk ? 0 : 1;
-}
-
-/** The switches with a slowed Temporal beside those without, of the same minutes; the first run is cold and in neither. */
-function slowedSummary(temporalDelayMs: number, runs: readonly Run[]): Readonly<Record<string, unknown>> {
-  if (temporalDelayMs === 0) return { temporalDelayMs };
-  const switchesOf = (slowed: boolean): readonly Switch[] =>
-    runs
-      .slice(1)
-      .filter((run) => run.temporalDelayMs > 0 === slowed)
-      .flatMap(({ cutover, rollback }) => [cutover, rollback]);
-  const [slowed, usual] = [switchesOf(true), switchesOf(false)];
-  if (slowed.length === 0 || usual.length === 0) return { temporalDelayMs };
-  const gap = (switches: readonly Switch[]): number => median(switches.map(({ gapMs }) => gapMs));
-  const growthPercent = rounded((gap(slowed) / gap(usual) - 1) * 100);
-  return { temporalDelayMs, slowed: sumOf(slowed), usual: sumOf(usual), medianGapGrowthPercent: growthPercent };
-}
-
-function sumOf(switches: readonly Switch[]): Readonly<Record<string, unknown>> {
-  const gaps = switches.map(({ gapMs }) => gapMs);
-  const names = Object.keys(switches[0]?.stepMs ?? {});
-  const step = (name: string): number => rounded(median(switches.map(({ stepMs }) => stepMs[name] ?? NaN)), 2);
-  return {
-    medianGapMs: rounded(median(gaps)),
-    worstGapMs: rounded(Math.max(...gaps)),
-    medianStallMs: rounded(median(switches.map(({ stallMs }) => stallMs))),
-    medianPausedMs: rounded(median(switches.map(({ pausedMs }) => pausedMs))),
-    worstPausedMs: rounded(Math.max(...switches.map(({ pausedMs }) => pausedMs))),
-    aborted: switches.reduce((sum, { aborted }) => sum + aborted, 0),
-    medianStepMs: Object.fromEntries(names.map((name) => [name, step(name)])),
-  };
 }
 
 function say(sentence: string): void {

@@ -6,6 +6,7 @@ import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
 import { programPath } from '../../bench/pgbench.js';
 import { median } from '../../bench/statistics.js';
+import { isSlowed, slowedSummary, type Run, type Switch } from '../../bench/switches.js';
 import { invariant } from '../../src/errors/invariant.js';
 
 const PROGRAM = fileURLToPath(new URL('../../dist/bench/main.js', import.meta.url));
@@ -34,6 +35,47 @@ test('stall with several nodes and idle clients loses none of them', { timeout: 
   const lines = await bench('stall', '--runs', '1', '--rows', '1000', '--nodes', '2', '--idle', '50');
   expect(json(lines[1])).toMatchObject({ summary: true, nodes: 2, idleClients: 50, idleLost: 0, errors: 0, lost: 0 });
 });
+
+test('a slowed Temporal is compared with as many switches without, and the cold first run with neither', () => {
+  const runs = Array.from({ length: 9 }, (_, index): Run => {
+    const temporalDelayMs = isSlowed(index + 1) ? 200 : 0;
+    const gapMs = index === 0 ? 1_000 : temporalDelayMs > 0 ? 33 : 30;
+    const one: Switch = { epoch: index, gapMs, stallMs: gapMs, pausedMs: gapMs, aborted: 0, stepMs: { sealSource: 1 } };
+    return { cutover: one, rollback: one, errors: 0, temporalDelayMs, commandMs: 1 };
+  });
+  expect(runs.slice(1).filter(({ temporalDelayMs }) => temporalDelayMs > 0)).toHaveLength(4);
+  expect(slowedSummary(200, runs)).toMatchObject({
+    ...{ temporalDelayMs: 200, slowed: { medianGapMs: 33, worstGapMs: 33 }, usual: { medianGapMs: 30 } },
+    medianGapGrowthPercent: 10,
+  });
+  expect(slowedSummary(200, runs.slice(0, 1))).toEqual({ temporalDelayMs: 200 });
+  expect(slowedSummary(0, runs)).toEqual({ temporalDelayMs: 0 });
+});
+
+test('stall slows every call to Temporal by what it is told', { timeout: RUN_MS }, async () => {
+  const lines = await bench('stall', '--runs', '1', '--rows', '1000', '--temporal-delay-ms', '400');
+  const run = json(lines[0]);
+  expect(run).toMatchObject({ temporalDelayMs: 400, errors: 0 });
+  expect(run.commandMs).toBeGreaterThanOrEqual(400);
+  expect(json(lines[1])).toMatchObject({ temporalDelayMs: 400, lost: 0, doubled: 0 });
+});
+
+test(
+  'killed measures the wait for nodes that have no engine, and the next engine ends the move',
+  { timeout: RUN_MS },
+  async () => {
+    const lines = await bench('killed', '--runs', '1', '--rows', '1000', '--lease-ms', '1000');
+    const [run, summary] = lines.map(json);
+    expect(run).toMatchObject({ run: 1, step: 'awaitParity', decision: 'aborted', leaseMs: 1_000, errors: 0 });
+    // Less than that, and the engine was not killed inside the pause.
+    expect(run?.longestGapMs).toBeGreaterThan(500);
+    expect(summary).toMatchObject({
+      ...{ summary: true, runs: 1, leaseMs: 1_000, limitMs: 2_000, errors: 0, lost: 0, doubled: 0, unexpected: 0 },
+      ...{ balanceOk: true, historyOk: true, staleReads: 0, ...numbers('longestGapMs', 'longestWaitMs') },
+      withinLimit: expect.any(Boolean) as boolean,
+    });
+  },
+);
 
 test('boot compares a start with records to one without', { timeout: RUN_MS }, async () => {
   const [line] = await bench('boot', '--rounds', '1');

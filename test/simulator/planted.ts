@@ -112,6 +112,15 @@ class ExchangesSides extends Faulty {
   }
 }
 
+class SwapsToTheOldSide extends Faulty {
+  override async swapConfiguration(plan: EpochPlan): Promise<void> {
+    const { database, peer } = plan.migration;
+    const { epoch, saveConfig } = plan;
+    const serving = sideOf(plan.source);
+    await Promise.allSettled(this.nodes(plan).map((node) => node.swap({ database, peer, epoch, serving, saveConfig })));
+  }
+}
+
 class ResumesOnTheOldSide extends Faulty {
   override async resumeTraffic(plan: EpochPlan): Promise<void> {
     const { database } = plan.migration;
@@ -237,6 +246,12 @@ export const PLANTED: readonly PlantedFault[] = [
     step: 'swapConfiguration',
     what: 'the swap exchanges the sides',
     parts: { section: ExchangesSides },
+    breaks: ['I3'],
+  },
+  {
+    step: 'swapConfiguration',
+    what: 'the swap is told the wrong side',
+    parts: { section: SwapsToTheOldSide },
     breaks: ['I3'],
   },
   {
