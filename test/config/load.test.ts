@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { loadConfig, parseConfig, type LoadOptions } from '../../src/config/load.js';
 import type { Config } from '../../src/config/config.js';
 import { CutoverError } from '../../src/errors/errors.js';
+import { ownRow } from '../../src/fleet/own-row.js';
 import { fileURLToPath } from 'node:url';
 
 const fixture = (name: string): { config: string; users: string } => ({
@@ -212,5 +213,24 @@ describe('admin', () => {
   test('in users.toml has priority', () => {
     const admin = load(`${DATABASES}[admin]\npassword = "a"`, `${USERS}[admin]\nuser = "root"\npassword = "b"`).admin;
     expect(admin).toMatchObject({ user: 'root', password: 'b', passwordConfigured: true });
+  });
+});
+
+describe('nodes', () => {
+  const node = (name: string, port: number): string =>
+    `[[nodes]]\nname = "${name}"\nhost = "10.0.0.9"\nport = ${port.toString()}\n`;
+
+  test.each([
+    ['one name', node('a', 1) + node('a', 2), 'pgdog.toml:9: two nodes are called "a"'],
+    ['one address', node('a', 1) + node('b', 1), 'pgdog.toml:11: nodes "a" and "b" have the same address'],
+  ])('two of them with %s are refused, with the line', (_, nodes, sentence) => {
+    expect(failure(DATABASES + nodes).message).toContain(sentence);
+  });
+
+  test('a process that cannot tell which of them it is says so, and by what it may be told', () => {
+    const config = load(DATABASES + node('a', 1) + node('b', 2));
+    expect(() => ownRow(config, 'z')).toThrow('there is no node "z" (known: a, b)');
+    expect(() => ownRow(config, undefined)).toThrow('none of the nodes has the address of this process');
+    expect(ownRow(config, 'b')).toBe('b');
   });
 });

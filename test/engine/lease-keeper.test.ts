@@ -33,3 +33,19 @@ test('a part that hangs on a silent server is given up after all its waits toget
   expect(lost).toHaveBeenCalledWith(expect.objectContaining({ code: 'record_unreachable' }));
   expect(renew).toHaveBeenCalledTimes(5);
 });
+
+test('a node that does not answer two renewals is silent, and named; one that misses a single one is not', async () => {
+  let answers = true;
+  const renew = vi.fn(() => (answers ? Promise.resolve(true) : Promise.reject(new Error('no route to host'))));
+  const keeper = new LeaseKeeper([{ name: 'node1', renew } as Partial<FleetNode> as FleetNode], PLAN);
+  const lost = vi.fn();
+  keeper.lost.catch(lost);
+  await vi.advanceTimersByTimeAsync(200);
+  answers = false;
+  await vi.advanceTimersByTimeAsync(400);
+  expect(lost).not.toHaveBeenCalled();
+  await vi.advanceTimersByTimeAsync(200);
+  expect(lost).toHaveBeenCalledWith(expect.objectContaining({ code: 'node_unreachable' }));
+  expect(String(lost.mock.calls[0]?.[0])).toMatch(/node1 .*silent for 600 ms: no route to host/);
+  keeper.end();
+});
