@@ -95,6 +95,12 @@ export const ERRORS = {
     remedy:
       'Start Temporal, set TEMPORAL_ADDRESS or [temporal] address, or use serve --dev. Traffic is served without it.',
   },
+  temporal_environment_wrong: {
+    sqlstate: 'F0000',
+    level: 'error',
+    message: 'the environment does not say how Temporal is reached: {problem}',
+    remedy: 'Correct or unset TEMPORAL_PROFILE, TEMPORAL_CONFIG_FILE and the other TEMPORAL_ variables.',
+  },
   bundle_missing: {
     sqlstate: 'XX000',
     level: 'error',

@@ -15,9 +15,13 @@ interface Target {
   readonly namespace: string;
 }
 
-/** The configuration file wins over the environment: it is what the operator wrote for this program. */
+/**
+ * The configuration file wins over the environment: it is what the operator wrote for this program.
+ *
+ * @throws CutoverError `temporal_environment_wrong`
+ */
 function targetOf(config: TemporalConfig): Target {
-  const { connectionOptions, namespace } = loadClientConnectConfig();
+  const { connectionOptions, namespace } = environment();
   const address = config.address ?? connectionOptions.address ?? DEFAULT_ADDRESS;
   return {
     options: { ...connectionOptions, address },
@@ -26,7 +30,16 @@ function targetOf(config: TemporalConfig): Target {
   };
 }
 
-/** @throws CutoverError `temporal_unreachable` */
+/** The variables and the profile file that every Temporal program reads (https://docs.temporal.io/develop/environment-configuration). */
+function environment(): ReturnType<typeof loadClientConnectConfig> {
+  try {
+    return loadClientConnectConfig();
+  } catch (error) {
+    throw new CutoverError('temporal_environment_wrong', { problem: messageOf(error) }, { cause: error });
+  }
+}
+
+/** @throws CutoverError `temporal_unreachable`, `temporal_environment_wrong` */
 export async function temporalClient(config: TemporalConfig): Promise<Client> {
   const target = targetOf(config);
   try {
@@ -81,7 +94,7 @@ function isWithoutAnswer(error: unknown): boolean {
   return error instanceof ServiceError;
 }
 
-/** @throws CutoverError `temporal_unreachable` */
+/** @throws CutoverError `temporal_unreachable`, `temporal_environment_wrong` */
 export async function temporalWorkerConnection(
   config: TemporalConfig,
 ): Promise<{ connection: NativeConnection; namespace: string }> {
