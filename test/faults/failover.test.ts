@@ -6,6 +6,7 @@
  */
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { CriticalSection } from '../../activities/critical-section.js';
+import { destinationStands } from '../../activities/proofs.js';
 import type { EpochPlan, PartResult } from '../../src/cutover/contract.js';
 import { epochStream } from '../../src/cutover/epoch.js';
 import { promoteInPlaceOf, startStandby, type Cluster } from '../../src/dev/embedded-postgres.js';
@@ -152,6 +153,34 @@ describe('the source', () => {
     expect(await acceptingSides({ source: promoted, destination: pair.destination })).toEqual(['source']);
   }, 90_000);
 });
+
+test('a destination promoted inside the pause ends the attempt, and nobody moves to it any more; the source serves', async () => {
+  const pair = await startPair(6_000);
+  const heir = await standbyOf(pair.destination);
+  const plan = await planFor(pair, 'forward');
+  const section = new CriticalSection(pair.context);
+  // Everything is proven, and then it is another server that would commit to it.
+  await provenThenSilent(pair, plan);
+  const promoted = await failOver(pair.destination, heir);
+  await expect(destinationStands(pair.context, plan)).rejects.toMatchObject({
+    code: 'failed_over',
+    message: expect.stringContaining('destination') as string,
+  });
+  await section.returnToSource(plan, 'the destination failed over');
+  expect(await decisionAt(pair.source, plan.epoch)).toMatchObject({ state: 'aborted' });
+  await write(pair, 'after the abort');
+  expect(await holds(pair.source, 'after the abort')).toBe(true);
+  const sides = { source: pair.source, destination: promoted };
+  expect(await acceptingSides(sides)).toEqual(['source']);
+
+  // Before the pause: it may lack rows that its slot has confirmed already.
+  await expect(planFor(pair, 'forward')).rejects.toMatchObject({
+    code: 'failed_over',
+    message: expect.stringContaining('destination') as string,
+  });
+  await write(pair, 'and again');
+  expect(await acceptingSides(sides)).toEqual(['source']);
+}, 90_000);
 
 describe('after the commit', () => {
   test('an old side that comes back from before its seal is fenced again; a promoted destination serves on and cannot be rolled back', async () => {
