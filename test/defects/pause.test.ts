@@ -1,12 +1,10 @@
 /** One task: defects that others paid for, in and around the pause; one test each, named after the defect (docs/evidence/defects.md). */
 import { afterEach, describe, expect, it } from 'vitest';
 import { CriticalSection } from '../../activities/critical-section.js';
-import { removeMigration } from '../../activities/ending.js';
 import { STEPS, type Step } from '../../src/cutover/epoch.js';
 import { sideOf } from '../../src/cutover/side.js';
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
 import { connect } from '../../src/postgres/connection.js';
-import { streamName } from '../../src/postgres/streams.js';
 import { acceptingSides, move, planFor, runParts } from '../support/faults.js';
 import { configFor, usePair } from '../support/pair.js';
 import { until } from '../support/wait.js';
@@ -238,27 +236,4 @@ it('a connect storm at the pause: all are let in, held, and served once, by as m
       .filter(({ database }) => database === 'prod').length,
   ).toBeLessThanOrEqual(5);
   await move(pair(), 'reverse');
-});
-
-it('a failover slot blocks cleanup: one whose standby never confirms is removed all the same', async () => {
-  const { source, destination, context, migration } = pair();
-  const forward = streamName(migration.id, 'forward');
-  await destination.query('app', `ALTER SUBSCRIPTION ${forward} DISABLE`);
-  const running = `SELECT FROM pg_stat_subscription WHERE subname = '${forward}' AND pid IS NOT NULL`;
-  await until('the worker has ended', async () => (await destination.query('app', running)).length === 0);
-  await until('the slot follows', () =>
-    destination.query('app', `ALTER SUBSCRIPTION ${forward} SET (failover = true)`).then(() => true),
-  );
-  await destination.query('app', `ALTER SUBSCRIPTION ${forward} ENABLE`);
-  await source.query('app', `SELECT pg_create_physical_replication_slot('nobody')`);
-  await source.query('app', `ALTER SYSTEM SET synchronized_standby_slots = 'nobody'`);
-  await source.query('app', 'SELECT pg_reload_conf()');
-  await source.query('app', INSERT, ['no standby confirms this']);
-  const blocked = `SELECT FROM pg_stat_activity WHERE wait_event = 'WaitForStandbyConfirmation'`;
-  await until('its walsender waits for the standby', async () => (await source.query('app', blocked)).length > 0);
-  await removeMigration(context, migration);
-  for (const cluster of [source, destination])
-    expect(
-      await cluster.query('app', `SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'logical'`),
-    ).toEqual([]);
 });
