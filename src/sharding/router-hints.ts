@@ -15,6 +15,7 @@ const END_LENGTH = 512;
 
 /** The hint of a comment; null where there is none. A comment anywhere else is only a comment. */
 export function commentHint(sql: string): Hint | null {
+  if (!sql.includes('pgdog_')) return null;
   const [, name, value] = AT_START.exec(sql) ?? AT_END.exec(sql.slice(-END_LENGTH)) ?? [];
   if ((name !== 'shard' && name !== 'sharding_key') || value === undefined) return null;
   return { name, value: value.replace(/^'(.*)'$/s, '$1') };

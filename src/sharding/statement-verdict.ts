@@ -55,7 +55,7 @@ export type CoordinatorReason =
   | 'refresh'
   | 'syntax';
 
-/** Why a statement is not run at all; docs/limits.md has each of them. */
+/** Why a statement is not run at all; docs/routing.md has each of them. */
 export type RefusalReason =
   | CoordinatorReason
   | 'row-lock'

@@ -1,8 +1,10 @@
 /** One task: hold the router's verdicts to a table of statements, and its bindings, hints, splits and cache to what they promise. */
+import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { Route } from '../../src/sharding/router-binding.js';
 import { VerdictCache } from '../../src/sharding/router-cache.js';
 import { NO_PARAMETERS, type StatementParameters } from '../../src/sharding/router-parameters.js';
+import { REFUSAL_TEXTS } from '../../src/sharding/router-refusals.js';
 import { splitInsert } from '../../src/sharding/router-split.js';
 import { commonRoute, Router } from '../../src/sharding/router.js';
 import { loadStatementParser, type StatementParser } from '../../src/sharding/statement-parser.js';
@@ -259,4 +261,9 @@ describe('verdicts are kept by text and search path', () => {
     expect(ask('x'.repeat(10_000))).toBe(true);
     expect(ask('x'.repeat(10_000))).toBe(true);
   });
+});
+
+it('docs/routing.md has each reason with its text, and no other', () => {
+  const rows = readFileSync('docs/routing.md', 'utf8').matchAll(/^\| `([a-z-]+)` \| (.*) \|$/gm);
+  expect(Object.fromEntries([...rows].map(([, reason, text]) => [reason, text]))).toEqual(REFUSAL_TEXTS);
 });

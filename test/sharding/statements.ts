@@ -85,6 +85,8 @@ export const JOINED_READS: readonly Case[] = [
     'SELECT * FROM orders o FULL JOIN items i ON i.tenant_id = o.tenant_id WHERE o.tenant_id = 3',
     'coordinator unpinned',
   ],
+  ['SELECT * FROM orders o FULL JOIN items i ON i.tenant_id = o.tenant_id AND i.tenant_id = 3', 'coordinator unpinned'],
+  ['SELECT * FROM orders o FULL JOIN items i ON i.tenant_id = 3 AND o.tenant_id = 3', 'coordinator unpinned'],
   ['SELECT * FROM orders o FULL JOIN items i USING (tenant_id) WHERE tenant_id = 3', 'coordinator unpinned'],
   [
     'SELECT * FROM orders o LEFT JOIN items i ON i.tenant_id = o.tenant_id LEFT JOIN tenants t ON t.tenant_id = i.tenant_id WHERE o.tenant_id = 3',
