@@ -128,6 +128,7 @@ const write = (connection: Connection): Promise<unknown> =>
 
 describe('fence', () => {
   it('refuses a snapshot older than the seal, a prepared statement, a partition, TRUNCATE, COPY and replica role', async () => {
+    await pair.writer.query(`PREPARE ahead AS INSERT INTO public.item (name) VALUES ('new')`);
     await pair.writer.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
     await pair.writer.query('SELECT count(*) FROM public.item');
     const decision = await begin();
@@ -138,6 +139,8 @@ describe('fence', () => {
       `UPDATE public.item SET name = 'x'`,
       `DELETE FROM public.item`,
       `TRUNCATE public.item`,
+      `EXECUTE ahead`,
+      `COPY public.item (name) FROM PROGRAM 'echo copied'`,
       `INSERT INTO public.parted VALUES (1, 1)`,
       `INSERT INTO public.parted_1 VALUES (1, 1)`,
       `SET session_replication_role = replica; INSERT INTO public.item (name) VALUES ('x')`,
@@ -165,8 +168,10 @@ describe('fence', () => {
     expect((await writersInFlight(pair.source)).join()).toContain('idle in transaction');
     const sealed = sealEpoch(decision, 10_000);
     await until('the seal waits', async () => {
-      const { rows } = await pair.destination.query('SELECT 1');
-      return rows.length > 0;
+      const { rowCount } = await pair.writer.query(
+        `SELECT FROM pg_locks WHERE relation = 'public.item'::regclass AND mode = 'ShareRowExclusiveLock' AND NOT granted`,
+      );
+      return rowCount === 1;
     });
     await pair.writer.query('COMMIT');
     await sealed;
