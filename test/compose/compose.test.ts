@@ -1,8 +1,9 @@
 /** One task: hold docker-compose.yml, the Dockerfile and compose/ to each other and to the program, without containers. */
 import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import Ajv from 'ajv';
 import { describe, expect, test } from 'vitest';
+import { parse } from 'yaml';
 import { loadConfig } from '../../src/config/load.js';
 import { composeFile, rawComposeFile, ROOT, service } from './compose-file.js';
 
@@ -105,6 +106,29 @@ describe('the proxy of docker-compose.yml', () => {
     expect(environment.TEMPORAL_ADDRESS).toBe(CONFIG.temporal.address);
     expect(environment.TEMPORAL_NAMESPACE).toBe(CONFIG.temporal.namespace);
     expect(service('temporal-ui').environment.TEMPORAL_ADDRESS).toBe(CONFIG.temporal.address);
+  });
+
+  test('shares that server with its health check, and with the ports that people are told of', () => {
+    const port = (CONFIG.temporal.address ?? '').split(':')[1] ?? '';
+    expect(service('temporal').healthcheck?.test).toEqual(['CMD', 'nc', '-z', 'localhost', port]);
+    expect(service('temporal').environment.BIND_ON_IP, 'localhost of the container included').toBe('0.0.0.0');
+    // The image serves its pages on 8080 unless TEMPORAL_UI_PORT says otherwise.
+    const { environment, ports } = service('temporal-ui');
+    expect(environment).not.toHaveProperty('TEMPORAL_UI_PORT');
+    expect(ports).toEqual(['127.0.0.1:18233:8080']);
+    const told = [...readFileSync(join(ROOT, 'docker-compose.yml'), 'utf8').matchAll(/^#.*127\.0\.0\.1:(\d+)/gm)];
+    const published = [...ports, ...service('proxy').ports].map((each) => each.split(':')[1]);
+    expect(new Set(told.map(([, number]) => number))).toEqual(new Set(published));
+  });
+
+  test('that server finds its dynamic configuration at the mount', () => {
+    const { environment, volumes } = service('temporal');
+    // Relative to the folder that the image works in.
+    const path = join('/etc/temporal', environment.DYNAMIC_CONFIG_FILE_PATH ?? '');
+    const [source = '', target = '', mode] = volumes[0]?.split(':') ?? [];
+    expect(dirname(path)).toBe(target);
+    expect(mode).toBe('ro');
+    expect(parse(readFileSync(join(ROOT, source, basename(path)), 'utf8'))).toEqual({});
   });
 
   test('is given longer to stop than its clients to finish', () => {

@@ -1,11 +1,15 @@
 /** One task: nobody gets in without the right password, and nobody learns which part was wrong. */
 import { pbkdf2Sync, randomBytes, createHash, createHmac } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, test, describe } from 'vitest';
 import type { AuthType, UserEntry } from '../../src/config/config.js';
+import { connect } from '../../src/postgres/connection.js';
 import type { Proxy } from '../../src/proxy/contract.js';
 import { errorField } from '../../src/wire/backend.js';
 import { query, startupMessage } from '../../src/wire/frontend.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
+import { until } from '../support/wait.js';
 import { clientOf, configFor, proxyFor, RawClient } from './support.js';
 
 const clusters = useClusters({ scram: { major: 17, auth: 'scram' }, trust: { major: 15 } });
@@ -92,6 +96,39 @@ test('a server that refuses the proxy is an error that names the database and no
   const error = await clientOf(proxy, 'prod').catch((problem: unknown) => problem);
   expect(error).toMatchObject({ code: '08006', message: expect.stringContaining('"prod"') as string });
   expect(JSON.stringify(error)).not.toContain('secret');
+});
+
+test('a server that asks for md5 is logged in to with md5, and refuses a wrong password', async () => {
+  const { trust: cluster } = clusters;
+  const databaseName = await freshDatabase(cluster);
+  await cluster.query(
+    'postgres',
+    `SET password_encryption = 'md5'; CREATE ROLE from_before LOGIN PASSWORD 'old secret'`,
+  );
+  // The first line that fits counts (PostgreSQL documentation, 21.1): nobody else's login changes.
+  const rules = join(cluster.directory, 'data', 'pg_hba.conf');
+  writeFileSync(rules, `host all from_before 127.0.0.1/32 md5\n${readFileSync(rules, 'utf8')}`);
+  await cluster.query('postgres', 'SELECT pg_reload_conf()');
+  const wrong = { ...cluster.endpoint(databaseName), user: 'from_before', password: 'wrong secret' };
+  await until('the server asks for a password', () =>
+    connect(wrong).then(
+      async (connection) => {
+        await connection.end();
+        return false;
+      },
+      () => true,
+    ),
+  );
+  const proxyWith = (password: string): Promise<Proxy> => {
+    const config = configFor([{ name: 'prod', cluster, databaseName }], { user: { serverUser: 'from_before' } });
+    return proxyFor({ config: { ...config, databases: config.databases.map((entry) => ({ ...entry, password })) } });
+  };
+  const client = await clientOf(await proxyWith('old secret'), 'prod');
+  expect((await client.query<{ u: string }>('SELECT current_user AS u')).rows).toEqual([{ u: 'from_before' }]);
+  await expect(clientOf(await proxyWith('wrong secret'), 'prod')).rejects.toMatchObject({
+    code: '08006',
+    message: expect.stringContaining('password authentication failed for user "from_before"') as unknown,
+  });
 });
 
 test('SSLRequest and GSSENCRequest are answered N, and the login goes on in clear', async () => {

@@ -28,9 +28,8 @@ test('garbage in place of a startup packet is told apart and closed', async () =
     Buffer.from([0, 0, 0, 8, 0, 2, 0, 0]),
     Buffer.from([0, 0, 0, 9, 0, 3, 0, 0, 65]),
     Buffer.from([0xff, 0xff, 0xff, 0xff, 0, 3, 0, 0]),
-    Buffer.from([0, 0, 0, 8, 4, 0xd2, 0x16, 0x30]),
   ];
-  for (const packet of packets.slice(0, 4)) {
+  for (const packet of packets) {
     const raw = new RawClient(proxy);
     raw.send(packet);
     expect(await sqlstateOf(raw)).toBe('08P01');
