@@ -12,7 +12,7 @@ import { checkFinalizable, finalizeMigration, removeMigration } from './ending.j
 import { awaitMoment } from './moment.js';
 import { armFences, finaliseSchema, loadSchema, runPreflight, syncSchema } from './preparation.js';
 import { assessSituation, claimMigration, claimOperation, releaseOperation } from './situation.js';
-import { recordEvents, writeTimeline } from './story.js';
+import { keepEvents, recordEvents, writeTimeline } from './story.js';
 import { createForward, createReverse, watchStreams } from './streams.js';
 import { verifyTables } from './verification.js';
 
@@ -51,6 +51,7 @@ export function createActivities(context: EngineContext): Activities & PauseActi
     resolvePause: (plan, reason) => resolvePause(section, plan, reason),
     writeTimeline: (plan, outcome) => writeTimeline(context, plan, outcome),
     recordEvents: (migration, stream, events) => recordEvents(context, migration, stream, events),
+    keepEvents: (request, stream, events) => keepEvents(context, request, stream, events),
     closeSource: (plan) => section.closeSource(plan),
     proveDestination: (plan, earlier, sealLsn) => section.proveDestination(plan, earlier, sealLsn),
     openDestination: (plan, earlier, decided) => section.openDestination(plan, earlier, decided),

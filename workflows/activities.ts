@@ -21,9 +21,11 @@ const FINAL = [
   'not_reversible',
   'stream_lost',
   'slot_limit_exceeded',
+  'schema_changed',
   'verify_required',
   'verify_refused',
   'failed_over',
+  'sequence_withheld',
   'source_serves',
   'destination_serves',
   'files_name_old_side',
@@ -82,6 +84,15 @@ export const untilDone = (summary: string): Activities =>
     startToCloseTimeout: '2 minutes',
     // An answer that stays the same however often it is asked for: the caller has to do something else.
     retry: { initialInterval: '1s', maximumInterval: '10s', nonRetryableErrorTypes: ['destination_serves'] },
+  });
+
+/** What ends well without: a few tries within seconds, so that a task does not wait to end for a server that is away. */
+export const fewTries = (summary: string): Activities =>
+  proxyActivities<Activities>({
+    summary,
+    startToCloseTimeout: '10 seconds',
+    scheduleToCloseTimeout: '30 seconds',
+    retry: { ...RETRY, maximumAttempts: 3 },
   });
 
 /** A part of the pause. One try: the workflow decides what follows a failure, and a second try is a second epoch. */

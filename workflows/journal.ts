@@ -1,9 +1,15 @@
 /** One task: keep a workflow's own story: fold it for the queries, and write it into the record once there is one. */
-import { isCancellation, setCurrentDetails, setHandler, workflowInfo } from '@temporalio/workflow';
-import { defineQuery } from '@temporalio/workflow';
-import type { Migration, TaskEvent, TaskEventType } from '../src/cutover/contract.js';
+import {
+  CancellationScope,
+  defineQuery,
+  isCancellation,
+  setCurrentDetails,
+  setHandler,
+  workflowInfo,
+} from '@temporalio/workflow';
+import type { Migration, MoveRequest, TaskEvent, TaskEventType } from '../src/cutover/contract.js';
 import { evolveTask, initialTask, type TaskKind, type TaskState } from '../src/cutover/task.js';
-import { untilDone } from './activities.js';
+import { fewTries, untilDone } from './activities.js';
 
 export const stateQuery = defineQuery<TaskState>('state');
 export const eventsQuery = defineQuery<readonly TaskEvent[]>('events');
@@ -23,7 +29,7 @@ export class Journal {
     this.#state = initialTask(kind, source, destination);
     this.#written = memory?.written ?? 0;
     for (const event of memory?.events ?? []) this.#push(event);
-    if (!memory) this.note('TaskStarted', { kind, source, destination });
+    if (!memory) this.note('TaskStarted', { kind, source, destination, ...origin() });
     setHandler(stateQuery, () => this.#state);
     setHandler(eventsQuery, () => this.#events);
   }
@@ -66,6 +72,29 @@ export class Journal {
     );
     this.#written += fresh.length;
   }
+
+  /**
+   * The end of a task that holds no migration: appended where a record is, and kept by Temporal alone where none is or none
+   * answers. Never fails: the task has ended either way.
+   */
+  async writeWhereKept(request: MoveRequest): Promise<void> {
+    const fresh = this.#events.slice(this.#written);
+    if (fresh.length === 0) return;
+    await CancellationScope.nonCancellable(() =>
+      fewTries('Write how this task ended into the record, where there is one').keepEvents(
+        request,
+        workflowInfo().workflowId,
+        fresh,
+      ),
+    ).catch(() => undefined);
+    this.#written += fresh.length;
+  }
+}
+
+/** What Temporal knows of a workflow and the record would not: its number and its place in SHOW TASKS follow from both. */
+function origin(): TaskEvent['data'] {
+  const { startTime, parent } = workflowInfo();
+  return { startedAt: startTime.toISOString(), ...(parent ? { parent: parent.workflowId } : {}) };
 }
 
 /** The sentence of a failure, from the innermost cause that has one. */

@@ -46,8 +46,9 @@ export async function replicate(input: ReplicateInput): Promise<string> {
   if ('migration' in input) return new Streams(input).run();
   const request = checked(input, 'replicate');
   const journal = new Journal('replication', request.source, request.destination);
-  const migration = await take(request).catch((error: unknown) => {
+  const migration = await take(request).catch(async (error: unknown) => {
     journal.failed(error);
+    await journal.writeWhereKept(request);
     throw asSentence(error);
   });
   return new Streams({ migration, copyData: false, memory: journal.memory }).run();

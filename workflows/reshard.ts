@@ -49,6 +49,7 @@ export async function reshard(input: ReshardRequest): Promise<string> {
     if (situation.migration && situation.serving === 'destination') {
       const sentence = `the destination of the move ${request.source} → ${request.destination} serves since ${situation.since ?? '?'}: nothing to do; going back needs "rollback": true`;
       journal.note('TaskFinished', { reason: sentence });
+      await journal.writeWhereKept(request);
       return sentence;
     }
     const owner = `${workflowInfo().workflowId}/streams`;
@@ -67,6 +68,7 @@ export async function reshard(input: ReshardRequest): Promise<string> {
     return await new Move(request, journal, migration).run();
   } catch (error) {
     journal.failed(error);
+    await journal.writeWhereKept(request);
     throw asSentence(error);
   }
 }

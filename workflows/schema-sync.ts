@@ -20,9 +20,11 @@ export async function schemaSync(part: SchemaPart, input: MoveRequest): Promise<
       request,
     );
     journal.note('TaskFinished');
+    await journal.writeWhereKept(request);
     return done;
   } catch (error) {
     journal.failed(error);
+    await journal.writeWhereKept(request);
     throw asSentence(error);
   }
 }

@@ -39,6 +39,7 @@ export async function verify(input: MoveRequest): Promise<VerifyResult> {
     journal.failed(stopped ? refusal('stopped by an operator', 'verify_stopped') : error);
     const known = migration;
     if (known) await CancellationScope.nonCancellable(() => journal.write(known));
+    else await journal.writeWhereKept(request);
     throw stopped ? refusal('stopped by an operator', 'verify_stopped') : asSentence(error);
   }
 }

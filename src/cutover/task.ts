@@ -12,7 +12,8 @@ export type TaskKind = (typeof TASK_KINDS)[number];
 export const SCHEMA_PARTS = ['pre', 'post', 'cutover'] as const;
 export type SchemaPart = (typeof SCHEMA_PARTS)[number];
 
-export type TaskStatus = 'started' | 'running' | 'finished' | 'cancelled' | 'failed';
+/** `lost` is never told by a task itself: it had not ended when Temporal forgot it. */
+export type TaskStatus = 'started' | 'running' | 'finished' | 'cancelled' | 'failed' | 'lost';
 
 export interface TaskState {
   readonly kind: TaskKind;

@@ -1,4 +1,7 @@
-/** One task: keep a story that nobody numbers ahead in `cutover.event`: alarms, told by whoever sees them first. */
+/**
+ * One task: the stories in `cutover.event` that are read or written one by one: alarms, told by whoever sees them first, and the
+ * newest stories of workflows.
+ */
 import type { Connection } from './connection.js';
 
 /** Appends as the next of its stream. Two at once: one of them is lost, and the other one tells the same. */
@@ -27,4 +30,29 @@ export async function lastEventOf(
     [stream, JSON.stringify(containing)],
   );
   return rows[0]?.type ?? null;
+}
+
+/** An event as it stands in the record. */
+export interface StoryEvent {
+  readonly stream: string;
+  readonly sequence: number;
+  readonly type: string;
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+/** Streams of workflows have no `@`, those of epochs and alarms do. A story of months keeps its beginning and its newest events. */
+const NEWEST_STORIES = `
+  SELECT e.stream, e.sequence, e.type, e.data
+  FROM (
+    SELECT stream, max(sequence) AS last FROM cutover.event WHERE strpos(stream, '@') = 0
+    GROUP BY stream ORDER BY max(at) DESC LIMIT $1
+  ) AS story
+  JOIN cutover.event e ON e.stream = story.stream AND (e.sequence = 0 OR e.sequence > story.last - $2)
+  ORDER BY e.stream, e.sequence`;
+const STORY_EVENTS_MAX = 200;
+
+/** The events of the `storiesMax` workflows that were told of last, in order within each. */
+export async function newestStories(connection: Connection, storiesMax: number): Promise<readonly StoryEvent[]> {
+  const { rows } = await connection.query<StoryEvent>(NEWEST_STORIES, [storiesMax, STORY_EVENTS_MAX]);
+  return rows;
 }

@@ -4,13 +4,15 @@
  * A task is a workflow. Its number is the second it started in, counted from 2026: stable on every node, with no register
  * to keep, whoever started it. Two in one second: the later one takes the next free number.
  */
-import { WorkflowFailedError, type Client } from '@temporalio/client';
-import type { TaskEvent, TaskEventType } from '../cutover/contract.js';
+import { WorkflowFailedError, WorkflowNotFoundError, type Client } from '@temporalio/client';
+import { TASK_EVENTS, type TaskEvent } from '../cutover/contract.js';
 import { evolveTask, initialTask, TASK_KINDS, type TaskKind, type TaskState } from '../cutover/task.js';
 import { messageOf } from '../errors/errors.js';
 import type { Connection } from '../postgres/connection.js';
+import { newestStories } from '../postgres/events.js';
 
 const EPOCH_MS = Date.UTC(2026, 0, 1);
+/** Of Temporal and of each record: the newest of them. */
 const LIST_MAX = 500;
 /** A running worker answers in milliseconds; without one Temporal would wait ten seconds for each task. */
 const ANSWER_TIMEOUT_MS = 2_000;
@@ -45,7 +47,12 @@ const KIND_OF_TYPE: Readonly<Record<string, TaskKind>> = {
   verify: 'verify',
 };
 
-/** Everything known, oldest first. `records` are connections to the sides whose record holds events. */
+/**
+ * Everything known, oldest first. A task whose story has no end and that Temporal, asked for it by name, does not know is `lost`.
+ *
+ * @param client null while Temporal cannot be reached: nobody knows then what became of a story without an end
+ * @param records connections to the sides whose record holds events
+ */
 export async function listTasks(
   client: Client | null,
   taskQueue: string,
@@ -53,12 +60,17 @@ export async function listTasks(
 ): Promise<readonly Task[]> {
   const found = client ? await fromTemporal(client, taskQueue) : new Map<string, Found>();
   const stories = await fromRecord(records);
+  for (const [workflowId, story] of stories) {
+    if (!client || found.has(workflowId) || story.some(isEnd)) continue;
+    const entry = await byName(client, workflowId, story);
+    if (entry) found.set(workflowId, entry);
+  }
   const ids = new Set([...found.keys(), ...stories.keys()]);
   const tasks: Omit<Task, 'id'>[] = [];
   for (const workflowId of ids) {
     const entry = found.get(workflowId);
     const events = entry && client ? await eventsOf(client, entry, stories.get(workflowId)) : stories.get(workflowId);
-    const task = toTask(workflowId, entry ?? null, events ?? []);
+    const task = toTask(workflowId, entry ?? null, events ?? [], client !== null);
     tasks.push(entry && client ? await withReason(client, entry, task) : task);
   }
   return numbered(tasks);
@@ -107,14 +119,34 @@ async function fromTemporal(client: Client, taskQueue: string): Promise<Map<stri
   return found;
 }
 
+const isEnd = ({ type }: TaskEvent): boolean => ['TaskFinished', 'TaskFailed', 'TaskCancelled'].includes(type);
+
+/** The list may lag behind a start, and ends with the newest: only a workflow that is not there by its name is gone. */
+async function byName(client: Client, workflowId: string, story: readonly TaskEvent[]): Promise<Found | null> {
+  try {
+    const { startTime, closeTime, status, parentExecution } = await client.workflow.getHandle(workflowId).describe();
+    return {
+      workflowId,
+      parentWorkflowId: parentExecution?.workflowId ?? null,
+      kind: kindOf(story),
+      // Of one that continued as new Temporal tells when its last run began.
+      startedAt: dateOf(story[0]?.data.startedAt) ?? startTime,
+      closedAt: closeTime ?? null,
+      status: status.name,
+    };
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) return null;
+    throw error;
+  }
+}
+
 /** A running workflow answers from memory; an ended one is read from the record, else asked too. */
 async function eventsOf(
   client: Client,
   entry: Found,
   recorded: readonly TaskEvent[] | undefined,
 ): Promise<readonly TaskEvent[]> {
-  const ended = (e: TaskEvent): boolean => ['TaskFinished', 'TaskFailed', 'TaskCancelled'].includes(e.type);
-  if (recorded?.some(ended) === true) return recorded;
+  if (recorded?.some(isEnd) === true) return recorded;
   try {
     const handle = client.workflow.getHandle(entry.workflowId);
     return await client.withDeadline(Date.now() + ANSWER_TIMEOUT_MS, () =>
@@ -142,42 +174,46 @@ async function withReason(client: Client, entry: Found, task: Omit<Task, 'id'>):
 }
 
 async function fromRecord(records: readonly Connection[]): Promise<Map<string, TaskEvent[]>> {
-  const stories = new Map<string, TaskEvent[]>();
+  const known = new Map<string, Map<number, TaskEvent>>();
   for (const connection of records) {
-    const { rows } = await connection.query<{
-      stream: string;
-      sequence: number;
-      type: TaskEventType;
-      data: TaskEvent['data'];
-    }>(
-      `SELECT stream, sequence, type, data FROM cutover.event WHERE strpos(stream, '@') = 0 ORDER BY stream, sequence LIMIT 10000`,
-    );
-    for (const { stream, ...event } of rows) {
-      const story = stories.get(stream) ?? [];
-      if (!story.some((e) => e.sequence === event.sequence)) story.push(event);
-      stories.set(stream, story);
+    for (const { stream, sequence, type: name, data } of await newestStories(connection, LIST_MAX)) {
+      const type = TASK_EVENTS.find((t) => t === name);
+      const story = known.get(stream) ?? new Map<number, TaskEvent>();
+      known.set(stream, story);
+      // Both sides tell the same. What a newer program tells is passed over.
+      if (type !== undefined && !story.has(sequence)) story.set(sequence, { sequence, type, data });
     }
   }
-  for (const story of stories.values()) story.sort((a, b) => a.sequence - b.sequence);
-  return stories;
+  const inOrder = (story: Map<number, TaskEvent>): TaskEvent[] =>
+    [...story.values()].sort((a, b) => a.sequence - b.sequence);
+  return new Map([...known].map(([stream, story]) => [stream, inOrder(story)]));
 }
 
-function toTask(workflowId: string, found: Found | null, events: readonly TaskEvent[]): Omit<Task, 'id'> {
+function toTask(
+  workflowId: string,
+  found: Found | null,
+  events: readonly TaskEvent[],
+  temporalAnswers: boolean,
+): Omit<Task, 'id'> {
   const folded = events.reduce(evolveTask, initialTask(found?.kind ?? kindOf(events), '', ''));
-  const at = (event: TaskEvent | undefined): Date | null => {
-    const value = event?.data.at;
-    return typeof value === 'string' ? new Date(value) : null;
-  };
-  const startedAt = found?.startedAt ?? at(events[0]) ?? new Date(0);
+  const lost = temporalAnswers && found === null && !events.some(isEnd);
+  const { at: firstAt, startedAt: toldStart, parent } = events[0]?.data ?? {};
+  const startedAt = found?.startedAt ?? dateOf(toldStart) ?? dateOf(firstAt) ?? new Date(0);
   return {
     workflowId,
-    parentWorkflowId: found?.parentWorkflowId ?? null,
-    state: { ...folded, ...outcomeOf(found) },
+    parentWorkflowId: found?.parentWorkflowId ?? (typeof parent === 'string' ? parent : null),
+    state: { ...folded, ...(lost ? LOST : outcomeOf(found)) },
     startedAt,
-    updatedAt: found?.closedAt ?? at(events.at(-1)) ?? startedAt,
+    updatedAt: found?.closedAt ?? dateOf(events.at(-1)?.data.at) ?? startedAt,
     running: found?.status === 'RUNNING',
     reachable: found !== null,
   };
+}
+
+const LOST = { status: 'lost', reason: 'it had not ended when Temporal forgot it' } as const;
+
+function dateOf(value: unknown): Date | null {
+  return typeof value === 'string' ? new Date(value) : null;
 }
 
 /**

@@ -210,6 +210,7 @@ function defaults(holder: { engine?: ScriptedEngine }): Required<Script> {
       Promise.resolve({ epoch: plan.epoch, outcome: 'aborted', reason, events: [], pausedMs: null }),
     writeTimeline: nothing,
     recordEvents: nothing,
+    keepEvents: nothing,
     closeSource: () => part(STEPS.slice(0, 2)),
     proveDestination: () => part(STEPS.slice(2, 5)),
     openDestination: (plan) => {
