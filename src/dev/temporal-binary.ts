@@ -101,7 +101,9 @@ async function build(report: (sentence: string) => void): Promise<string> {
 }
 
 async function goProgram(): Promise<string | undefined> {
-  for (const candidate of ['go', '/usr/local/go/bin/go']) if (await runs(candidate, 'version')) return candidate;
+  // Where Go's own installation instructions put it, when nobody says otherwise (https://go.dev/doc/install).
+  const installed = join(process.env.GOROOT ?? '/usr/local/go', 'bin', 'go');
+  for (const candidate of ['go', installed]) if (await runs(candidate, 'version')) return candidate;
   return undefined;
 }
 
