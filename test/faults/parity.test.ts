@@ -2,9 +2,8 @@
 import { describe, expect, test } from 'vitest';
 import { CriticalSection } from '../../activities/critical-section.js';
 import type { PartResult } from '../../src/cutover/contract.js';
-import { connect, withConnection } from '../../src/postgres/connection.js';
-import { disarmFence } from '../../src/postgres/fence.js';
-import { acceptingSides, planFor, runParts, settle } from '../support/faults.js';
+import { connect } from '../../src/postgres/connection.js';
+import { acceptingSides, move, planFor, runParts, settle } from '../support/faults.js';
 import { usePair } from '../support/pair.js';
 import { until } from '../support/wait.js';
 
@@ -48,7 +47,9 @@ describe('cutover_fence = "off"', () => {
 
   test('a writer that bypasses the proxy is neither waited for nor refused, and the story says so', async () => {
     const pair = pairOf();
-    for (const side of [pair.source, pair.destination]) await withConnection(side.endpoint('app'), disarmFence);
+    // As the preparation of the move left them.
+    for (const side of [pair.source, pair.destination])
+      expect(await side.query('app', `SELECT FROM pg_trigger WHERE tgname LIKE 'cutover_fence%'`)).toEqual([]);
     const direct = await connect(pair.source.endpoint('app'));
     await direct.query('BEGIN');
     await direct.query(`INSERT INTO public.item (name) VALUES ('not waited for')`);
@@ -59,6 +60,9 @@ describe('cutover_fence = "off"', () => {
     await direct.query('ROLLBACK');
     await direct.end();
     expect(await acceptingSides(pair)).toEqual(['source', 'destination']);
+    const client = await pair.client();
+    await client.query(`INSERT INTO public.item (name) VALUES ('by the proxy')`);
+    await client.end();
     const told = await pair.destination.query<{ reason: string }>(
       'app',
       `SELECT data ->> 'reason' AS reason FROM cutover.event WHERE type = 'SourceSealed' AND data ->> 'fence' = 'off'`,
@@ -66,5 +70,7 @@ describe('cutover_fence = "off"', () => {
     expect(told).toEqual([
       { reason: expect.stringContaining('a write that bypassed the proxy may be lost') as string },
     ]);
+    await move(pair, 'reverse');
+    expect((await pair.source.query('app', `SELECT FROM public.item WHERE name = 'by the proxy'`)).length).toBe(1);
   });
 });

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll } from 'vitest';
 import type { EngineContext } from '../../activities/context.js';
 import { copyTables } from '../../activities/copy.js';
+import { armFences } from '../../activities/preparation.js';
 import { claimMigration } from '../../activities/situation.js';
 import { createForward, createReverse } from '../../activities/streams.js';
 import type { Config } from '../../src/config/config.js';
@@ -11,11 +12,9 @@ import { startCluster, type Cluster, type Major } from '../../src/dev/embedded-p
 import { invariant } from '../../src/errors/invariant.js';
 import { Fleet } from '../../src/fleet/fleet.js';
 import { LocalNode } from '../../src/fleet/local-node.js';
-import { connect, withConnection, type Connection } from '../../src/postgres/connection.js';
+import { connect, type Connection } from '../../src/postgres/connection.js';
 import { Connections } from '../../src/postgres/connections.js';
 import type { Endpoint } from '../../src/postgres/endpoint.js';
-import { armFence } from '../../src/postgres/fence.js';
-import { publishedTables, withParents } from '../../src/postgres/publications.js';
 import type { Proxy } from '../../src/proxy/contract.js';
 import { SILENT } from '../../src/proxy/logger.js';
 import { startProxy } from '../../src/proxy/proxy.js';
@@ -111,11 +110,7 @@ export class Pair {
     const { context, migration } = this;
     await createForward(context, migration, { copyData: true });
     await copyTables(context, migration, () => undefined);
-    await withConnection(this.source.endpoint('app'), async (source) => {
-      const tables = await withParents(source, await publishedTables(source, null));
-      await armFence(source, tables, 'always');
-      await withConnection(this.destination.endpoint('app'), (d) => armFence(d, tables, 'always'));
-    });
+    await armFences(context, migration);
     await createReverse(context, migration);
   }
 
