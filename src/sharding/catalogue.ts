@@ -121,7 +121,7 @@ const RELATIONS = `
         'default', CASE
           WHEN a.attidentity <> '' OR a.attgenerated <> '' THEN 'computed'
           WHEN d.adbin IS NULL AND t.typtype <> 'd' THEN 'none'
-          WHEN pg_get_expr(d.adbin, d.adrelid) ~ '^(-?[0-9.]+|true|false|NULL(::[a-z ]+)?|''[^'']*''::(text|character varying|jsonb?|bigint|integer|numeric))$'
+          WHEN pg_get_expr(d.adbin, d.adrelid) ~ '^(-?[0-9.]+|true|false|NULL(::[a-z ]+)?|''[^'']*''::[a-zA-Z0-9_. "]+([(][0-9, ]+[)])?([[][]])?)$'
             THEN 'constant'
           ELSE 'computed' END,
         'deterministic', coalesce(l.collisdeterministic, true)) ORDER BY a.attnum), '[]')

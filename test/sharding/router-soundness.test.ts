@@ -115,9 +115,23 @@ describe('on two shards and the whole database', () => {
   });
 
   it('the catalogue read from a server is the one the tests assume', async () => {
+    await whole.query(`CREATE TYPE mood AS ENUM ('sad', 'glad');
+      CREATE TABLE defaults (a mood DEFAULT 'sad', b varchar(9) DEFAULT 'x', c int[] DEFAULT '{}', d int DEFAULT -1,
+        e date DEFAULT CURRENT_DATE, f bigint GENERATED ALWAYS AS IDENTITY, g uuid DEFAULT gen_random_uuid(), h text)`);
     const { tables, otherRelations, functions } = await readCatalogue(whole);
     const expected = [...CATALOGUE.tables.values()].filter(({ schema }) => schema === 'public');
     for (const table of expected) expect(tables.get(`public\0${table.name}`)).toEqual(table);
+    const defaults = tables.get('public\0defaults')?.columns.map((column) => column.default);
+    expect(defaults).toEqual([
+      'constant',
+      'constant',
+      'constant',
+      'constant',
+      'computed',
+      'computed',
+      'computed',
+      'none',
+    ]);
     expect(otherRelations).toContain('public\0order_view');
     expect(functions.get('public\0reads_tables')).toMatchObject({ volatility: 'stable', native: false });
     expect(functions.get('public\0pure')?.volatility).toBe('immutable');
