@@ -1,5 +1,5 @@
 /** One task: read and compare the values of sharding keys as PostgreSQL would. */
-import type { KeyType, KeyValue } from './sharding.js';
+import type { KeyType, KeyValue, RangePlace } from './sharding.js';
 
 const BIGINT_MIN = -(2n ** 63n);
 const BIGINT_MAX = 2n ** 63n - 1n;
@@ -57,4 +57,9 @@ export function compareKeys(a: KeyValue, b: KeyValue): number {
   if (typeof a === 'string' && typeof b === 'string') return Buffer.compare(Buffer.from(a), Buffer.from(b));
   if (a === b) return 0;
   return a < b ? -1 : 1;
+}
+
+/** Whether a value is in a range: from its start on, below its end. */
+export function inRange(value: KeyValue, { start, end }: Omit<RangePlace, 'shard'>): boolean {
+  return (start === null || compareKeys(value, start) >= 0) && (end === null || compareKeys(value, end) < 0);
 }

@@ -2,6 +2,9 @@
 import { z } from 'zod';
 
 const SHARD_MAX = 1_023;
+/** So many that each may become a condition of a row filter and a partition of the coordinator. */
+const PLACES_MAX = 1_000;
+const VALUES_MAX = 10_000;
 const text = z.string().min(1);
 const shard = z.int().min(0).max(SHARD_MAX);
 /** An integer, a text or a uuid; which of them is right depends on `data_type`. */
@@ -14,7 +17,7 @@ const NO_VECTOR = 'sharding by vector is not implemented, and without it rows wo
 const NO_LOOKUP = 'sharding by lookup is not implemented, and without it rows would go to other shards';
 
 const PLACE = z.strictObject({
-  values: z.array(keyValue).optional(),
+  values: z.array(keyValue).max(VALUES_MAX).optional(),
   start: keyValue.optional(),
   end: keyValue.optional(),
   shard,
@@ -33,7 +36,7 @@ const SHARDED_TABLE = z.strictObject({
   column: text,
   data_type: dataType.optional(),
   hasher: z.enum(['postgres', 'sha1']).optional(),
-  mapping: z.array(PLACE).optional(),
+  mapping: z.array(PLACE).max(PLACES_MAX).optional(),
 });
 
 const SHARDED_MAPPING = z.strictObject({
@@ -57,7 +60,7 @@ const OMNISHARDED_TABLES = z.strictObject({ database: text, tables: z.array(text
 /** The tables of pgdog.toml that this file is about. */
 export const SHARDING_TABLES = {
   sharded_tables: z.array(SHARDED_TABLE).optional(),
-  sharded_mappings: z.array(SHARDED_MAPPING).optional(),
+  sharded_mappings: z.array(SHARDED_MAPPING).max(PLACES_MAX).optional(),
   sharded_schemas: z.array(SHARDED_SCHEMA).optional(),
   omnisharded_tables: z.array(OMNISHARDED_TABLES).optional(),
   sharding: z.strictObject({ coordinator: text.optional() }).optional(),

@@ -1,6 +1,6 @@
 /** One task: the shard of a key: by hash as PostgreSQL's hash partitioning, or by a list, a range, a default. Pure. */
 import { createHash } from 'node:crypto';
-import { compareKeys, inBigint, parseKey } from '../config/key-values.js';
+import { inBigint, inRange, parseKey } from '../config/key-values.js';
 import { invariant } from '../errors/invariant.js';
 import { hashBytes, hashWord, type Halves } from './lookup3.js';
 import type { KeyType, KeyValue, TableRule, ValueMapping } from './scheme.js';
@@ -86,9 +86,7 @@ function sha1Remainder(type: KeyType, key: KeyValue, shards: number): number {
 function placeOf(mapping: ValueMapping, key: KeyValue): number | null {
   const listed = shardsByValue(mapping).get(key);
   if (listed !== undefined) return listed;
-  const range = mapping.ranges.find(
-    ({ start, end }) => (start === null || compareKeys(key, start) >= 0) && (end === null || compareKeys(key, end) < 0),
-  );
+  const range = mapping.ranges.find((place) => inRange(key, place));
   return range?.shard ?? mapping.default;
 }
 

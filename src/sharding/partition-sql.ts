@@ -3,7 +3,7 @@
  *
  * A row is then in a partition of exactly the shard that `shardOf` in hash.ts names; a row without a shard is refused by PostgreSQL.
  */
-import { compareKeys } from '../config/key-values.js';
+import { compareKeys, inRange } from '../config/key-values.js';
 import { invariant } from '../errors/invariant.js';
 import { quoteIdentifier } from '../postgres/connection.js';
 import { keyConstant } from './key-sql.js';
@@ -105,29 +105,37 @@ function rangePartitions(mapping: ValueMapping, type: KeyType, integerType: Inte
     });
 }
 
-/** The ranges, and each value of a list as a range of its own, cut out of the range that holds it: a list counts first. */
-function segmentsOf(mapping: ValueMapping, type: KeyType): readonly Segment[] {
-  let segments: readonly Segment[] = mapping.ranges;
-  for (const { values, shard } of mapping.lists) {
-    for (const value of values) {
-      const single = { start: value, end: successor(value, type), shard };
-      segments = [...segments.flatMap((segment) => without(segment, single)), single];
-    }
-  }
-  return segments;
+/** A value of a list as a range of its own. */
+interface Single extends Segment {
+  readonly start: KeyValue;
 }
 
-/** What is left of `segment` below and above the one value of `single`. */
-function without(segment: Segment, single: { readonly start: KeyValue; readonly end: KeyValue | null }): Segment[] {
-  const { start, end } = segment;
-  const holds =
-    (start === null || compareKeys(single.start, start) >= 0) && (end === null || compareKeys(single.start, end) < 0);
-  if (!holds) return [segment];
-  const below = { ...segment, end: single.start };
-  const above = { ...segment, start: single.end };
-  const parts = start !== null && compareKeys(start, single.start) === 0 ? [] : [below];
-  if (single.end === null || (end !== null && compareKeys(single.end, end) === 0)) return parts;
-  return [...parts, above];
+/** The ranges without the values of lists, which count first, and each such value as a range of its own. */
+function segmentsOf(mapping: ValueMapping, type: KeyType): readonly Segment[] {
+  const singles: readonly Single[] = mapping.lists
+    .flatMap(({ values, shard }) => values.map((value) => ({ start: value, end: successor(value, type), shard })))
+    .sort((a, b) => compareKeys(a.start, b.start));
+  const rest = mapping.ranges.flatMap((range) =>
+    without(
+      range,
+      singles.filter((single) => inRange(single.start, range)),
+    ),
+  );
+  return [...singles, ...rest];
+}
+
+/** What is left of `range` between the values of `singles`, which lie inside it and are in order. */
+function without(range: Segment, singles: readonly Single[]): Segment[] {
+  const parts: Segment[] = [];
+  let start = range.start;
+  for (const single of singles) {
+    if (start === null || compareKeys(start, single.start) < 0) parts.push({ ...range, start, end: single.start });
+    start = single.end;
+    // After the last value there is nothing left.
+    if (start === null) return parts;
+  }
+  const open = start === null || range.end === null || compareKeys(start, range.end) < 0;
+  return open ? [...parts, { ...range, start }] : parts;
 }
 
 /** The next value in order; null after the last. A text is followed by itself with the smallest character there is. */

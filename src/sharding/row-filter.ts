@@ -4,7 +4,7 @@
  * A row filter may use built-in immutable functions, operators, types and collations only (PostgreSQL documentation, 29.4), and a
  * row for which it is NULL is left out. So exactly one shard's filter is true for each row: `shardOf` in hash.ts names the same.
  */
-import { compareKeys } from '../config/key-values.js';
+import { inRange } from '../config/key-values.js';
 import { invariant } from '../errors/invariant.js';
 import { quoteIdentifier } from '../postgres/connection.js';
 import { keyColumn, keyConstant } from './key-sql.js';
@@ -88,11 +88,7 @@ function placed(rule: TableRule, mapping: ValueMapping, shard: number): string |
   const others = mapping.lists.filter((list) => list.shard !== shard).flatMap(({ values }) => values);
   const conditions = own.length === 0 ? [] : [`${column} IN ${constants(own, rule.type)}`];
   for (const range of mapping.ranges.filter((candidate) => candidate.shard === shard)) {
-    const inside = others.filter(
-      (value) =>
-        (range.start === null || compareKeys(value, range.start) >= 0) &&
-        (range.end === null || compareKeys(value, range.end) < 0),
-    );
+    const inside = others.filter((value) => inRange(value, range));
     const parts = [
       ...(range.start === null ? [] : [`${column} >= ${keyConstant(range.start, rule.type)}`]),
       ...(range.end === null ? [] : [`${column} < ${keyConstant(range.end, rule.type)}`]),
