@@ -8,6 +8,7 @@ import { publishedTables, tableSizes } from '../src/postgres/publications.js';
 import { ensurePublication, streamName, tableSyncs, type TableSync } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { SlotLimits, type Alarm } from './limits.js';
+import { requireUnchanged } from './schema-changes.js';
 
 const POLL_MS = 200;
 /** A table that makes no progress for this long has failed: its worker restarts and fails again. */
@@ -43,6 +44,7 @@ export async function copyTables(
   let last = '';
   for (;;) {
     await limits.check(false);
+    await requireUnchanged(context, migration);
     const syncs = new Map((await tableSyncs(destination, name)).map((s) => [key(s), s]));
     const progress = summarise(tables, syncs);
     report(progress);

@@ -8,6 +8,7 @@ import type { Connection } from '../src/postgres/connection.js';
 import { schemaDifference } from '../src/postgres/schema-fingerprint.js';
 import { streamName } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
+import { schemaChanged } from './schema-changes.js';
 
 interface Sides {
   readonly source: Side;
@@ -24,7 +25,10 @@ export async function guardsNotYet(
   const [here, there] = [await connectionTo(context, source), await connectionTo(context, destination)];
   const stream = streamName(migration.id, heading);
   const names = (['forward', 'reverse'] as const).map((direction) => streamName(migration.id, direction));
+  // The watch of the streams ends the migration for it, within seconds.
+  const changed = heading === 'forward' ? await schemaChanged(context, migration) : null;
   return (
+    changed?.message ??
     (await unpublishedChange(here, stream)) ??
     (await applyTrouble(there, names)) ??
     (await applyTrouble(here, names)) ??

@@ -17,6 +17,7 @@ import {
 } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { SlotLimits, type Alarm } from './limits.js';
+import { requireUnchanged } from './schema-changes.js';
 import { lastTurn } from './situation.js';
 
 const POLL_MS = 1_000;
@@ -100,7 +101,7 @@ async function seeHealthy(context: EngineContext, migration: Migration, heading:
 
 /**
  * Watches until `untilMs` on the monotonic clock; fails when a slot is gone, has lost its WAL, or is beyond a limit that ends the
- * migration.
+ * migration, and before a commit when a client has changed the schema.
  *
  * @returns the move that was missed when another side serves than `moved` says, null otherwise
  */
@@ -119,6 +120,7 @@ export async function watchStreams(
     await report(await lagsOf(context, migration));
     const turn = await lastTurn(context, migration);
     if ((turn.heading === 'forward') !== moved) return turn;
+    if (!moved) await requireUnchanged(context, migration);
     await delay(POLL_MS);
   }
   return null;

@@ -67,6 +67,7 @@ export async function serve(options: ServeOptions): Promise<Served> {
         await late.node?.onFenceRefusal(database);
       },
       schemaGuard: (database) => late.guards?.of(database) ?? null,
+      onSchemaChange: (database, change) => void late.guards?.changed(database, change),
     },
     admin: { execute: (statement) => must(late.admin).execute(statement) },
   });
@@ -101,7 +102,7 @@ export async function serve(options: ServeOptions): Promise<Served> {
     await close(0);
     throw error;
   }
-  const guards = new SchemaGuardWatch(proxy, node);
+  const guards = new SchemaGuardWatch(proxy, node, logger);
   late.guards = guards;
   void guards.run();
   if (options.worker) temporal.runWorker(engineContext(proxy, node, fleet, temporal, options.onStep));

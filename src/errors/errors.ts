@@ -287,7 +287,14 @@ export const ERRORS = {
     level: 'warn',
     message: '{change} is refused while migration {migration} carries the tables of "{database}"',
     remedy:
-      'Do it before the migration or after it, or set cutover_ddl = "allow" and make the same change on both sides.',
+      'Do it before the migration or after it. With cutover_ddl = "allow" it passes, and ends a migration that has not moved the traffic.',
+  },
+  schema_changed: {
+    sqlstate: '55000',
+    level: 'error',
+    message:
+      '{change} on "{database}" while migration {migration} carried its tables (cutover_ddl = "allow"); the migration is removed',
+    remedy: 'Finish the changes of the schema, then start the move again.',
   },
   slot_limit_exceeded: {
     sqlstate: '53100',

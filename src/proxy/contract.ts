@@ -91,6 +91,8 @@ export interface SchemaGuard {
   readonly migration: string;
   /** names without their schemas, as the catalogue has them */
   readonly tables: ReadonlySet<string>;
+  /** a change of their schema passes, and `onSchemaChange` is told */
+  readonly allowed: boolean;
 }
 
 /** Hooks by which a layer above steers what the proxy cannot decide itself. */
@@ -102,6 +104,8 @@ export interface ProxyHooks {
   onFenceRefusal(database: string): Promise<void>;
   /** Asked for every statement: what must not be changed now, as far as is known. Null: everything may be. */
   schemaGuard?(database: string): SchemaGuard | null;
+  /** A change that is allowed, as `ALTER TABLE`, is about to be sent. It does not wait for what is made of it. */
+  onSchemaChange?(database: string, change: string): void;
 }
 
 /** An authenticated session of the admin database: gets SQL text, answers rows. */

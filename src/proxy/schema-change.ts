@@ -90,7 +90,10 @@ export function refusalOf(database: string, guard: SchemaGuard, change: string):
   );
 }
 
-/** For one session: what goes to the server in place of a text that changes the schema of a carried table; null for every other. */
+/**
+ * For one session: what goes to the server in place of a text that changes the schema of a carried table; null for every other, and
+ * where such a change is allowed.
+ */
 export function refusing(
   { hooks, logger }: Pick<SessionContext, 'hooks' | 'logger'>,
   { id, database }: Pick<LoggedInClient, 'id' | 'database'>,
@@ -99,6 +102,10 @@ export function refusing(
     const guard = hooks?.schemaGuard?.(database) ?? null;
     const change = guard && schemaChangeIn(text(), guard);
     if (guard === null || change === null) return null;
+    if (guard.allowed) {
+      hooks?.onSchemaChange?.(database, change);
+      return null;
+    }
     logger.warn({ client: id, database, change, migration: guard.migration }, 'schema change refused');
     return refusalOf(database, guard, change);
   };

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { refusalOf, schemaChangeIn } from '../../src/proxy/schema-change.js';
 
-const guard = { migration: 'm', tables: new Set(['item', 'Order "x"', 'straße']) };
+const guard = { migration: 'm', tables: new Set(['item', 'Order "x"', 'straße']), allowed: false };
 
 describe('refused', () => {
   it.each([

@@ -10,13 +10,13 @@ async function start(): Promise<{ proxy: Proxy; databaseName: string; readonly g
   const databaseName = await freshDatabase(clusters.only);
   await clusters.only.query(databaseName, 'CREATE TABLE item (id int)');
   const config = configFor([{ name: 'prod', cluster: clusters.only, databaseName }]);
-  let guard: SchemaGuard | null = { migration: 'abc_1', tables: new Set(['item']) };
+  let guard: SchemaGuard | null = { migration: 'abc_1', tables: new Set(['item']), allowed: false };
   const hooks = { onFenceRefusal: () => Promise.reject(new Error('unused')), schemaGuard: () => guard };
   const proxy = await proxyFor({ config, hooks });
   return {
     ...{ proxy, databaseName },
     guard: (on) => {
-      guard = on ? { migration: 'abc_1', tables: new Set(['item']) } : null;
+      guard = on ? { migration: 'abc_1', tables: new Set(['item']), allowed: false } : null;
     },
   };
 }
