@@ -40,8 +40,8 @@ function typeOf({ kind, part, source, destination, reversed }: SubtaskRow): stri
   return `${name} ${source} -> ${destination}${reversed && kind === 'replication' ? ' (reverse)' : ''}`;
 }
 
-/** `failed: …` is PgDog's; the same for `cancelled`, whose reason may be a person's words in Temporal. */
+/** `failed: …` is PgDog's; the same for `lost`, and for `cancelled`, whose reason may be a person's words in Temporal. */
 function statusOf({ status, reason }: SubtaskRow): string {
   if (status === 'failed') return `failed: ${reason ?? 'no reason was recorded'}`;
-  return status === 'cancelled' && reason !== null ? `cancelled: ${reason}` : status;
+  return (status === 'cancelled' || status === 'lost') && reason !== null ? `${status}: ${reason}` : status;
 }
