@@ -45,7 +45,7 @@ export const short = (summary: string): Activities =>
     retry: RETRY,
   });
 
-/** Work on a whole schema: minutes. */
+/** Work on a schema without its rows: minutes. */
 export const medium = (summary: string): Activities =>
   proxyActivities<Activities>({
     summary,
@@ -67,8 +67,8 @@ export const long = (summary: string): Activities =>
     retry: RETRY,
   });
 
-/** As `long`; but what fails in the same way again and again is for a person: nothing waits for a comparison. */
-export const comparison = (summary: string): Activities =>
+/** As `long`, for indexes and comparisons; but what fails in the same way again and again is for a person. */
+export const lengthy = (summary: string): Activities =>
   proxyActivities<Activities>({
     summary,
     startToCloseTimeout: '30 days',

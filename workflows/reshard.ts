@@ -11,7 +11,7 @@ import {
 } from '@temporalio/workflow';
 import type { Ending, Heading, Migration, MoveResult, ReshardRequest, Turn } from '../src/cutover/contract.js';
 import { moveRequest } from '../src/cutover/request.js';
-import { medium, route, short, untilDone } from './activities.js';
+import { lengthy, medium, route, short, untilDone } from './activities.js';
 import { cutover } from './cutover.js';
 import { Journal, sentenceOf } from './journal.js';
 import {
@@ -267,7 +267,7 @@ class Move {
     await this.#phase('syncing data');
     await this.#reach('copied');
     await this.#phase('finalizing schema');
-    await medium(`Make indexes and constraints, arm the fence, analyse ${this.#migration.peer}`).finaliseSchema(
+    await lengthy(`Make indexes and constraints, arm the fence, analyse ${this.#migration.peer}`).finaliseSchema(
       this.#migration,
     );
     await streams.signal(schemaFinalisedSignal);

@@ -1,7 +1,7 @@
 /** One task: SCHEMA_SYNC: a part of the schema alone, for an operator who copies by other means. */
 import type { MoveRequest } from '../src/cutover/contract.js';
 import { SCHEMA_PARTS, type SchemaPart } from '../src/cutover/task.js';
-import { medium } from './activities.js';
+import { lengthy } from './activities.js';
 import { Journal } from './journal.js';
 import { checked } from './messages.js';
 import { asSentence, refusal } from './refusal.js';
@@ -15,7 +15,7 @@ export async function schemaSync(part: SchemaPart, input: MoveRequest): Promise<
     phase: part === 'pre' ? 'loading schema' : part === 'post' ? 'creating indexes' : 'syncing cutover schema',
   });
   try {
-    const done = await medium(`Make the ${part} part of the schema at ${request.destination}`).syncSchema(
+    const done = await lengthy(`Make the ${part} part of the schema at ${request.destination}`).syncSchema(
       part,
       request,
     );

@@ -2,7 +2,7 @@
 import { CancellationScope, isCancellation, setHandler } from '@temporalio/workflow';
 import type { Migration, MoveRequest } from '../src/cutover/contract.js';
 import { isClean, resultSentence, type VerifyResult } from '../src/cutover/verification.js';
-import { comparison, route, short } from './activities.js';
+import { lengthy, route, short } from './activities.js';
 import { Journal } from './journal.js';
 import { checked, stopSignal } from './messages.js';
 import { asSentence, refusal, refuseOtherMove } from './refusal.js';
@@ -27,7 +27,7 @@ export async function verify(input: MoveRequest): Promise<VerifyResult> {
     migration = found;
     journal.note('PhaseEntered', { phase: 'comparing' });
     await journal.write(found);
-    const result = await comparing.run(() => comparison(`Compare every table ${route(found)}`).verifyTables(found));
+    const result = await comparing.run(() => lengthy(`Compare every table ${route(found)}`).verifyTables(found));
     journal.note('TablesVerified', { ...result });
     const sentence = resultSentence(result);
     if (!isClean(result)) throw refusal(sentence, 'verify_differs');

@@ -48,6 +48,13 @@ test('streams watched for days continue as new, are not taken down by that, and 
   expect(events.map((e) => e.sequence)).toEqual(events.map((_, i) => i));
   expect(events.filter((e) => e.type === 'TaskStarted')).toHaveLength(1);
 
+  // Indexes of a large table take longer than an hour: noticed dead by their heartbeat, and else left to it.
+  const { events: history } = await move.fetchHistory();
+  const scheduled = (history ?? []).map((e) => e.activityTaskScheduledEventAttributes);
+  const indexes = scheduled.find((a) => a?.activityType?.name === 'finaliseSchema');
+  expect(Number(indexes?.startToCloseTimeout?.seconds)).toBeGreaterThan(7 * 24 * 3_600);
+  expect(Number(indexes?.heartbeatTimeout?.seconds)).toBeLessThanOrEqual(15);
+
   // From outside: a cutover tells the owner of the streams, and that one tells its parent, which started a run that is over.
   await (await engine.start('cutover', 'by-hand', REQUEST)).result();
   await until('the parent knows that the traffic has moved', async () => {
