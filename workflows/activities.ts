@@ -73,7 +73,7 @@ export const lengthy = (summary: string): Activities =>
     summary,
     startToCloseTimeout: '30 days',
     cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-    heartbeatTimeout: '10s',
+    heartbeatTimeout: '15s',
     retry: { ...RETRY, maximumAttempts: 20 },
   });
 
