@@ -13,7 +13,7 @@ const system = useSystem({
 });
 
 describe('RESHARD from the admin database', () => {
-  it('moves, shows it, goes back by the reverse task, and finalizes by STOP_TASK', async () => {
+  it('moves, shows it, goes back by the reverse task, and finalizes by STOP_TASK', { timeout: 120_000 }, async () => {
     const application = await system().client();
     const major = async (): Promise<string> => {
       const { rows } = await application.query<{ v: string }>(`SELECT current_setting('server_version') AS v`);
@@ -37,6 +37,10 @@ describe('RESHARD from the admin database', () => {
     const again = await system().task('the stream runs back again', (t) => t.type.includes('(reverse)'));
     expect(await major()).toBe('18');
     await expect(system().admin(`STOP_TASK ${again.id ?? ''}`)).rejects.toThrow('still name the old side');
+    await expect(system().admin('RETIRE prod_new')).rejects.toMatchObject({
+      code: '55000',
+      message: expect.stringContaining('"prod_new" belongs to the migration') as unknown,
+    });
     await system().served?.node.save('prod');
     await system().admin(`STOP_TASK ${again.id ?? ''}`);
     await system().task(
@@ -55,6 +59,14 @@ describe('RESHARD from the admin database', () => {
       code: 'CUT01',
     });
     await application.query(`INSERT INTO public.item (name) VALUES ('after')`);
+
+    await expect(system().admin('RETIRE prod')).rejects.toThrow('"prod" serves');
+    await system().admin('RETIRE prod_new');
+    await system().source.query('app', `INSERT INTO public.item (name) VALUES ('on its own again')`);
+    const schemas = `SELECT nspname FROM pg_namespace WHERE nspname = 'cutover'`;
+    expect(await system().source.query('app', schemas)).toEqual([]);
+    expect(await system().destination.query('app', schemas)).toHaveLength(1);
+    await application.query(`INSERT INTO public.item (name) VALUES ('and the other side serves on')`);
     await application.end();
   });
 });
