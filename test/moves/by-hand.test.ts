@@ -1,5 +1,6 @@
 /** One task: the parts of a move as an operator runs them one by one: SCHEMA_SYNC, REPLICATE, COPY_DATA, CUTOVER. */
 import { expect, it, onTestFinished } from 'vitest';
+import { STEPS } from '../../src/cutover/epoch.js';
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
 import { PUBLICATION } from '../../src/dev/ledger/prepare.js';
 import { Moving } from './moving.js';
@@ -14,6 +15,42 @@ async function made(cluster: Cluster): Promise<{ tables: number; primaryKeys: nu
      FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid WHERE c.relnamespace = 'public'::regnamespace`,
   );
   return row ?? { tables: 0, primaryKeys: 0, otherIndexes: 0 };
+}
+
+interface PlanLine {
+  readonly part: string;
+  readonly name: string;
+  readonly verdict: string;
+  readonly detail: string;
+  readonly remedy: string;
+}
+
+/** `CUTOVER … DRY RUN`: the checks of its preflight that fail; every check must be there, and the eight steps. */
+async function failedChecks(moving: Moving, task: string): Promise<PlanLine[]> {
+  const rows = await moving.system.admin<PlanLine & Record<string, string>>(`CUTOVER ${task} DRY RUN`);
+  const ofPart = (part: string): PlanLine[] => rows.filter((row) => row.part === part);
+  expect(ofPart('plan').map(({ verdict }) => verdict)).toEqual(STEPS.map(() => 'will run'));
+  const checks = ofPart('preflight');
+  const names = checks.map(({ name }) => name);
+  expect(names).toEqual(expect.arrayContaining(['nodes', 'versions', 'wal-level', 'users', 'privileges', 'lease']));
+  expect(names).not.toContain('destination-empty');
+  for (const { name, verdict, detail } of checks) {
+    expect(['ok', 'warning', 'failed'], name).toContain(verdict);
+    expect(detail, name).not.toBe('');
+  }
+  return checks.filter(({ verdict }) => verdict === 'failed');
+}
+
+/** A dry run of `task` names a role that `serving` uses and the other side lacks, and what to do about it. */
+async function expectMissingRoleNamed(moving: Moving, serving: Cluster, task: string): Promise<void> {
+  await serving.query('app', 'CREATE ROLE reporter; GRANT SELECT ON public.documents TO reporter');
+  expect(await failedChecks(moving, task)).toEqual([
+    expect.objectContaining({
+      ...{ name: 'roles', detail: 'Roles of the source that the destination lacks: reporter.' },
+      remedy: 'Create them there: CREATE ROLE "reporter".',
+    }),
+  ]);
+  await serving.query('app', 'DROP OWNED BY reporter; DROP ROLE reporter');
 }
 
 /** Copies every row as some other tool would. */
@@ -108,14 +145,18 @@ it('COPY_DATA moves nothing by itself; CUTOVER does', { timeout: 240_000 }, asyn
   await moving.writes();
   expect(await moving.servingMajor()).toBe(17);
   expect(await moving.cutovers()).toEqual([]);
-  const plan = await system.admin<{ part: string; verdict: string }>(`CUTOVER ${task} DRY RUN`);
-  expect(plan.filter(({ part }) => part === 'plan')).toHaveLength(8);
+  expect(await failedChecks(moving, task)).toEqual([]);
+  await expectMissingRoleNamed(moving, system.source, task);
   expect(await moving.cutovers()).toEqual([]);
 
   await moving.cutoverByOperator(task);
   expect(await moving.servingMajor()).toBe(18);
   await moving.writes();
-  await moving.cutoverByOperator(await moving.streamsTask());
+  const back = await moving.streamsTask();
+  expect(await failedChecks(moving, back)).toEqual([]);
+  await expectMissingRoleNamed(moving, system.destination, back);
+  expect(await moving.cutovers()).toHaveLength(1);
+  await moving.cutoverByOperator(back);
   expect(await moving.servingMajor()).toBe(17);
   await moving.writes();
   await moving.expectNothingLost();
