@@ -1,6 +1,6 @@
 /** One task: SHOW TASKS. */
 import type { AdminResult } from '../proxy/contract.js';
-import { formatDuration } from './format.js';
+import { formatBytes, formatDuration } from './format.js';
 import type { SubtaskRow, TaskRow } from './ports.js';
 import { bigint, table, text, type Column } from './table.js';
 
@@ -26,7 +26,7 @@ function columns(now: Date): readonly Column<Line>[] {
     text('scope', ({ id }) => (id === null ? 'subtask' : 'root')),
     text('type', ({ task }) => typeOf(task)),
     text('status', ({ task }) => statusOf(task)),
-    text('inner_status', ({ task }) => task.phase),
+    text('inner_status', ({ task }) => innerStatusOf(task)),
     text('started_at', ({ task }) => task.startedAt),
     text('updated_at', ({ task }) => task.updatedAt),
     text('elapsed', (line) => formatDuration(elapsedMs(line))),
@@ -44,4 +44,14 @@ function typeOf({ kind, part, source, destination, reversed }: SubtaskRow): stri
 function statusOf({ status, reason }: SubtaskRow): string {
   if (status === 'failed') return `failed: ${reason ?? 'no reason was recorded'}`;
   return (status === 'cancelled' || status === 'lost') && reason !== null ? `${status}: ${reason}` : status;
+}
+
+/** `replicating; alarm: slot cutover_x_forward keeps 12.00 GB of WAL, limit 9.31 GB` */
+function innerStatusOf({ phase, alarms = [] }: SubtaskRow): string {
+  const told = alarms.map(({ slot, measure, bytes, limitBytes }) => {
+    const much = formatBytes(bytes);
+    const what = measure === 'lag' ? `is ${much} behind` : `keeps ${much} of WAL`;
+    return `alarm: slot ${slot} ${what}, limit ${formatBytes(limitBytes)}`;
+  });
+  return [phase, ...told].filter((words) => words !== '').join('; ');
 }

@@ -1,5 +1,6 @@
 /** One task: make the rows of SHOW TASKS: each task that stands on its own, with its subtasks and what they wait for. */
 import type { SchemaPart, TaskKind, TaskStatus } from '../cutover/task.js';
+import type { SlotAlarm, SlotAlarms } from './slot-alarms.js';
 import { isRoot, type Task } from './task-list.js';
 
 export interface SubtaskRow {
@@ -13,6 +14,8 @@ export interface SubtaskRow {
   readonly status: TaskStatus;
   /** PgDog's inner status, as `syncing data`; empty when none */
   readonly phase: string;
+  /** of streams that run, and of their move: their slots that are beyond a limit */
+  readonly alarms?: readonly SlotAlarm[];
   readonly reason: string | null;
   readonly startedAt: Date;
   readonly updatedAt: Date;
@@ -36,10 +39,12 @@ const isTelling = ({ running, state: { kind, phase } }: Task): boolean =>
  * Root tasks with their subtasks.
  *
  * @param waitingFor what a running cutover waits for; asked only for those that wait for their moment
+ * @param alarms the slots beyond their limits, by the owner of the streams
  */
 export async function taskRows(
   tasks: readonly Task[],
   waitingFor: (workflowId: string) => Promise<string | null>,
+  alarms: SlotAlarms,
 ): Promise<readonly TaskRow[]> {
   const waiting = tasks.filter(isTelling);
   const reasons = new Map<Task, string>();
@@ -49,7 +54,10 @@ export async function taskRows(
       if (reason !== null) reasons.set(task, `${task.state.phase}: ${reason}`);
     }),
   );
-  const row = (task: Task): SubtaskRow => rowOf(task, phaseOf(task, waiting, reasons));
+  const row = (task: Task): SubtaskRow => ({
+    ...rowOf(task, phaseOf(task, waiting, reasons)),
+    alarms: alarmsOf(task, tasks, alarms),
+  });
   return tasks
     .filter((t) => isRoot(t, tasks))
     .map((root) => ({
@@ -63,6 +71,13 @@ export async function taskRows(
 function phaseOf(task: Task, waiting: readonly Task[], reasons: ReadonlyMap<Task, string>): string {
   const telling = waiting.find((t) => t === task || (task.running && t.parentWorkflowId === task.workflowId));
   return (telling && reasons.get(telling)) ?? task.state.phase;
+}
+
+/** What fills a disk is told where an operator looks first: at the move, not at its streams alone. */
+function alarmsOf(task: Task, tasks: readonly Task[], alarms: SlotAlarms): readonly SlotAlarm[] {
+  if (!task.running) return [];
+  const own = [task, ...tasks.filter((t) => t.running && t.parentWorkflowId === task.workflowId)];
+  return own.flatMap(({ workflowId }) => alarms.get(workflowId) ?? []);
 }
 
 function rowOf(task: Task, phase: string): SubtaskRow {

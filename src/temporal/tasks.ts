@@ -19,6 +19,7 @@ import { streamName } from '../postgres/streams.js';
 import type { Proxy } from '../proxy/contract.js';
 import { answered } from './connection.js';
 import { REHEARSAL_ANSWER_MS, rehearsalOf, type Rehearsal } from './rehearsal.js';
+import { slotAlarms } from './slot-alarms.js';
 import { listTasks, taskNumber, type Task } from './task-list.js';
 import { taskRows, type TaskRow } from './task-rows.js';
 import {
@@ -158,7 +159,10 @@ export class Tasks {
   /** Root tasks with their subtasks. */
   async list(): Promise<readonly TaskRow[]> {
     const client = await this.#options.client().catch(() => null);
-    return taskRows(await this.tasks(), async (workflowId) => (client ? waitingFor(client, workflowId) : null));
+    const alarms = await slotAlarms(await this.records(), this.#options.proxy.config.cutover);
+    const waiting = async (workflowId: string): Promise<string | null> =>
+      client ? waitingFor(client, workflowId) : null;
+    return taskRows(await this.tasks(), waiting, alarms);
   }
 
   /**

@@ -1,4 +1,5 @@
 /** One task: what SHOW TASKS tells an operator who wonders what a task does, or why it ended. */
+import { readFileSync, writeFileSync } from 'node:fs';
 import { Client, Connection } from '@temporalio/client';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { connect } from '../../src/postgres/connection.js';
@@ -51,6 +52,22 @@ describe('a cutover that waits', () => {
     const tasks = await system().admin<{ inner_status: string }>('SHOW TASKS');
     expect(tasks.filter((t) => t.inner_status.includes('waiting'))).toEqual([]);
   });
+});
+
+test('a slot that keeps too much is told at its streams and at their move, as long as it does', async () => {
+  const { config } = system().files;
+  const before = readFileSync(config, 'utf8');
+  // A slot always keeps some WAL: one byte is too much of it.
+  writeFileSync(config, before.replace('[general]\n', '[general]\ncutover_retained_wal_limit = 1\n'));
+  await system().admin('RELOAD');
+  const alarm = /^(soaking|replicating); alarm: slot cutover_\w+ keeps [\d.]+ [KMG]?B of WAL, limit 1\.00 B/;
+  const told = await system().admin<{ type: string; inner_status: string }>('SHOW TASKS');
+  const telling = told.filter((t) => alarm.test(t.inner_status)).map((t) => t.type);
+  expect(telling).toEqual(['replication prod -> prod_new (reverse)', 'copy_data prod -> prod_new']);
+  writeFileSync(config, before);
+  await system().admin('RELOAD');
+  const after = await system().admin<{ inner_status: string }>('SHOW TASKS');
+  expect(after.filter((t) => t.inner_status.includes('alarm'))).toEqual([]);
 });
 
 test('ACCEPT LOSS is refused in one sentence where the configuration does not allow it', async () => {
