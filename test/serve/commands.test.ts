@@ -87,6 +87,9 @@ test('serve --dev --no-worker takes a task that nobody works on', { timeout: 120
   task = (await ask<{ task_id: string }>('admin', 'admin', 'RESHARD prod prod_new all_tables'))[0]?.task_id;
   expect((await tasks()).map((t) => t.id)).toEqual([task]);
   await endsCleanly(program);
+  // Only Temporal knows it: there is nothing in the record that SHOW TASKS could read it from.
+  expect(program.output()).not.toContain('the worker runs');
+  expect(await clusters.source.query('app', `SELECT FROM pg_namespace WHERE nspname = 'cutover'`)).toEqual([]);
 });
 
 test('serve --dev on the same file still knows the task, and makes the move', { timeout: 240_000 }, async () => {
