@@ -282,6 +282,13 @@ export const ERRORS = {
     message: '{problem}',
     remedy: 'Make the same change on the other side, or take it back; the cutover is tried again.',
   },
+  sequence_withheld: {
+    sqlstate: '42501',
+    level: 'error',
+    message:
+      'the schema_admin {role} of "{database}" may not read and set {sequences}: their values would be issued twice',
+    remedy: 'GRANT SELECT, UPDATE on these sequences to it, or membership in their owner, and try again.',
+  },
   schema_change_refused: {
     sqlstate: '55006',
     level: 'warn',

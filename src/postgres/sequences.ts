@@ -19,30 +19,70 @@ export interface SequenceValues {
 
 /** Values skipped on each move, for callers of nextval that bypass the tables. */
 export const SEQUENCE_GAP = 1000;
+const WITHHELD_SHOWN_MAX = 10;
 
-/** OFFSET 0 keeps the inner query apart: `pg_sequence_last_value` opens the sequence, so it is called once for each. */
+/** `s`, `c`, `n`: every sequence of the application, whatever owns it. */
+export const SEQUENCES_TO_MOVE = `pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid
+  JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> 'cutover' AND c.relpersistence <> 't'`;
+
+/**
+ * OFFSET 0 keeps the inner query apart: `pg_sequence_last_value` opens the sequence, so it is called once for each. From 18 on it is
+ * NULL for who may not read the sequence, too, and an error before (_measured_); so the privilege is asked only where it is NULL.
+ */
 const READ_SQL = {
   name: 'cutover_sequences',
   text: `
-  SELECT coalesce(array_agg(name), '{}')::text AS names,
+  SELECT coalesce(array_agg(name) FILTER (WHERE last IS NOT NULL), '{}')::text AS names,
     coalesce(array_agg(CASE WHEN seqincrement > 0
       THEN least(last::numeric + seqincrement::numeric * $1::int, seqmax)
-      ELSE greatest(last::numeric + seqincrement::numeric * $1::int, seqmin) END), '{}')::text AS values
+      ELSE greatest(last::numeric + seqincrement::numeric * $1::int, seqmin) END) FILTER (WHERE last IS NOT NULL), '{}')::text AS values,
+    coalesce(array_agg(name) FILTER (WHERE CASE WHEN last IS NULL
+      THEN NOT has_sequence_privilege(seqrelid, 'USAGE, SELECT') END), '{}') AS withheld
   FROM (
-    SELECT format('%I.%I', n.nspname, c.relname) AS name, s.seqincrement, s.seqmin, s.seqmax,
+    SELECT s.seqrelid, format('%I.%I', n.nspname, c.relname) AS name, s.seqincrement, s.seqmin, s.seqmax,
       pg_sequence_last_value(s.seqrelid) AS last
-    FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname <> 'cutover' AND c.relpersistence <> 't'
-    OFFSET 0) AS s
-  WHERE last IS NOT NULL`,
+    FROM ${SEQUENCES_TO_MOVE}
+    OFFSET 0) AS s`,
 };
 
-/** Every sequence that ever issued a value: owned, identity and unowned ones; not those of the schema `cutover`. */
+/**
+ * Every sequence that ever issued a value: owned, identity and unowned ones; not those of the schema `cutover`.
+ *
+ * @throws CutoverError `sequence_withheld` where the role may not read one: passed over, it would issue its values twice
+ */
 export async function readSequences(side: Connection): Promise<SequenceValues> {
-  const { rows } = await side.query<SequenceValues>({ ...READ_SQL, values: [SEQUENCE_GAP] });
+  const { rows } = await side.query<SequenceValues & { withheld: readonly string[] }>({
+    ...READ_SQL,
+    values: [SEQUENCE_GAP],
+  });
   const row = rows[0];
   invariant(row, 'an aggregate has one row');
-  return row;
+  const { names, values, withheld } = row;
+  refuseWithheld(side, withheld);
+  return { names, values };
+}
+
+/**
+ * The sequences that this role may not read and set, schema-qualified and quoted. Each side needs both: its values are handed over, and
+ * with a move in the other direction it is handed values. By the database's own words for privileges (PostgreSQL documentation, 5.8).
+ */
+export async function withheldSequences(side: Connection): Promise<readonly string[]> {
+  const { rows } = await side.query<{ name: string }>(
+    `SELECT format('%I.%I', n.nspname, c.relname) AS name FROM ${SEQUENCES_TO_MOVE}
+     WHERE NOT (has_sequence_privilege(s.seqrelid, 'USAGE, SELECT') AND has_sequence_privilege(s.seqrelid, 'UPDATE')) ORDER BY 1`,
+  );
+  return rows.map(({ name }) => name);
+}
+
+function refuseWithheld(side: Connection, withheld: readonly string[]): void {
+  if (withheld.length === 0) return;
+  const more = withheld.length - WITHHELD_SHOWN_MAX;
+  const names = withheld.slice(0, WITHHELD_SHOWN_MAX).join(', ') + (more > 0 ? ` and ${more.toString()} more` : '');
+  throw new CutoverError('sequence_withheld', {
+    role: side.user ?? '',
+    database: side.database ?? '',
+    sequences: names,
+  });
 }
 
 /** Moves the destination's sequences on, never back; does nothing when it is open already. */
@@ -71,11 +111,14 @@ export async function advanceSequences(
 /**
  * Ahead of the pause: makes the plans of both statements and opens every sequence once on these two connections, because the
  * first look at a thousand sequences takes five times as long as the second. Moves nothing; may be called again.
+ *
+ * @throws CutoverError `sequence_withheld` naming what the roles of these connections may not read and set
  */
 export async function rehearseSequences(source: Connection, destination: Connection, side: Side): Promise<void> {
   for (const connection of [source, destination]) {
     // As in the functions of the record: no plan whose time grows with the square of the sequences.
     await connection.query('SET enable_nestloop = off');
+    refuseWithheld(connection, await withheldSequences(connection));
     await readSequences(connection);
   }
   // No sequence is named, so whatever the epoch, none is moved; the highest one gets past the check of the fence row.

@@ -84,12 +84,23 @@ export async function ensureReplicationRole(
   return { host: endpoint.host, port: endpoint.port, database: endpoint.database, user: role, password };
 }
 
-/** Ends the role and everything granted to it. */
+/**
+ * Ends the role and everything granted to it. May be called again.
+ *
+ * Who made a role may end it, but has its privileges, which DROP OWNED asks for, only after granting them to himself (PostgreSQL
+ * documentation, 21.2, role attributes, and DROP OWNED). Before 16 only a superuser can have made it, who needs no grant.
+ */
 export async function dropReplicationRole(publisher: Connection, migration: string): Promise<void> {
   const role = replicationRole(migration);
-  const { rows } = await publisher.query('SELECT FROM pg_roles WHERE rolname = $1', [role]);
-  if (rows.length === 0) return;
-  await publisher.query(`DROP OWNED BY ${quoteIdentifier(role)}; DROP ROLE ${quoteIdentifier(role)}`);
+  const { rows } = await publisher.query<{ usable: boolean }>(
+    `SELECT pg_has_role(oid, 'USAGE') AS usable FROM pg_roles WHERE rolname = $1`,
+    [role],
+  );
+  const [found] = rows;
+  if (!found) return;
+  const quoted = quoteIdentifier(role);
+  const own = found.usable ? '' : `GRANT ${quoted} TO CURRENT_USER WITH INHERIT TRUE; `;
+  await publisher.query(`${own}DROP OWNED BY ${quoted}; DROP ROLE ${quoted}`);
 }
 
 /** Publishes `tables` and the marker; brings an existing publication to exactly that set. */

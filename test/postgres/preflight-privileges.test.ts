@@ -47,11 +47,13 @@ async function plainSides(source: Cluster): Promise<Sides & { readonly mover: st
   return { ...both, mover };
 }
 
-const privileges = async (both: Sides): Promise<{ verdict: string; detail: string; remedy: string }> => {
-  const check = CHECKS.find((c) => c.id === 'privileges');
-  if (!check) throw new Error('there is a check of privileges');
+async function found(id: string, both: Sides): Promise<{ verdict: string; detail: string; remedy: string }> {
+  const check = CHECKS.find((c) => c.id === id);
+  if (!check) throw new Error(`there is a check ${id}`);
   return runCheck(check, both);
-};
+}
+
+const privileges = (both: Sides): ReturnType<typeof found> => found('privileges', both);
 
 /** The statements of the remedy for one side. */
 function statementsFor(role: 'source' | 'destination', remedy: string): string {
@@ -87,6 +89,64 @@ describe('a schema_admin without superuser', () => {
       FROM pg_namespace WHERE nspname = 'public'`;
     const { rows } = await both.destination.connection.query(rights);
     expect(rows).toEqual([{ owner: 'postgres', everybody: 'CREATE, USAGE' }]);
+  });
+
+  it('is told that a membership whose privileges it does not inherit is none, and how to make it one', async () => {
+    const both = await plainSides(clusters.source);
+    const owner = both.mover.replace('mover', 'owner');
+    const { remedy } = await privileges(both);
+    for (const side of ['source', 'destination'] as const) {
+      const run = side === 'source' ? both.onSource : both.onDestination;
+      await run(statementsFor(side, remedy));
+      await run(`GRANT ${owner} TO ${both.mover} WITH INHERIT FALSE`);
+    }
+    const after = await privileges(both);
+    expect(after).toMatchObject({ verdict: 'failed' });
+    expect(after.detail.match(new RegExp(`lacks: membership in ${owner}`, 'g'))).toHaveLength(2);
+    await both.onSource(statementsFor('source', after.remedy));
+    await both.onDestination(statementsFor('destination', after.remedy));
+    expect(await privileges(both)).toMatchObject({ verdict: 'ok' });
+  });
+
+  it('is told of owners who could be given nothing at the destination, and of those of what is no table', async () => {
+    const both = await plainSides(clusters.source);
+    const owner = both.mover.replace('mover', 'owner');
+    await both.onSource(`CREATE ROLE coder_${both.mover}; CREATE SCHEMA code; CREATE TABLE public.p (id int PRIMARY KEY);
+      ALTER TABLE public.p OWNER TO ${owner}; CREATE FUNCTION code.f() RETURNS int LANGUAGE sql AS 'SELECT 1';
+      ALTER FUNCTION code.f() OWNER TO coder_${both.mover}; ALTER SCHEMA code OWNER TO ${owner}`);
+    await both.onDestination(`CREATE ROLE coder_${both.mover}`);
+    const { remedy } = await privileges(both);
+    const source = statementsFor('source', remedy);
+    expect(source).toContain(`GRANT CREATE ON SCHEMA "code" TO "coder_${both.mover}"`);
+    expect(source).not.toContain('public');
+    const destination = statementsFor('destination', remedy);
+    for (const grant of [
+      `GRANT "coder_${both.mover}" TO ${both.mover} WITH INHERIT TRUE, SET TRUE`,
+      `GRANT CREATE ON SCHEMA "public" TO "${owner}"`,
+      `GRANT CREATE ON SCHEMA "public" TO "${both.mover}"`,
+    ])
+      expect(destination).toContain(grant);
+    await both.onSource(source);
+    await both.onDestination(destination);
+    expect(await privileges(both)).toMatchObject({ verdict: 'ok' });
+    await makeSchema(both);
+  });
+
+  it('is told of a sequence it may not read and set, on whichever side it is', async () => {
+    const both = await plainSides(clusters.source);
+    await both.onSource('CREATE SEQUENCE public.hidden; CREATE SEQUENCE public.seen');
+    await both.onSource(`GRANT SELECT, UPDATE ON SEQUENCE public.seen TO ${both.mover}`);
+    const withheld = await found('identity-columns', both);
+    expect(withheld).toMatchObject({
+      verdict: 'failed',
+      detail: expect.stringMatching(/of the source .*: public\.hidden\.$/) as string,
+    });
+    await both.onSource(statementsFor('source', withheld.remedy));
+    expect(await found('identity-columns', both)).toMatchObject({ verdict: 'ok' });
+    await both.onDestination('CREATE SEQUENCE public.there');
+    expect(await found('identity-columns', both)).toMatchObject({
+      detail: expect.stringContaining('of the destination') as string,
+    });
   });
 
   it('is told that 15 has no way for it to stream back', async () => {

@@ -164,6 +164,16 @@ const SITUATIONS: readonly Situation[] = [
     says: /of 40 replication slots free; 101 are wanted/,
   },
   {
+    check: 'parallel-copies',
+    when: 'the destination copies fewer tables at once than it is told',
+    make: async () => {
+      const both = await sides();
+      return { ...both, config: { ...both.config, cutover: { ...both.config.cutover, parallelCopies: 8 } } };
+    },
+    verdict: 'warning',
+    says: /resharding_parallel_copies is 8; the destination copies 4 tables of a move at once/,
+  },
+  {
     check: 'lock-table',
     when: 'one transaction needs more locks than there is room for',
     make: fromPoor(

@@ -93,6 +93,24 @@ describe('the parts of a schema', () => {
     });
   });
 
+  it('let an owner create in a schema before something there is given to it, as PostgreSQL asks of who is no superuser', () => {
+    const shop = [
+      entry('SCHEMA', 'shop', 'CREATE SCHEMA shop;', 'ALTER SCHEMA shop OWNER TO me;'),
+      entry('TABLE', 'u', 'CREATE TABLE shop.u (id int);', 'ALTER TABLE shop.u OWNER TO other;'),
+      entry('ACL', 'SCHEMA shop', 'GRANT CREATE ON SCHEMA shop TO other;'),
+      entry('ACL', 'TABLE u', 'GRANT SELECT ON TABLE shop.u TO app;'),
+    ].join('');
+    const { pre } = splitSchema(shop, { destinationVersion: 180000 });
+    expect(pre.map((s) => s.text)).toEqual([
+      'CREATE SCHEMA shop;',
+      'ALTER SCHEMA shop OWNER TO me;',
+      'GRANT CREATE ON SCHEMA shop TO other;',
+      'CREATE TABLE shop.u (id int);',
+      'ALTER TABLE shop.u OWNER TO other;',
+      'GRANT SELECT ON TABLE shop.u TO app;',
+    ]);
+  });
+
   it('leave out what an older destination does not know', () => {
     expect(parts(160000).pre).toEqual([
       'CREATE TABLE public.t (id int, v int);',

@@ -66,6 +66,32 @@ it('a side that is open, or closed by a later epoch, keeps its sequences', async
   expect(await last(ODD)).toBeNull();
 });
 
+it.each(['source', 'destination'] as const)(
+  'what the role may not set at the %s is named ahead of the pause',
+  async (where) => {
+    const asked = where === 'source' ? source : destination;
+    await asked.query('CREATE ROLE reader; GRANT pg_read_all_data TO reader');
+    try {
+      await asked.query('SET ROLE reader');
+      const rehearsal = rehearseSequences(source, destination, side);
+      await expect(rehearsal).rejects.toMatchObject({ code: 'sequence_withheld' });
+      await expect(rehearsal).rejects.toThrow(/may not read and set .*public\.down, public\.short, public\.unused/);
+    } finally {
+      await asked.query('RESET ROLE; DROP ROLE reader');
+    }
+  },
+);
+
+it('a sequence whose value the role may not read is never passed over in the pause', async () => {
+  await destination.query(`SELECT setval('public.short', 3); CREATE ROLE blind`);
+  try {
+    await destination.query('SET ROLE blind');
+    await expect(readSequences(destination)).rejects.toMatchObject({ code: 'sequence_withheld' });
+  } finally {
+    await destination.query('RESET ROLE; DROP ROLE blind');
+  }
+});
+
 it('a rehearsal moves nothing, and values issued after it are handed over', async () => {
   await rehearseSequences(source, destination, side);
   expect(await last(ODD)).toBeNull();

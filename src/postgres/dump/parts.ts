@@ -1,7 +1,7 @@
 /**
  * One task: divide a dumped schema into what stands before the copy, what the copy needs, and what comes after it.
  *
- * pg_dump's order is kept within each part: it is the order of dependencies.
+ * pg_dump's order is kept within each part, being the order of dependencies; only the privileges on schemas come earlier.
  */
 import { adaptText, knowsSetting } from './adapt.js';
 import { dropsByEntry } from './drops.js';
@@ -91,10 +91,21 @@ export function splitSchema(dump: string, options: SplitOptions): SchemaParts {
   const after = statements.filter((statement, at) => !isPre(statement, at));
   const needed = entriesTheCopyNeeds(after);
   return {
-    pre: statements.filter(isPre),
+    pre: schemaPrivilegesFirst(statements.filter(isPre)),
     primaryKeys: after.filter(({ entry }) => needed.has(entry.number)),
     post: after.filter(({ entry }) => !needed.has(entry.number)),
   };
+}
+
+/**
+ * The privileges on schemas directly behind the schemas. pg_dump writes all privileges last, and restores as a superuser; without one
+ * an object cannot be given to a role that may not create it there (PostgreSQL documentation, ALTER TABLE, OWNER TO).
+ */
+function schemaPrivilegesFirst(statements: readonly Statement[]): readonly Statement[] {
+  const isPrivilege = ({ entry }: Statement): boolean => entry.type === 'ACL' && /^SCHEMA /.test(entry.name);
+  const others = statements.filter((statement) => !isPrivilege(statement));
+  const at = others.findLastIndex(({ entry }) => entry.type === 'SCHEMA') + 1;
+  return [...others.slice(0, at), ...statements.filter(isPrivilege), ...others.slice(at)];
 }
 
 /** Gives each statement the settings before it and the DROP that undoes it; these stand alone in the dump. */

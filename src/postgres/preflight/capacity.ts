@@ -107,6 +107,21 @@ export const workerCapacity: PreflightCheck = {
     }),
 };
 
+/** Beyond it the launcher starts no further copy of one subscription, without a word (PostgreSQL documentation, 20.6.4). */
+export const copyCapacity: PreflightCheck = {
+  id: 'parallel-copies',
+  title: 'Copies at once',
+  async run({ destination, config }) {
+    const wanted = config.cutover.parallelCopies;
+    const setting = 'max_sync_workers_per_subscription';
+    const limit = await limitOf(destination, setting);
+    const detail = `resharding_parallel_copies is ${wanted.toString()}; the destination copies ${limit.toString()} tables of a move at once.`;
+    const remedy = `Set ${setting} = ${wanted.toString()} at the destination; a reload is enough.`;
+    if (limit === 0) return failed(detail, remedy);
+    return limit < wanted ? warning(detail, remedy) : ok(detail);
+  },
+};
+
 /** Until 17 max_replication_slots limits origins too (PostgreSQL documentation, 20.6.4). */
 export const originCapacity: PreflightCheck = {
   id: 'replication-origins',

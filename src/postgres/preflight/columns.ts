@@ -1,11 +1,14 @@
 /** One task: the checks on columns whose values the server makes: generated and identity columns, and their sequences. */
-import { SEQUENCE_GAP } from '../sequences.js';
+import { quoteIdentifier } from '../connection.js';
+import { SEQUENCE_GAP, SEQUENCES_TO_MOVE, withheldSequences } from '../sequences.js';
 import {
+  bothSides,
   combined,
   failed,
   listed,
   majorOf,
   ok,
+  rowOf,
   rowsOf,
   tableParameters,
   tablesToMove,
@@ -13,7 +16,7 @@ import {
   versionOf,
   warning,
 } from './check.js';
-import type { Finding, PreflightCheck } from './check.js';
+import type { Finding, PreflightCheck, PreflightContext, PreflightSide } from './check.js';
 
 const VIRTUAL_SINCE_MAJOR = 18;
 /** Measured: with REPLICA IDENTITY FULL, 18 refuses the application's UPDATE as a publisher; 15 and 17 do not. */
@@ -68,28 +71,53 @@ export const generatedColumns: PreflightCheck = {
   },
 };
 
-/** The move skips SEQUENCE_GAP values for callers of nextval that no fence holds back; twice, with a rollback. */
 export const identityColumns: PreflightCheck = {
   id: 'identity-columns',
   title: 'Identity columns and sequences',
-  async run({ source }) {
-    const rows = await rowsOf<{ name: string; ending: boolean }>(
-      source,
-      `SELECT s.seqrelid::regclass::text AS name, NOT s.seqcycle AND
-         CASE WHEN s.seqincrement > 0 THEN s.seqmax::numeric - coalesce(pg_sequence_last_value(s.seqrelid), s.seqstart)
-           ELSE coalesce(pg_sequence_last_value(s.seqrelid), s.seqstart) - s.seqmin::numeric END
-         < 2 * $1::numeric * abs(s.seqincrement::numeric) AS ending
-       FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-       WHERE c.relpersistence <> 't' AND n.nspname <> 'cutover' AND has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')
-       ORDER BY 1`,
-      [SEQUENCE_GAP],
-    );
-    const ending = rows.filter((row) => row.ending).map((row) => row.name);
-    if (ending.length === 0)
-      return ok(`${rows.length.toString()} sequences; each goes on past the source's last value.`);
-    return warning(
-      `A move skips ${SEQUENCE_GAP.toString()} values of each sequence, and these have hardly more left: ${listed(ending)}.`,
-      'Widen the column and the sequence (ALTER SEQUENCE … AS bigint) before the move.',
-    );
+  async run(context) {
+    const findings = [...(await withheldFindings(context)), ...(await endingFindings(context.source))];
+    if (findings.length > 0) return combined(findings);
+    const { n } = await rowOf<{ n: number }>(context.source, `SELECT count(*)::int AS n FROM ${SEQUENCES_TO_MOVE}`);
+    return ok(`${n.toString()} sequences; each goes on past the source's last value.`);
   },
 };
+
+/** On both sides: each is read and set, since a rollback carries the values back. */
+async function withheldFindings(context: PreflightContext): Promise<readonly Finding[]> {
+  const findings: Finding[] = [];
+  for (const { role, connection } of bothSides(context)) {
+    const withheld = await withheldSequences(connection);
+    if (withheld.length === 0) continue;
+    const admin = quoteIdentifier(connection.user ?? '');
+    findings.push(
+      failed(
+        `The schema_admin of the ${role} may not read and set these sequences, whose values would be issued twice: ${listed(withheld)}.`,
+        `On the ${role}: GRANT SELECT, UPDATE ON SEQUENCE ${withheld.join(', ')} TO ${admin};`,
+      ),
+    );
+  }
+  return findings;
+}
+
+/** The move skips SEQUENCE_GAP values for callers of nextval that no fence holds back; twice, with a rollback. */
+async function endingFindings(source: PreflightSide): Promise<readonly Finding[]> {
+  const rows = await rowsOf<{ name: string }>(
+    source,
+    `SELECT format('%I.%I', n.nspname, c.relname) AS name FROM ${SEQUENCES_TO_MOVE}
+     WHERE NOT s.seqcycle AND CASE WHEN NOT has_sequence_privilege(s.seqrelid, 'USAGE, SELECT') THEN false
+       WHEN s.seqincrement > 0 THEN s.seqmax::numeric - coalesce(pg_sequence_last_value(s.seqrelid), s.seqstart)
+         < 2 * $1::numeric * s.seqincrement::numeric
+       ELSE coalesce(pg_sequence_last_value(s.seqrelid), s.seqstart) - s.seqmin::numeric
+         < 2 * $1::numeric * -s.seqincrement::numeric END
+     ORDER BY 1`,
+    [SEQUENCE_GAP],
+  );
+  if (rows.length === 0) return [];
+  const names = rows.map((row) => row.name);
+  return [
+    warning(
+      `A move skips ${SEQUENCE_GAP.toString()} values of each sequence, and these have hardly more left: ${listed(names)}.`,
+      'Widen the column and the sequence (ALTER SEQUENCE … AS bigint) before the move.',
+    ),
+  ];
+}

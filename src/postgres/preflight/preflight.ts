@@ -7,7 +7,15 @@
 import type { Check } from '../../cutover/contract.js';
 import { messageOf } from '../../errors/errors.js';
 import { longTransactions, maintenance, preparedTransactions } from './activity.js';
-import { lockTable, originCapacity, senderCapacity, slotCapacity, walDisk, workerCapacity } from './capacity.js';
+import {
+  copyCapacity,
+  lockTable,
+  originCapacity,
+  senderCapacity,
+  slotCapacity,
+  walDisk,
+  workerCapacity,
+} from './capacity.js';
 import { failed, warning, type Finding, type PreflightCheck, type PreflightContext } from './check.js';
 import { collationVersions, encoding, locale } from './collation.js';
 import { generatedColumns, identityColumns } from './columns.js';
@@ -40,6 +48,7 @@ export const CHECKS: readonly PreflightCheck[] = [
   slotCapacity,
   senderCapacity,
   workerCapacity,
+  copyCapacity,
   originCapacity,
   lockTable,
   walDisk,
