@@ -2,8 +2,9 @@
 import type { Migration } from '../src/cutover/contract.js';
 import { sideOf } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
-import { disarmFence } from '../src/postgres/fence.js';
+import { disarmFence, isFenced } from '../src/postgres/fence.js';
 import { setActive, setEnding } from '../src/postgres/migrations.js';
+import { allowNewTables } from '../src/postgres/new-tables.js';
 import { isCommitted, readRecord, setFinal, upgradeRecord } from '../src/postgres/record.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { resolveLeftOver } from './moment.js';
@@ -31,13 +32,14 @@ export async function removeMigration(context: EngineContext, migration: Migrati
 
 /**
  * Tables that an operator had made at the destination are kept, and are the operator's again. A side that has served once keeps its
- * fence: what was written there is older than what is written now.
+ * fence: what was written there is older than what is written now. Where none of its tables is left, new ones are nobody's concern.
  */
 async function freeIfNeverServed(context: EngineContext, migration: Migration): Promise<void> {
   const destination = await connectionTo(context, migration.destination);
   const records = [await readRecord(destination), await readRecord(await connectionTo(context, migration.source))];
   const decisions = records.flatMap((record) => record?.decisions ?? []);
   if (!decisions.some((decision) => isCommitted(decision.state))) await disarmFence(destination);
+  else if (!(await isFenced(destination))) await allowNewTables(destination);
 }
 
 /** The files beside the live ones, of a cutover that is not to be. A node that is away has none in hand when it comes back. */

@@ -11,6 +11,7 @@ import { resolveEpoch } from '../src/fleet/resolution.js';
 import { disarmFence } from '../src/postgres/fence.js';
 import { madeHere, type Claim, type MadeHere, type MadeObject } from '../src/postgres/leftovers.js';
 import { setActive } from '../src/postgres/migrations.js';
+import { NEW_TABLES_TRIGGER } from '../src/postgres/new-tables.js';
 import {
   dropPublication,
   dropReplicationRole,
@@ -189,7 +190,7 @@ function tell(seen: Survey): Diagnosis {
       ? [
           {
             place: place.name,
-            what: `fence triggers on ${place.fencedTables.toString()} tables`,
+            what: fenceOf(place),
             verdict: seen.temporalAnswers ? ('left over' as const) : ('unknown' as const),
             why: 'this side serves and belongs to no migration',
           },
@@ -210,10 +211,15 @@ function filesVerdict(seen: Survey): Verdict {
   return seen.suspects.some((suspect) => suspect.verdict !== 'left over') ? 'in use' : 'left over';
 }
 
+function fenceOf({ fencedTables, fencesNewTables }: Place): string {
+  const onTables = `fence triggers on ${fencedTables.toString()} tables`;
+  return fencesNewTables ? `${onTables}, event trigger ${NEW_TABLES_TRIGGER}` : onTables;
+}
+
 /** The fence is down and nothing will raise it: on the side that does not serve it is up, and stays. */
-function triggersAreLeft({ record, claims, fencedTables }: Place): boolean {
+function triggersAreLeft({ record, claims, fencedTables, fencesNewTables }: Place): boolean {
   const serves = record !== null && record.fence.state === 'open' && !record.fence.up;
-  return fencedTables > 0 && serves && !claims.some((claim) => claim.active);
+  return (fencedTables > 0 || fencesNewTables) && serves && !claims.some((claim) => claim.active);
 }
 
 /** The slot of one table's copy outlives a subscription that was removed while its publisher did not answer. */

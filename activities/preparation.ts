@@ -4,6 +4,7 @@ import { CutoverError } from '../src/errors/errors.js';
 import { withConnection, type Connection } from '../src/postgres/connection.js';
 import { armFence } from '../src/postgres/fence.js';
 import { dumpSchema } from '../src/postgres/dump/dump.js';
+import { allowNewTables, fenceNewTables } from '../src/postgres/new-tables.js';
 import { preflight } from '../src/postgres/preflight/preflight.js';
 import { publishedTables, withParents } from '../src/postgres/publications.js';
 import { applySchema, dropAppliedSchema, splitSchema, type Statement } from '../src/postgres/schema.js';
@@ -106,6 +107,8 @@ const requestOf = (migration: Migration): MoveRequest => ({
 });
 
 export async function loadSchema(context: EngineContext, migration: Migration): Promise<{ statements: number }> {
+  // A side that was closed by an earlier migration may still refuse tables.
+  await allowNewTables(await connectionTo(context, migration.destination));
   const done = await applyPart(context, 'pre', requestOf(migration));
   // Before the first row arrives: a forgotten job that writes to the destination is refused from here on.
   await arm(context, migration, await connectionTo(context, migration.destination), 'origin');
@@ -135,6 +138,7 @@ async function arm(
   const source = await connectionTo(context, migration.source);
   const tables = await withParents(source, await publishedTables(source, migration.publication));
   await armFence(connection, tables, mode);
+  if (mode === 'always') await fenceNewTables(connection);
 }
 
 /** Takes the schema away that this migration made at the destination. */

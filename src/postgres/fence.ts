@@ -7,6 +7,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { quoteIdentifier, type Connection } from './connection.js';
+import { allowNewTables } from './new-tables.js';
 
 export interface TableName {
   readonly schema: string;
@@ -67,8 +68,9 @@ export async function armFence(
   }
 }
 
-/** Takes every fence trigger away. May be called again. */
+/** Takes every fence trigger away, the event trigger first. May be called again. */
 export async function disarmFence(connection: Connection): Promise<void> {
+  await allowNewTables(connection);
   const { rows } = await connection.query<TableName & { trigger: string }>(`
     SELECT n.nspname AS schema, c.relname AS table, t.tgname AS trigger
     FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -77,6 +79,12 @@ export async function disarmFence(connection: Connection): Promise<void> {
     const name = qualified(row);
     await withShortLock(connection, `DROP TRIGGER IF EXISTS ${quoteIdentifier(row.trigger)} ON ${name}`, name);
   }
+}
+
+/** Whether any table here has a fence trigger. */
+export async function isFenced(connection: Connection): Promise<boolean> {
+  const { rows } = await connection.query(`SELECT FROM pg_trigger WHERE tgname = 'cutover_fence_write' LIMIT 1`);
+  return rows.length > 0;
 }
 
 /** What differs between published, armed and enabled; null when nothing does (the same check the seal makes). */

@@ -2,6 +2,7 @@
 import { invariant } from '../errors/invariant.js';
 import type { Connection } from './connection.js';
 import type { MigrationRow } from './migrations.js';
+import { newTablesAreFenced } from './new-tables.js';
 import { readIdentity, readRecord, type Identity, type RecordState } from './record.js';
 
 export type ObjectKind = 'subscription' | 'publication' | 'slot' | 'table slot' | 'role';
@@ -34,6 +35,8 @@ export interface MadeHere {
   /** null where there is no record */
   readonly record: RecordState | null;
   readonly fencedTables: number;
+  /** the event trigger that refuses new tables is there */
+  readonly fencesNewTables: boolean;
 }
 
 /**
@@ -77,5 +80,6 @@ export async function madeHere(connection: Connection): Promise<MadeHere> {
     `SELECT count(*)::int AS tables FROM pg_trigger WHERE tgname = 'cutover_fence_write'`,
   );
   invariant(rows[0], 'a count is one row');
-  return { identity, objects, claims, record, fencedTables: rows[0].tables };
+  const fencesNewTables = await newTablesAreFenced(connection);
+  return { identity, objects, claims, record, fencedTables: rows[0].tables, fencesNewTables };
 }

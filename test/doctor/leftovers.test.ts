@@ -18,7 +18,7 @@ const SLOTS = `SELECT slot_name AS name FROM pg_replication_slots`;
 const STREAMS = `
   ${SLOTS} UNION ALL SELECT subname FROM pg_subscription UNION ALL SELECT pubname FROM pg_publication
   UNION ALL SELECT rolname FROM pg_roles WHERE rolname ~ '^cutover_'`;
-const FENCED = `SELECT tgname AS name FROM pg_trigger WHERE tgname ~ '^cutover_fence'`;
+const FENCED = `SELECT tgname AS name FROM pg_trigger WHERE tgname ~ '^cutover_fence' UNION ALL SELECT evtname FROM pg_event_trigger`;
 
 const namesIn = async (cluster: Cluster, query: string): Promise<readonly unknown[]> =>
   (await cluster.query('app', query)).map((row) => row.name);

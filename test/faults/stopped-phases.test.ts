@@ -102,6 +102,7 @@ async function expectNothingLeft(): Promise<void> {
       `SELECT rolname FROM pg_roles WHERE rolname ~ 'cutover'`,
       'SELECT id FROM cutover.migration WHERE active',
       `SELECT tgname FROM pg_trigger WHERE tgname ~ 'cutover_fence'`,
+      'SELECT evtname FROM pg_event_trigger',
     ])
       await until(
         `${cluster}: nothing left of ${left}`,

@@ -111,6 +111,8 @@ async function expectAsOne(): Promise<void> {
   expect(lines.every((n) => n.state === 'serving' && n.problem === null)).toBe(true);
   for (const column of ['epoch', 'serving', 'fingerprint'] as const)
     expect(new Set(lines.map((n) => n[column])).size, column).toBe(1);
+  for (const { lag_ms } of lines)
+    expect(lag_ms !== null && Number(lag_ms) >= 0, `lag_ms ${lag_ms ?? 'null'}`).toBe(true);
 }
 
 describe('three proxies', () => {
@@ -226,7 +228,7 @@ describe('three proxies', () => {
       await fleet.node(1).kill();
       const refused = await move(await movedAway()).catch((error: unknown) => error);
       expect(sentenceOf(refused)).toContain('node b');
-      expect((await nodes()).find((n) => n.node === 'b')).toMatchObject({ state: 'unreachable' });
+      expect((await nodes()).find((n) => n.node === 'b')).toMatchObject({ state: 'unreachable', lag_ms: null });
       await fleet.node(1).start();
       expect(await move(false)).toMatchObject({ outcome: 'moved' });
       await expectAsOne();

@@ -168,6 +168,7 @@ it('COPY_DATA moves nothing by itself; CUTOVER does', { timeout: 240_000 }, asyn
     expect(await cluster.query('app', 'SELECT slot_name FROM pg_replication_slots')).toEqual([]);
     expect(await cluster.query('app', 'SELECT subname FROM pg_subscription')).toEqual([]);
     expect(await cluster.query('app', `SELECT tgname FROM pg_trigger WHERE tgname ~ 'cutover'`)).toEqual([]);
+    expect(await cluster.query('app', 'SELECT evtname FROM pg_event_trigger')).toEqual([]);
   }
   await system.source.query('app', `INSERT INTO public.documents (body) VALUES ('after the end')`);
   expect((await made(system.destination)).tables).toBe(0);

@@ -3,8 +3,9 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { sideOf } from '../../src/cutover/side.js';
 import { connect, type Connection } from '../../src/postgres/connection.js';
-import { applicationTables, armFence, writersInFlight } from '../../src/postgres/fence.js';
+import { applicationTables, armFence, disarmFence, writersInFlight } from '../../src/postgres/fence.js';
 import { insertMigration } from '../../src/postgres/migrations.js';
+import { allowNewTables, fenceNewTables } from '../../src/postgres/new-tables.js';
 import {
   beginEpoch,
   commitEpoch,
@@ -20,6 +21,7 @@ import {
   type Decision,
   type Identity,
 } from '../../src/postgres/record.js';
+import { RECORD_VERSION } from '../../src/postgres/record-schema.js';
 import { ensurePublication } from '../../src/postgres/streams.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 
@@ -249,6 +251,92 @@ describe('tables made during the migration', () => {
   });
 });
 
+describe('a table made on the side that has moved away, where the engine is a superuser', () => {
+  beforeEach(async () => {
+    await setUp();
+    for (const { engine } of [source, destination]) expect(await fenceNewTables(engine)).toBe(true);
+  });
+  afterEach(tearDown);
+
+  const CUT01 = { code: 'CUT01', message: expect.stringContaining(`it has moved to ${PEER}`) as string };
+  const triggers = `SELECT evtname FROM pg_event_trigger UNION ALL SELECT proname FROM pg_proc WHERE proname = 'refuse_table'`;
+
+  async function movedAway(): Promise<void> {
+    const decision = await begin();
+    await sealed(decision);
+    await proven(decision);
+    await openDestination(destination.engine, await committed(decision));
+  }
+
+  it('is refused after the seal, whoever makes it and however; a temporary one is not, and before it everything is', async () => {
+    await source.writer.query('CREATE TABLE public.early (id int); DROP TABLE public.early');
+    await destination.writer.query('CREATE TABLE public.schema_load (id int); DROP TABLE public.schema_load');
+    const guest = `maker_${randomUUID().slice(0, 8)}`;
+    await source.engine.query(`CREATE ROLE ${guest}; GRANT CREATE ON SCHEMA public TO ${guest}`);
+    await movedAway();
+    for (const statement of [
+      'CREATE TABLE public.late (id int)',
+      'CREATE UNLOGGED TABLE public.late (id int)',
+      'CREATE TABLE public.late AS SELECT 1 AS id',
+      'SELECT 1 AS id INTO public.late',
+      'CREATE TABLE public.parted_2 PARTITION OF public.parted FOR VALUES FROM (1000) TO (2000)',
+      'CREATE SCHEMA late CREATE TABLE inner_table (id int)',
+      `DO $$ BEGIN CREATE TABLE public.late (id int); END $$`,
+      `SET session_replication_role = replica; CREATE TABLE public.late (id int)`,
+      `SET application_name = 'cutover engine'; CREATE TABLE public.late (id int)`,
+      `SET ROLE ${guest}; CREATE TABLE public.late (id int)`,
+    ])
+      await expect(source.writer.query(statement), statement).rejects.toMatchObject(CUT01);
+    await source.writer.query(
+      'CREATE TEMPORARY TABLE passing (id int); SELECT 1 AS id INTO TEMPORARY passing_too; CREATE SCHEMA empty',
+    );
+    await upgradeRecord(source.engine);
+    await destination.writer.query('CREATE TABLE public.late (id int)');
+  });
+
+  it('is refused to a transaction whose snapshot is older than the seal', async () => {
+    await source.writer.query('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM pg_class LIMIT 1');
+    await movedAway();
+    await expect(source.writer.query('CREATE TABLE public.late (id int)')).rejects.toMatchObject({ code: 'CUT01' });
+  });
+
+  it('is accepted again when the fence goes, and nothing of it is left; nor where the record is dropped under it', async () => {
+    await movedAway();
+    await fenceNewTables(source.engine);
+    await disarmFence(source.engine);
+    expect((await source.engine.query(triggers)).rows).toEqual([]);
+    await source.writer.query('CREATE TABLE public.late (id int)');
+    await destination.engine.query('DROP SCHEMA cutover CASCADE');
+    expect((await destination.engine.query(triggers)).rows).toEqual([]);
+    await destination.writer.query('CREATE TABLE public.late (id int)');
+  });
+
+  it('is not refused where the engine is no superuser: no event trigger is made, and taking none away is allowed', async () => {
+    for (const { engine } of [source, destination]) await allowNewTables(engine);
+    const plain = `plain_${randomUUID().slice(0, 8)}`;
+    await source.engine.query(`CREATE ROLE ${plain}; SET ROLE ${plain}`);
+    expect(await fenceNewTables(source.engine)).toBe(false);
+    await allowNewTables(source.engine);
+    await source.engine.query('RESET ROLE');
+    expect((await source.engine.query(triggers)).rows).toEqual([]);
+    await movedAway();
+    await source.writer.query('CREATE TABLE public.late (id int)');
+  });
+});
+
+describe('what passes a raised fence (docs/limits.md)', () => {
+  beforeEach(setUp);
+  afterEach(tearDown);
+
+  it('TRUNCATE by a superuser who says that he is a replica; every other TRUNCATE and write of his is refused', async () => {
+    await sealed(await begin());
+    await expect(source.writer.query('TRUNCATE public.child')).rejects.toMatchObject({ code: 'CUT01' });
+    await source.writer.query('SET session_replication_role = replica');
+    await expect(source.writer.query('DELETE FROM public.child')).rejects.toMatchObject({ code: 'CUT01' });
+    await source.writer.query('TRUNCATE public.child');
+  });
+});
+
 describe('the write probe', () => {
   beforeEach(setUp);
   afterEach(tearDown);
@@ -343,7 +431,7 @@ describe('a record of an older layout', () => {
     expect(await readRecord(source.engine)).toMatchObject({ version: 1, decisions: [{ epoch: decision.epoch }] });
     await upgradeRecord(source.engine);
     expect(await readRecord(source.engine)).toMatchObject({
-      version: 2,
+      version: RECORD_VERSION,
       decisions: [{ epoch: decision.epoch, fenced: null }],
     });
     await sealed(decision);
@@ -353,6 +441,9 @@ describe('a record of an older layout', () => {
   it('is refused where it is newer, with both numbers', async () => {
     await source.engine.query('UPDATE cutover.layout SET version = 99');
     for (const attempt of [readRecord(source.engine), installRecord(source.engine, 'open')])
-      await expect(attempt).rejects.toMatchObject({ code: 'record_newer', details: { version: 99, known: 2 } });
+      await expect(attempt).rejects.toMatchObject({
+        code: 'record_newer',
+        details: { version: 99, known: RECORD_VERSION },
+      });
   });
 });
