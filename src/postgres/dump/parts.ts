@@ -102,7 +102,7 @@ export function splitSchema(dump: string, options: SplitOptions): SchemaParts {
  * an object cannot be given to a role that may not create it there (PostgreSQL documentation, ALTER TABLE, OWNER TO).
  */
 function schemaPrivilegesFirst(statements: readonly Statement[]): readonly Statement[] {
-  const isPrivilege = ({ entry }: Statement): boolean => entry.type === 'ACL' && entry.name.startsWith("SCHEMA ");
+  const isPrivilege = ({ entry }: Statement): boolean => entry.type === 'ACL' && entry.name.startsWith('SCHEMA ');
   const others = statements.filter((statement) => !isPrivilege(statement));
   const at = others.findLastIndex(({ entry }) => entry.type === 'SCHEMA') + 1;
   return [...others.slice(0, at), ...statements.filter(isPrivilege), ...others.slice(at)];
