@@ -2,13 +2,6 @@
 import { quoteIdentifier, quoteLiteral } from '../postgres/connection.js';
 import type { KeyType, KeyValue } from './scheme.js';
 
-/** Types (as `format_type` writes them, without a length) of columns that a sharding key of each type may have. */
-export const KEY_COLUMN_TYPES: Readonly<Record<KeyType, readonly string[]>> = {
-  bigint: ['smallint', 'integer', 'bigint'],
-  varchar: ['text', 'character varying'],
-  uuid: ['uuid'],
-};
-
 /**
  * The column, to be compared by value. Texts are compared by their bytes, whatever the collation of the column: the database's
  * own may order, or even equate, texts in another way than the mapping.

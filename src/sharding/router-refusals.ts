@@ -1,9 +1,6 @@
 /** One task: say to a client, for each reason of the router, why its statement was not run. docs/routing.md has the same table. */
 import type { RefusalReason } from './statement-verdict.js';
 
-/** feature_not_supported: the statement may be right, but not on a sharded database. */
-export const REFUSED_SQLSTATE = '0A000';
-
 export const REFUSAL_TEXTS: Readonly<Record<RefusalReason, string>> = {
   unpinned: 'it writes sharded tables and does not bind each of them to a sharding key',
   'several-shards': 'it needs rows of several shards in a way that cannot be divided',

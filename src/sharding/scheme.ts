@@ -8,7 +8,7 @@ import type {
   ShardedTableEntry,
 } from '../config/sharding.js';
 
-export type { HashMapping, KeyType, KeyValue, Mapping, ValueMapping } from '../config/sharding.js';
+export type { KeyType, KeyValue, Mapping, ValueMapping } from '../config/sharding.js';
 
 /** How the tables of one database are spread. Plain data: a RELOAD or a swap of names makes a new one. */
 export interface ShardingScheme {

@@ -52,14 +52,6 @@ test('a slowed Temporal is compared with as many switches without, and the cold 
   expect(slowedSummary(0, runs)).toEqual({ temporalDelayMs: 0 });
 });
 
-test('stall slows every call to Temporal by what it is told', { timeout: RUN_MS }, async () => {
-  const lines = await bench('stall', '--runs', '1', '--rows', '1000', '--temporal-delay-ms', '400');
-  const run = json(lines[0]);
-  expect(run).toMatchObject({ temporalDelayMs: 400, errors: 0 });
-  expect(run.commandMs).toBeGreaterThanOrEqual(400);
-  expect(json(lines[1])).toMatchObject({ temporalDelayMs: 400, lost: 0, doubled: 0 });
-});
-
 test(
   'killed measures the wait for nodes that have no engine, and the next engine ends the move',
   { timeout: RUN_MS },

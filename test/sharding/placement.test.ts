@@ -16,10 +16,10 @@ import type { KeyType, KeyValue, TableRule, ValueMapping } from '../../src/shard
 import { freshDatabase, useClusters } from '../support/clusters.js';
 
 const VALUES_PER_RUN = 500;
-const HASH_RUNS = 10;
+const HASH_RUNS = 6;
 const MODULUS_MAX = 16;
-const MAPPING_RUNS = 12;
-const INTEGER_RUNS = 6;
+const MAPPING_RUNS = 5;
+const INTEGER_RUNS = 3;
 const TYPES: readonly KeyType[] = ['bigint', 'varchar', 'uuid'];
 const COLUMN_TYPES: Readonly<Record<KeyType, string>> = {
   bigint: 'bigint',

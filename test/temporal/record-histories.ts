@@ -7,7 +7,7 @@
  */
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { Client, Connection } from '@temporalio/client';
+import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
 import type { TaskState } from '../../src/cutover/task.js';
 import { System } from '../support/served.js';
 import { until } from '../support/wait.js';
@@ -37,9 +37,20 @@ try {
 /** The workflow ids name the paths: they become the names of the files. */
 async function everyPath(): Promise<void> {
   await fails('cutover', 'refused-without-streams', MOVE);
+  await refusedBeforeTheCopy();
   await schemaSyncAndStreamsAlone();
   await stoppedBeforeCommit();
+  await afterTheOwnersWereTerminated();
   await movedBackAndFinalized();
+}
+
+async function refusedBeforeTheCopy(): Promise<void> {
+  await system.source.query('app', 'CREATE TABLE public.loose (value int)');
+  await fails('reshard', 'refused-by-preflight', MOVE);
+  await system.source.query('app', 'DROP TABLE public.loose');
+  await system.destination.query('app', 'CREATE VIEW public.item AS SELECT 1 AS id');
+  await fails('reshard', 'refused-by-destination', MOVE);
+  await system.destination.query('app', 'DROP VIEW public.item');
 }
 
 async function schemaSyncAndStreamsAlone(): Promise<void> {
@@ -59,6 +70,46 @@ async function stoppedBeforeCommit(): Promise<void> {
   await move.result();
 }
 
+/** What nobody is in charge of any more is removed by the next move. */
+async function afterTheOwnersWereTerminated(): Promise<void> {
+  const lost = await start('reshard', 'terminated', { ...MOVE, cutover: 'approved' });
+  await phase(lost.workflowId, 'replicating');
+  for (const id of [lost.workflowId, `${lost.workflowId}/streams`])
+    await client.workflow.getHandle(id).terminate('recorded');
+  const next = await start('reshard', 'after-terminated', { ...MOVE, cutover: 'approved' });
+  await phase(next.workflowId, 'replicating');
+  await next.signal('stop');
+  await next.result();
+}
+
+/** A cutover that ends while it waits, and one that is aborted inside its pause. */
+async function givenUp(): Promise<void> {
+  const back = { ...MOVE, rollback: true };
+  await system.destination.query('app', 'ALTER TABLE public.item ADD COLUMN later int');
+  const waiting = await start('cutover', 'stopped-while-waiting', back);
+  await until(
+    'it waits',
+    async () => (await waiting.describe()).raw.pendingActivities?.[0]?.activityType?.name === 'awaitMoment',
+    DEADLINE_MS,
+  );
+  await waiting.signal('stop');
+  await failed(waiting);
+  await system.destination.query('app', 'ALTER TABLE public.item DROP COLUMN later');
+  let reached = false;
+  let aborted = false;
+  system.onStep = async (_, step) => {
+    if (step !== 'awaitParity') return;
+    reached = true;
+    await until('it was aborted', () => aborted);
+  };
+  const paused = await start('cutover', 'aborted-in-the-pause', back);
+  await until('the pause has begun', () => reached, DEADLINE_MS);
+  await paused.executeUpdate('abort', { args: [] });
+  aborted = true;
+  await failed(paused);
+  system.onStep = () => undefined;
+}
+
 async function movedBackAndFinalized(): Promise<void> {
   // The first attempt fails in the pause, the second goes through.
   let failures = 0;
@@ -70,6 +121,7 @@ async function movedBackAndFinalized(): Promise<void> {
   await (await start('cutover', 'unchanged', MOVE)).result();
   await (await start('verify', 'verify', MOVE)).result();
   await (await start('cutover', 'rehearsal-back', { ...MOVE, rollback: true, rehearse: true })).result();
+  await givenUp();
   await (await start('cutover', 'rollback', { ...MOVE, rollback: true })).result();
   await until('the move knows that it went back', async () => !(await stateOf(move.workflowId)).reversed);
   await move.executeUpdate('approve', { args: [] });
@@ -88,8 +140,12 @@ function start(type: string, workflowId: string, ...args: unknown[]): ReturnType
 }
 
 async function fails(type: string, workflowId: string, input: object): Promise<void> {
-  const end: unknown = await (await start(type, workflowId, input)).result().catch((error: unknown) => error);
-  if (!(end instanceof Error)) throw new Error(`${workflowId} did not fail`);
+  await failed(await start(type, workflowId, input));
+}
+
+async function failed(started: WorkflowHandle): Promise<void> {
+  const end: unknown = await started.result().catch((error: unknown) => error);
+  if (!(end instanceof Error)) throw new Error(`${started.workflowId} did not fail`);
 }
 
 function stateOf(workflowId: string): Promise<TaskState> {
