@@ -103,6 +103,8 @@ export async function cutoversOf(
   taskOf: (workflowId: string) => number | null,
 ): Promise<readonly CutoverRow[]> {
   const views = new Map<string, CutoverRow>();
+  // Told on the side it began at; the other one keeps the steps alone.
+  const headings = new Map<string, Heading>();
   for (const connection of records) {
     const record = await readRecord(connection);
     const migration = await findMigration(connection);
@@ -113,11 +115,13 @@ export async function cutoversOf(
       const taskId = story.workflowId === null ? null : taskOf(story.workflowId);
       const view = { ...toView(decision, story, heading), taskId };
       const key = `${decision.migration}@${decision.epoch.toString()}`;
+      if (story.heading !== null) headings.set(key, story.heading);
       const known = views.get(key);
       if (!known || (known.outcome === 'running' && view.outcome !== 'running')) views.set(key, view);
     }
   }
-  return [...views.values()].sort((a, b) => b.epoch - a.epoch);
+  const told = [...views].map(([key, view]) => ({ ...view, heading: headings.get(key) ?? view.heading }));
+  return told.sort((a, b) => b.epoch - a.epoch);
 }
 
 interface EpochStory {
@@ -154,7 +158,7 @@ function toView(decision: Decision, story: EpochStory, heading: Heading): Omit<C
     epoch: decision.epoch,
     database: decision.database,
     peer: decision.peer,
-    heading: story.heading ?? heading,
+    heading,
     outcome: isCommitted(decision.state) ? 'committed' : decision.state === 'aborted' ? 'aborted' : 'running',
     reason: decision.reason ?? story.state.reason,
     startedAt: new Date(decision.begun_at),

@@ -250,14 +250,16 @@ describe('three proxies', () => {
   test('a row that leads to a stranger fails it by its name, whatever answers there', { timeout: 60_000 }, async () => {
     const files = fleet.nodes.map(({ files: { config } }) => config);
     const texts = files.map((file) => readFileSync(file, 'utf8'));
-    const row = (port: number): string => `name = "b"\nhost = "127.0.0.1"\nport = ${port.toString()}`;
-    // Another proxy answers, and a PostgreSQL.
-    for (const [port, problem] of [
-      [fleet.node(2).endpoint.port, /node b is expected at .*, where c answers/],
-      [fleet.source.port, /node b does not do as told/],
+    const row = (name: string, port: number): string =>
+      `name = "${name}"\nhost = "127.0.0.1"\nport = ${port.toString()}`;
+    const [b, c] = [fleet.node(1).endpoint.port, fleet.node(2).endpoint.port];
+    // The other proxy answers, then a PostgreSQL. Two rows are wrong: the node that does the work knows itself.
+    for (const [instead, problem] of [
+      [{ b: c, c: b }, /node ([bc]) is expected at .*, where (?!\1)[bc] answers/],
+      [{ b: fleet.source.port, c: fleet.destination.port }, /node [bc] does not do as told/],
     ] as const) {
       const rows = (text: string): string =>
-        text.replace(row(fleet.node(1).endpoint.port), row(port)).replace(/\n\[\[nodes\]\]\nname = "c"[^[]*/, '');
+        text.replace(row('b', b), row('b', instead.b)).replace(row('c', c), row('c', instead.c));
       for (const [index, file] of files.entries()) writeFileSync(file, rows(texts[index] ?? ''));
       for (const node of fleet.nodes) await node.admin('RELOAD');
       const refused = await move(await movedAway()).catch((error: unknown) => error);
