@@ -1,5 +1,5 @@
 /** One task: the worker of a system in a process of its own, to be killed without a word and replaced. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Step } from '../../src/cutover/epoch.js';
@@ -24,10 +24,9 @@ export class WorkerProcess {
 
   /** Starts a worker that finds the proxy's admin database where it really listens. */
   async start(): Promise<void> {
-    const { directory, files, address, temporal } = this.#system;
-    const config = join(directory, 'worker.toml');
-    writeFileSync(config, readFileSync(files.config, 'utf8').replace('port = 0', `port = ${address.port.toString()}`));
-    const child = spawnScript(PROGRAM, [config, files.users, temporal.address, this.#fault]);
+    const { files, address, temporal } = this.#system;
+    const port = address.port.toString();
+    const child = spawnScript(PROGRAM, [files.config, files.users, temporal.address, this.#fault, port]);
     this.#child = child;
     await until(
       'the worker process is ready',

@@ -6,12 +6,13 @@ import { serveWorker } from '../../src/serve-worker.js';
 
 const READY = 'the worker runs';
 
-const [, , config, users, temporalAddress, fault] = process.argv;
-invariant(config && users && temporalAddress && fault, 'the test names files, Temporal and the file of the fault');
+const [, , config, users, temporalAddress, fault, port] = process.argv;
+invariant(config && users && temporalAddress && fault && port, 'the test names files, Temporal, a file and a port');
 
 const worker = await serveWorker({
   files: { config, users },
   temporalAddress,
+  port: Number(port),
   logger: SILENT,
   onStep: (_, step) => {
     if (!existsSync(fault) || readFileSync(fault, 'utf8') !== step) return;
