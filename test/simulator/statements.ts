@@ -43,8 +43,10 @@ function record(database: Database): readonly Row[] {
 }
 
 function sequences(database: Database): readonly Row[] {
-  if (database.sequence === 0) return [{ names: '{}', values: '{}' }];
-  return [{ names: '{public.writes_key_seq}', values: `{${(database.sequence + SEQUENCE_GAP).toString()}}` }];
+  if (database.sequence === 0) return [{ names: '{}', values: '{}', withheld: [] }];
+  return [
+    { names: '{public.writes_key_seq}', values: `{${(database.sequence + SEQUENCE_GAP).toString()}}`, withheld: [] },
+  ];
 }
 
 /** A part of the text by which each statement is known, and what it answers at one instant. */
