@@ -74,7 +74,7 @@ export function schemeOf(config: Pick<Config, 'databases' | 'sharding'>, databas
 /**
  * How the rows of a table are spread. The first that fits, in this order: `[[omnisharded_tables]]`; `[[sharded_schemas]]` with
  * the schema's name, then one without a name; `[[sharded_tables]]` with the table's name, then those by column alone, both in the
- * order of the file; else omnisharded. That is PgDog's order (see docs/configuration.md).
+ * order of the file; else omnisharded (docs/configuration.md). That a named table goes before a column alone is ours.
  */
 export function ruleOf(scheme: ShardingScheme, table: TableShape): Rule {
   const omnisharded = scheme.omnisharded.find((entry) => entry.table === table.name && inSchema(entry, table));
