@@ -72,7 +72,8 @@ describe('a schema_admin without superuser', () => {
     await both.onDestination(statementsFor('destination', before.remedy));
     expect(await privileges(both)).toMatchObject({ verdict: 'ok' });
     const results = await preflight(both);
-    expect(results.filter((r) => r.verdict !== 'ok')).toEqual([]);
+    // What no grant gives is said, and refuses nothing.
+    expect(results.filter((r) => r.verdict !== 'ok')).toMatchObject([{ id: 'new-tables', verdict: 'warning' }]);
     await moveWith(both);
   });
 
@@ -148,6 +149,43 @@ describe('a schema_admin without superuser', () => {
       detail: expect.stringContaining('of the destination') as string,
     });
   });
+
+  it('is told by preflight that nobody refuses a table made on the side that has moved away, of each side where it is so', async () => {
+    const both = await plainSides(clusters.source);
+    const said = (sides: string): object => ({
+      verdict: 'warning',
+      detail: expect.stringMatching(new RegExp(`^The schema_admin of the ${sides} is no superuser`)) as string,
+      remedy: expect.stringContaining('Have nobody make tables past the proxy') as string,
+    });
+    expect(await found('new-tables', both)).toMatchObject(said('source and of the destination'));
+    await both.onSource(`ALTER ROLE ${both.mover} SUPERUSER`);
+    expect(await found('new-tables', both)).toMatchObject(said('destination'));
+    await both.onDestination(`ALTER ROLE ${both.mover} SUPERUSER`);
+    expect(await found('new-tables', both)).toMatchObject({ verdict: 'ok' });
+  });
+
+  it.each(['source', 'destination'] as const)(
+    'is told of the function that proves parity where it may not call it, on the %s, and the statement that is shown suffices',
+    async (role) => {
+      const both = await plainSides(clusters.source);
+      const { remedy } = await privileges(both);
+      await both.onSource(statementsFor('source', remedy));
+      await both.onDestination(statementsFor('destination', remedy));
+      const run = role === 'source' ? both.onSource : both.onDestination;
+      const call = `SELECT pg_replication_origin_progress('none', false)`;
+      const grant = `GRANT EXECUTE ON FUNCTION pg_replication_origin_progress(text, boolean) TO ${both.mover}`;
+      await run(`REVOKE ${grant.slice('GRANT '.length).replace(' TO ', ' FROM ')}`);
+      await expect(both[role].connection.query(call)).rejects.toMatchObject({ code: '42501' });
+      expect(await privileges(both)).toMatchObject({
+        verdict: 'failed',
+        detail: `The schema_admin ${both.mover} of the ${role} lacks: EXECUTE on pg_replication_origin_progress, which proves parity.`,
+        remedy: `On the ${role}: ${grant};`,
+      });
+      await run(grant);
+      await expect(both[role].connection.query(call)).rejects.toMatchObject({ code: '42704' });
+      expect(await privileges(both)).toMatchObject({ verdict: 'ok' });
+    },
+  );
 
   it('is told that 15 has no way for it to stream back', async () => {
     const both = await plainSides(clusters.old);

@@ -20,6 +20,7 @@ import { failed, warning, type Finding, type PreflightCheck, type PreflightConte
 import { collationVersions, encoding, locale } from './collation.js';
 import { generatedColumns, identityColumns } from './columns.js';
 import { eventTriggers, foreignServers, largeObjects, materializedViews, tablespaces } from './objects.js';
+import { newTables } from './new-tables.js';
 import { privileges } from './privileges.js';
 import { lease } from './lease.js';
 import { reachDestination, reachSource } from './reachability.js';
@@ -71,6 +72,7 @@ export const CHECKS: readonly PreflightCheck[] = [
   users,
   databaseSettings,
   privileges,
+  newTables,
   reachSource,
   reachDestination,
   lease,
