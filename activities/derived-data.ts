@@ -67,6 +67,8 @@ async function names(connection: Connection, statement: string): Promise<readonl
 
 async function telling(work: Promise<unknown>, tell: () => Promise<void>): Promise<void> {
   const done = work.then(() => true);
+  // Whoever is told may end this before the work: its connection is closed then, and what it fails with is no news.
+  done.catch(() => undefined);
   for (;;) {
     await tell();
     if (await Promise.race([done, delay(TELL_MS, false)])) return;

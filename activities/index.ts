@@ -24,9 +24,9 @@ export function createActivities(context: EngineContext): Activities & PauseActi
     assessSituation: (request) => assessSituation(context, request),
     runPreflight: (request, purpose) => heartbeating(() => runPreflight(context, request, purpose)),
     claimMigration: (request, owner) => claimMigration(context, request, owner),
-    syncSchema: (part, request) => heartbeating(() => syncSchema(context, part, request)),
-    loadSchema: (migration) => heartbeating(() => loadSchema(context, migration)),
-    finaliseSchema: (migration) => heartbeating(() => finaliseSchema(context, migration)),
+    syncSchema: (part, request) => heartbeating((stopped) => syncSchema(context, part, request, stopped)),
+    loadSchema: (migration) => heartbeating((stopped) => loadSchema(context, migration, stopped)),
+    finaliseSchema: (migration) => heartbeating((stopped) => finaliseSchema(context, migration, stopped)),
     armFences: (migration) => heartbeating(() => armFences(context, migration)),
     createStreams: (migration, options) => heartbeating(() => createForward(context, migration, options)),
     copyTables: (migration) =>
@@ -83,13 +83,13 @@ function beatSoon(details: unknown): Promise<void> {
 }
 
 /** For work that is one long statement: the process is alive, so Temporal need not start it elsewhere. */
-async function heartbeating<T>(work: () => Promise<T>): Promise<T> {
+async function heartbeating<T>(work: (stopped: AbortSignal) => Promise<T>): Promise<T> {
   const context = Context.current();
   const timer = setInterval(() => {
     context.heartbeat();
   }, HEARTBEAT_MS);
   try {
-    const result = await work();
+    const result = await work(context.cancellationSignal);
     // A cancel that came meanwhile is answered now that nothing is half done.
     context.cancellationSignal.throwIfAborted();
     return result;

@@ -8,6 +8,7 @@ import { allowNewTables, fenceNewTables } from '../src/postgres/new-tables.js';
 import { preflight } from '../src/postgres/preflight/preflight.js';
 import { publishedTables, withParents } from '../src/postgres/publications.js';
 import { applySchema, dropAppliedSchema, splitSchema, type Statement } from '../src/postgres/schema.js';
+import { withStoppableConnection } from '../src/postgres/stoppable.js';
 import { serverVersion } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { computeDerivedData } from './derived-data.js';
@@ -72,18 +73,33 @@ export async function checkMove(
 
 type Part = 'pre' | 'post' | 'cutover';
 
-/** SCHEMA_SYNC: one part of the source's schema at the destination; what is there already is passed over. */
-export function syncSchema(context: EngineContext, part: Part, request: MoveRequest): Promise<{ statements: number }> {
-  return applyPart(context, part, request);
+/**
+ * SCHEMA_SYNC: one part of the source's schema at the destination; what is there already is passed over.
+ *
+ * @param stopped gives up the statement under way; each that has ended by then stays
+ */
+export function syncSchema(
+  context: EngineContext,
+  part: Part,
+  request: MoveRequest,
+  stopped: AbortSignal,
+): Promise<{ statements: number }> {
+  return applyPart(context, part, request, stopped);
 }
 
-async function applyPart(context: EngineContext, part: Part, request: MoveRequest): Promise<{ statements: number }> {
+async function applyPart(
+  context: EngineContext,
+  part: Part,
+  request: MoveRequest,
+  stopped: AbortSignal,
+): Promise<{ statements: number }> {
   if (part === 'cutover') return { statements: 0 };
   const { pgDumpPath } = context.config().replication;
   const options = pgDumpPath === undefined ? {} : { pgDumpPath };
   const dump = await dumpSchema(context.directory.endpoint(request.source), options);
-  return withConnection(
+  return withStoppableConnection(
     context.directory.endpoint(request.destination),
+    stopped,
     async (destination) => {
       // What an operator made ahead (SCHEMA_SYNC, other means) is kept; preflight has warned of it.
       const parts = splitSchema(dump, { destinationVersion: await serverVersion(destination) });
@@ -107,19 +123,32 @@ const requestOf = (migration: Migration): MoveRequest => ({
   destination: migration.peer,
 });
 
-export async function loadSchema(context: EngineContext, migration: Migration): Promise<{ statements: number }> {
+/** @param stopped gives up the statement under way, and with it all of this call */
+export async function loadSchema(
+  context: EngineContext,
+  migration: Migration,
+  stopped: AbortSignal,
+): Promise<{ statements: number }> {
   // A side that was closed by an earlier migration may still refuse tables.
   await allowNewTables(await connectionTo(context, migration.destination));
-  const done = await applyPart(context, 'pre', requestOf(migration));
+  const done = await applyPart(context, 'pre', requestOf(migration), stopped);
   // Before the first row arrives: a forgotten job that writes to the destination is refused from here on.
   await arm(context, migration, await connectionTo(context, migration.destination), 'origin');
   return done;
 }
 
-export async function finaliseSchema(context: EngineContext, migration: Migration): Promise<{ statements: number }> {
-  const done = await applyPart(context, 'post', requestOf(migration));
+/** @param stopped gives up the index, the view or the statistics under way; what was made before is known to be this migration's */
+export async function finaliseSchema(
+  context: EngineContext,
+  migration: Migration,
+  stopped: AbortSignal,
+): Promise<{ statements: number }> {
+  const done = await applyPart(context, 'post', requestOf(migration), stopped);
   // Here for the first cutover, which may follow at once; the moment before a later one does it again.
-  await computeDerivedData(context, migration.destination, 'all', () => Promise.resolve());
+  await computeDerivedData(context, migration.destination, 'all', () => {
+    stopped.throwIfAborted();
+    return Promise.resolve();
+  });
   await armFences(context, migration);
   return done;
 }

@@ -223,6 +223,36 @@ test.each(['abort', 'Cancel'] as const)('%s while the streams run', { timeout: 9
   await moving.writes(20);
 });
 
+/** An index that takes an hour at the destination, and none at the source. */
+const SLOW_INDEX = `
+  CREATE FUNCTION public.slowly(id int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN
+    IF current_setting('server_version_num')::int >= 180000 THEN PERFORM pg_catalog.pg_sleep(3600); END IF;
+    RETURN id; END $$;
+  CREATE TABLE public.slow (id int PRIMARY KEY); INSERT INTO public.slow VALUES (1);
+  CREATE INDEX slow_index ON public.slow (public.slowly(id));`;
+const SLOW_INDEX_GONE = 'DROP TABLE public.slow; DROP FUNCTION public.slowly';
+
+test.each(['STOP_TASK', 'abort', 'Cancel'] as const)(
+  '%s while an index is built does not wait for its end, and the server does not go on with it',
+  { timeout: 90_000 },
+  async (command) => {
+    await moving.system.source.query('app', SLOW_INDEX);
+    const { handle, taskId } = await begin();
+    const builds = `SELECT FROM pg_stat_activity WHERE state = 'active' AND query ~ '^CREATE INDEX slow_index'`;
+    await until(
+      'the index is being built',
+      async () => (await rows('destination', builds)).length > 0,
+      PHASE_DEADLINE_MS,
+    );
+    await give(command, handle, taskId);
+    expect(await ended(handle, taskId)).toMatch(/^cancelled/);
+    expect(await rows('destination', builds)).toEqual([]);
+    await expectNothingLeft();
+    await moving.system.source.query('app', SLOW_INDEX_GONE);
+    await moving.writes(20);
+  },
+);
+
 test('after all of them a move works, and nothing was lost', { timeout: 90_000 }, async () => {
   await moving.reshard();
   expect(await moving.servingMajor()).toBe(18);
