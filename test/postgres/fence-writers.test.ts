@@ -1,103 +1,35 @@
 /** One task: hold the fence to every kind of writer there is: each is waited for or refused, and told where the database went. */
 import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { sideOf } from '../../src/cutover/side.js';
-import { connect, type Connection } from '../../src/postgres/connection.js';
-import { applicationTables, armFence, disarmFence, writersInFlight } from '../../src/postgres/fence.js';
-import { insertMigration } from '../../src/postgres/migrations.js';
-import { allowNewTables, fenceNewTables } from '../../src/postgres/new-tables.js';
+import { writersInFlight } from '../../src/postgres/fence.js';
 import {
-  beginEpoch,
-  commitEpoch,
   installRecord,
   keepFence,
-  namePeer,
   openDestination,
-  readIdentity,
   readRecord,
-  ready,
-  seal,
   upgradeRecord,
   type Decision,
-  type Identity,
 } from '../../src/postgres/record.js';
 import { RECORD_VERSION } from '../../src/postgres/record-schema.js';
-import { ensurePublication } from '../../src/postgres/streams.js';
-import { freshDatabase, useClusters } from '../support/clusters.js';
+import { useClusters } from '../support/clusters.js';
+import { FencedPair, PEER, PUBLICATION, type FencedSide } from './fenced-pair.js';
 
 const clusters = useClusters({ server: { major: 18, settings: { fsync: 'off' } } });
-const PUBLICATION = 'cutover_m1_forward';
-const PEER = 'db2.example:5432/app';
-const SCHEMA = `
-  CREATE TABLE public.item (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text);
-  CREATE TABLE public.parted (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
-  CREATE TABLE public.parted_1 PARTITION OF public.parted FOR VALUES FROM (0) TO (1000);
-  CREATE TABLE public.child (id int PRIMARY KEY, item bigint REFERENCES public.item ON DELETE CASCADE ON UPDATE SET NULL);
-  INSERT INTO public.item (name) VALUES ('old'); INSERT INTO public.child VALUES (1, 1);`;
 
-interface Side {
-  readonly engine: Connection;
-  readonly writer: Connection;
-  readonly identity: Identity;
-}
-
-let source: Side;
-let destination: Side;
-
-/** A database whose tables are fenced; the publication has all of them. */
-async function side(initial: 'open' | 'closed'): Promise<Side> {
-  const endpoint = clusters.server.endpoint(await freshDatabase(clusters.server));
-  const engine = await connect(endpoint);
-  await engine.query(SCHEMA);
-  await installRecord(engine, initial);
-  await namePeer(engine, PEER);
-  const tables = await applicationTables(engine);
-  await armFence(engine, tables, 'always');
-  const published = tables.filter(({ table }) => table !== 'parted');
-  await ensurePublication(engine, PUBLICATION, published);
-  return { engine, writer: await connect(endpoint), identity: await readIdentity(engine) };
-}
+let pair: FencedPair;
+let source: FencedSide;
+let destination: FencedSide;
 
 async function setUp(): Promise<void> {
-  source = await side('open');
-  destination = await side('closed');
-  const sides = { source: sideOf(source.identity), destination: sideOf(destination.identity) };
-  const row = { id: 'm1', owner: 'test', operation: null, database: 'prod', peer: 'prod_new', publication: '' };
-  await insertMigration(source.engine, { ...row, ...sides });
+  pair = await FencedPair.make(clusters.server);
+  ({ source, destination } = pair);
 }
 
-async function tearDown(): Promise<void> {
-  for (const { engine, writer } of [source, destination]) {
-    await engine.end();
-    await writer.end();
-  }
-}
-
-function begin(): Promise<Decision> {
-  return beginEpoch(source.engine, {
-    migration: 'm1',
-    attempt: randomUUID(),
-    nonce: randomUUID(),
-    floorEpoch: 0,
-    database: 'prod',
-    peer: 'prod_new',
-    source: source.identity,
-    destination: destination.identity,
-    fenced: true,
-  });
-}
-
-const sealed = async (decision: Decision, lockTimeoutMs = 500): Promise<void> => {
-  const { epoch, nonce } = decision;
-  const request = { epoch, nonce, shard: 0, publication: PUBLICATION, lockTimeoutMs, stream: 'm1@1', events: [] };
-  await seal(source.engine, source.identity, request);
-};
-
-const committed = ({ epoch, nonce }: Decision): Promise<Decision> =>
-  commitEpoch(source.engine, source.identity, epoch, nonce, 'm1@1', []);
-
-const proven = ({ epoch, nonce }: Decision): Promise<unknown> =>
-  ready(destination.engine, destination.identity, { epoch, nonce, shard: 0, subscription: PUBLICATION, fenced: true });
+const tearDown = (): Promise<void> => pair.end();
+const begin = (): Promise<Decision> => pair.begin();
+const sealed = (decision: Decision, lockTimeoutMs?: number): Promise<void> => pair.seal(decision, lockTimeoutMs);
+const committed = (decision: Decision): Promise<Decision> => pair.commit(decision);
+const proven = (decision: Decision): Promise<unknown> => pair.prove(decision);
 
 describe('a source that is sealed refuses', () => {
   beforeAll(async () => {
@@ -248,79 +180,6 @@ describe('tables made during the migration', () => {
       code: 'CUT03',
       message: expect.stringContaining('parted_2') as string,
     });
-  });
-});
-
-describe('a table made on the side that has moved away, where the engine is a superuser', () => {
-  beforeEach(async () => {
-    await setUp();
-    for (const { engine } of [source, destination]) expect(await fenceNewTables(engine)).toBe(true);
-  });
-  afterEach(tearDown);
-
-  const CUT01 = { code: 'CUT01', message: expect.stringContaining(`it has moved to ${PEER}`) as string };
-  const triggers = `SELECT evtname FROM pg_event_trigger UNION ALL SELECT proname FROM pg_proc WHERE proname = 'refuse_table'`;
-
-  async function movedAway(): Promise<void> {
-    const decision = await begin();
-    await sealed(decision);
-    await proven(decision);
-    await openDestination(destination.engine, await committed(decision));
-  }
-
-  it('is refused after the seal, whoever makes it and however; a temporary one is not, and before it everything is', async () => {
-    await source.writer.query('CREATE TABLE public.early (id int); DROP TABLE public.early');
-    await destination.writer.query('CREATE TABLE public.schema_load (id int); DROP TABLE public.schema_load');
-    const guest = `maker_${randomUUID().slice(0, 8)}`;
-    await source.engine.query(`CREATE ROLE ${guest}; GRANT CREATE ON SCHEMA public TO ${guest}`);
-    await movedAway();
-    for (const statement of [
-      'CREATE TABLE public.late (id int)',
-      'CREATE UNLOGGED TABLE public.late (id int)',
-      'CREATE TABLE public.late AS SELECT 1 AS id',
-      'SELECT 1 AS id INTO public.late',
-      'CREATE TABLE public.parted_2 PARTITION OF public.parted FOR VALUES FROM (1000) TO (2000)',
-      'CREATE SCHEMA late CREATE TABLE inner_table (id int)',
-      `DO $$ BEGIN CREATE TABLE public.late (id int); END $$`,
-      `SET session_replication_role = replica; CREATE TABLE public.late (id int)`,
-      `SET application_name = 'cutover engine'; CREATE TABLE public.late (id int)`,
-      `SET ROLE ${guest}; CREATE TABLE public.late (id int)`,
-    ])
-      await expect(source.writer.query(statement), statement).rejects.toMatchObject(CUT01);
-    await source.writer.query(
-      'CREATE TEMPORARY TABLE passing (id int); SELECT 1 AS id INTO TEMPORARY passing_too; CREATE SCHEMA empty',
-    );
-    await upgradeRecord(source.engine);
-    await destination.writer.query('CREATE TABLE public.late (id int)');
-  });
-
-  it('is refused to a transaction whose snapshot is older than the seal', async () => {
-    await source.writer.query('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM pg_class LIMIT 1');
-    await movedAway();
-    await expect(source.writer.query('CREATE TABLE public.late (id int)')).rejects.toMatchObject({ code: 'CUT01' });
-  });
-
-  it('is accepted again when the fence goes, and nothing of it is left; nor where the record is dropped under it', async () => {
-    await movedAway();
-    await fenceNewTables(source.engine);
-    await disarmFence(source.engine);
-    expect((await source.engine.query(triggers)).rows).toEqual([]);
-    await source.writer.query('CREATE TABLE public.late (id int)');
-    await destination.engine.query('DROP SCHEMA cutover CASCADE');
-    expect((await destination.engine.query(triggers)).rows).toEqual([]);
-    await destination.writer.query('CREATE TABLE public.late (id int)');
-  });
-
-  it('is not refused where the engine is no superuser: no event trigger is made, and taking none away is allowed', async () => {
-    for (const { engine } of [source, destination]) await allowNewTables(engine);
-    const plain = `plain_${randomUUID().slice(0, 8)}`;
-    await source.engine.query(`CREATE ROLE ${plain}; SET ROLE ${plain}`);
-    expect(await fenceNewTables(source.engine)).toBe(false);
-    await allowNewTables(source.engine);
-    await source.engine.query('RESET ROLE');
-    expect((await source.engine.query(triggers)).rows).toEqual([]);
-    await movedAway();
-    await source.writer.query('CREATE TABLE public.late (id int)');
   });
 });
 
