@@ -81,6 +81,13 @@ function waived(outcome: EpochOutcome): string {
   return reasons.map((reason) => `; ${reason}`).join('');
 }
 
+/**
+ * Nobody measured a pause whose engine died in it: the nodes let their clients go by themselves, each when it read the decision.
+ */
+function held({ pausedMs }: EpochOutcome): string {
+  return pausedMs === null ? 'how long clients were held is not known' : `clients were held ${pausedMs.toString()} ms`;
+}
+
 /** The tries of one cutover. */
 class Mover {
   readonly #journal: Journal;
@@ -172,8 +179,7 @@ class Mover {
     const reason = outcome.reason ?? 'aborted';
     if (reason !== REHEARSAL)
       throw refusal(`the rehearsal ended early; traffic stays where it was: ${reason}`, 'rehearsal_failed');
-    const held = `clients were held ${String(outcome.pausedMs ?? 'some')} ms`;
-    const sentence = `rehearsed (${route(plan.migration, plan.heading)}), epoch ${plan.epoch.toString()}: ${held}; traffic stays where it was`;
+    const sentence = `rehearsed (${route(plan.migration, plan.heading)}), epoch ${plan.epoch.toString()}: ${held(outcome)}; traffic stays where it was`;
     this.#journal.note('TaskFinished', { reason: sentence });
     return {
       outcome: 'rehearsed',
@@ -235,16 +241,18 @@ class Mover {
   }
 
   async #finish(plan: EpochPlan, outcome: EpochOutcome, attempts: number): Promise<MoveResult> {
-    this.#journal.note('TrafficMoved', { heading: this.#heading, epoch: plan.epoch, pausedMs: outcome.pausedMs ?? -1 });
+    const { pausedMs } = outcome;
+    const told = pausedMs === null ? {} : { pausedMs };
+    this.#journal.note('TrafficMoved', { heading: this.#heading, epoch: plan.epoch, ...told });
     const owner = getExternalWorkflowHandle(this.#migration.owner);
     await owner.signal(movedSignal, { heading: this.#heading, epoch: plan.epoch }).catch(() => undefined);
     this.#journal.note('TaskFinished');
     return {
       outcome: 'moved',
-      sentence: `traffic moved (${route(plan.migration, plan.heading)}), epoch ${plan.epoch.toString()}, clients held ${String(outcome.pausedMs ?? 'some')} ms${waived(outcome)}`,
+      sentence: `traffic moved (${route(plan.migration, plan.heading)}), epoch ${plan.epoch.toString()}, ${held(outcome)}${waived(outcome)}`,
       heading: this.#heading,
       epoch: plan.epoch,
-      pausedMs: outcome.pausedMs,
+      pausedMs,
       attempts,
       steps: outcome.events,
     };
