@@ -17,6 +17,7 @@ import type { Purpose } from '../src/postgres/connections.js';
 import { destinationGap, fenceGap, rehearseSeal, tableGap } from '../src/postgres/fence.js';
 import { applyProblems, canaryArrived, parityOf } from '../src/postgres/parity.js';
 import { runningMaintenance } from '../src/postgres/preflight/activity.js';
+import { roundTrip } from '../src/postgres/preflight/lease.js';
 import { beginEpoch, noteEvents, readRecord } from '../src/postgres/record.js';
 import { standbysBehind } from '../src/postgres/standbys.js';
 import { rehearseSequences } from '../src/postgres/sequences.js';
@@ -193,6 +194,8 @@ async function notYet(context: EngineContext, migration: Migration, heading: Hea
   const { source, destination } = sidesOfHeading(migration, heading);
   const maintenance = await maintenanceOf(context, [source, destination]);
   if (maintenance !== null) return maintenance;
+  const far = await leaseTooShort(context, source, destination);
+  if (far !== null) return far;
   const connection = await connectionTo(context, source);
   const name = streamName(migration.id, heading);
   const health = await streamHealth(connection, name);
@@ -226,6 +229,14 @@ async function notYet(context: EngineContext, migration: Migration, heading: Hea
     [cutover.drainTimeoutMs],
   );
   return rows[0]?.holder ?? null;
+}
+
+/** The network may have become slower since preflight, or the key another one: nodes would abort before they could ask. */
+async function leaseTooShort(context: EngineContext, source: Side, destination: Side): Promise<string | null> {
+  const { leaseMs } = context.config().cutover;
+  const ofSource = await roundTrip(await connectionTo(context, source), 'source', leaseMs);
+  if (ofSource.tooLong !== null) return ofSource.tooLong;
+  return (await roundTrip(await connectionTo(context, destination), 'destination', leaseMs)).tooLong;
 }
 
 /**

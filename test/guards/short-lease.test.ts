@@ -2,10 +2,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it, onTestFinished, vi } from 'vitest';
 import type { EngineContext } from '../../activities/context.js';
+import { awaitMoment } from '../../activities/moment.js';
 import { requireNodes } from '../../activities/nodes.js';
 import { runPreflight } from '../../activities/preparation.js';
 import { ChaosProxy } from '../../src/dev/chaos-proxy.js';
 import { Directory } from '../../src/fleet/directory.js';
+import { Connections } from '../../src/postgres/connections.js';
 import { configFor, Pair } from '../support/pair.js';
 
 /** The shortest that the configuration takes. */
@@ -42,6 +44,33 @@ it('of a server: preflight fails, clients are served, and nothing was made', asy
   await client.query(`INSERT INTO public.item (name) VALUES ('served')`);
   for (const cluster of [source, destination])
     expect(await cluster.query('app', `SELECT FROM pg_namespace WHERE nspname = 'cutover'`)).toEqual([]);
+});
+
+it('of a server that became far after preflight: the moment waits with that reason, and goes on when it is near again', async () => {
+  const ready = await Pair.start({ source: 17, destination: 18, general: GENERAL });
+  onTestFinished(() => ready.stop());
+  const far = await ChaosProxy.listen(ready.destination.port, { slowMs: SLOW_MS });
+  onTestFinished(() => far.close());
+  const { host, password } = ready.destination;
+  const config = configFor(ready.source, { host, password, port: far.port }, GENERAL);
+  const connections = new Connections();
+  onTestFinished(() => connections.close());
+  const context: EngineContext = {
+    ...ready.context,
+    config: () => config,
+    connections,
+    directory: new Directory(() => config),
+  };
+  const waits: string[] = [];
+  const report = (waitingFor: string): Promise<void> => {
+    if (waitingFor !== '' && waits.at(-1) !== waitingFor) waits.push(waitingFor);
+    // All was well: it becomes far at the first look without a reason, and near once that is said.
+    far.set(waits.some((wait) => TOO_SHORT.test(wait)) || waitingFor !== '' ? 'calm' : 'slow');
+    return Promise.resolve();
+  };
+  const request = { migration: ready.migration, heading: 'forward', attempt: 'far/1', acceptLoss: false } as const;
+  expect(await awaitMoment(context, request, report)).toMatchObject({ epoch: 1, leaseMs: 100 });
+  expect(waits.at(-1)).toMatch(new RegExp(`^the destination ${TOO_SHORT.source}$`));
 });
 
 it('of a node: the cutover is refused, naming the node', async () => {

@@ -9,9 +9,9 @@ import { FencedPair, PEER, type FencedSide } from './fenced-pair.js';
 
 const settings = { fsync: 'off' };
 const clusters = useClusters({
-  14: { major: 14, settings },
-  17: { major: 17, settings },
-  18: { major: 18, settings },
+  '14': { major: 14, settings },
+  '17': { major: 17, settings },
+  '18': { major: 18, settings },
 });
 const CUT01 = { code: 'CUT01', message: expect.stringContaining(`it has moved to ${PEER}`) as string };
 const TRACES = `SELECT evtname FROM pg_event_trigger UNION ALL SELECT proname FROM pg_proc WHERE proname = 'refuse_table'`;
@@ -20,7 +20,7 @@ let pair: FencedPair;
 let source: FencedSide;
 let destination: FencedSide;
 
-describe.each([14, 17, 18] as const)('on %i, a table made on the side that has moved away', (major) => {
+describe.each(['14', '17', '18'] as const)('on %s, a table made on the side that has moved away', (major) => {
   beforeEach(async () => {
     pair = await FencedPair.make(clusters[major]);
     ({ source, destination } = pair);
