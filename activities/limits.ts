@@ -5,9 +5,12 @@
  * An alarm is told once, as an event in the record and in the log, and once more when it is over.
  */
 import type { Heading, Migration } from '../src/cutover/contract.js';
+import { sameSide } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
+import { servingOf } from '../src/fleet/resolution.js';
 import type { Connection } from '../src/postgres/connection.js';
 import { appendEvent, lastEventOf } from '../src/postgres/events.js';
+import { readRecord } from '../src/postgres/record.js';
 import { streamHealth, streamName, type StreamHealth } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
 
@@ -46,7 +49,7 @@ export class SlotLimits {
    * Looks at most once a second, however often it is called. A side that does not answer is passed over: its peer's slot is the one
    * that fills a disk.
    *
-   * @param moved the destination serves: the slots are the way back then, which no limit may take away
+   * @param moved the destination serves, as far as the caller has heard: the slots are the way back then, which no limit may take away
    * @throws CutoverError `slot_limit_exceeded` with `cutover_slot_limit_action = "abort"`, before a commit
    */
   async check(moved: boolean): Promise<void> {
@@ -72,9 +75,10 @@ export class SlotLimits {
     this.#raised.set(heading, raised);
     for (const { name, bytes, limitBytes } of measuresOf(health, cutover)) {
       const exceeded = limitBytes > 0 && bytes > limitBytes;
-      const aborts = exceeded && cutover.slotLimitAction === 'abort' && !moved;
+      const isWayBack = moved || (exceeded && (await this.#hasMoved()));
+      const aborts = exceeded && cutover.slotLimitAction === 'abort' && !isWayBack;
       const sentence = exceeded
-        ? `slot ${slot}: ${name} ${bytes.toString()} bytes, limit ${limitBytes.toString()}${consequence(moved, aborts)}`
+        ? `slot ${slot}: ${name} ${bytes.toString()} bytes, limit ${limitBytes.toString()}${consequence(isWayBack, aborts)}`
         : `slot ${slot}: ${name} is within its limit again`;
       if (exceeded !== raised.has(name)) {
         await this.#tell(exceeded ? 'LimitExceeded' : 'LimitKept', {
@@ -90,6 +94,17 @@ export class SlotLimits {
       // Told by an earlier try or not: whoever died in between must not keep the migration alive.
       if (aborts) throw new CutoverError('slot_limit_exceeded', { problem: sentence });
     }
+  }
+
+  /** What the caller has heard may be older than a move. Of the sides that answer: the other one's slot must not fill a disk meanwhile. */
+  async #hasMoved(): Promise<boolean> {
+    const { source, destination } = this.#migration;
+    const read = await Promise.allSettled(
+      [source, destination].map(async (side) => readRecord(await connectionTo(this.#context, side))),
+    );
+    const records = read.flatMap((one) => (one.status === 'fulfilled' && one.value ? [one.value] : []));
+    const serving = servingOf(records)?.serving;
+    return serving !== undefined && sameSide(serving, destination);
   }
 
   /** Where a side answers, it is told there; the log has it in any case. */

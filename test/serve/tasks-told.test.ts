@@ -54,20 +54,35 @@ describe('a cutover that waits', () => {
   });
 });
 
-test('a slot that keeps too much is told at its streams and at their move, as long as it does', async () => {
+test('limits lowered in the soak are told at the streams and at their move, and never take the way back away', async () => {
   const { config } = system().files;
+  const { destination } = system();
   const before = readFileSync(config, 'utf8');
   // A slot always keeps some WAL: one byte is too much of it.
-  writeFileSync(config, before.replace('[general]\n', '[general]\ncutover_retained_wal_limit = 1\n'));
+  const limits = 'cutover_retained_wal_limit = 1\ncutover_slot_limit_action = "abort"\n';
+  writeFileSync(config, before.replace('[general]\n', `[general]\n${limits}`));
   await system().admin('RELOAD');
   const alarm = /^(soaking|replicating); alarm: slot cutover_\w+ keeps [\d.]+ [KMG]?B of WAL, limit 1\.00 B/;
   const told = await system().admin<{ type: string; inner_status: string }>('SHOW TASKS');
   const telling = told.filter((t) => alarm.test(t.inner_status)).map((t) => t.type);
   expect(telling).toEqual(['replication prod -> prod_new (reverse)', 'copy_data prod -> prod_new']);
+  const sentences = `SELECT data ->> 'sentence' AS sentence FROM cutover.event WHERE type = 'LimitExceeded'
+    AND data ->> 'slot' ~ '_reverse$'`;
+  const alarmed = await until('the watch has told of the way back', async () => {
+    const rows = await destination.query<{ sentence: string }>('app', sentences);
+    return rows.length > 0 ? rows : null;
+  });
+  expect(alarmed[0]?.sentence).toMatch(/: retained WAL \d+ bytes, limit 1; nothing is removed: it is the way back/);
   writeFileSync(config, before);
   await system().admin('RELOAD');
-  const after = await system().admin<{ inner_status: string }>('SHOW TASKS');
-  expect(after.filter((t) => t.inner_status.includes('alarm'))).toEqual([]);
+  // Told by whoever watches: what the limit could have ended goes on.
+  const over = `SELECT FROM cutover.event WHERE type = 'LimitKept' AND data ->> 'slot' ~ '_reverse$'`;
+  await until('the alarm is over', async () => (await destination.query('app', over)).length > 0);
+  const way = `SELECT FROM pg_replication_slots WHERE slot_name ~ '_reverse$' AND active`;
+  expect(await destination.query('app', way)).toHaveLength(1);
+  const after = await system().admin<{ status: string; inner_status: string }>('SHOW TASKS');
+  const running = after.filter(({ status }) => status === 'running').map((t) => t.inner_status);
+  expect(running.toSorted()).toEqual(['replicating', 'soaking']);
 });
 
 test('ACCEPT LOSS is refused in one sentence where the configuration does not allow it', async () => {
