@@ -175,6 +175,12 @@ export async function leftBehind(system: FaultSystem): Promise<readonly string[]
   return violations;
 }
 
+/** The side that serves accepts writes, and it alone. */
+export async function oneWriter(system: FaultSystem, serving: 'source' | 'destination'): Promise<readonly string[]> {
+  const accepting = await acceptingSides(system);
+  return accepting.join() === serving ? [] : [`writes are accepted by: ${accepting.join(', ') || 'nobody'}`];
+}
+
 /** Which sides accept an application's write right now; nothing is written. */
 export async function acceptingSides(system: FaultSystem): Promise<readonly string[]> {
   const sides = [

@@ -2,7 +2,7 @@
 import { childrenOf, signalProcess } from '../../src/dev/processes.js';
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
 import { invariant } from '../../src/errors/invariant.js';
-import type { Fault } from './plan.js';
+import { SESSION, type Fault } from './plan.js';
 import type { FaultSystem } from './system.js';
 
 export interface Injury {
@@ -29,6 +29,8 @@ export async function injure(system: FaultSystem, fault: Fault, stepProcess: str
       return injureCluster(system, fault.kind, system.source, 'source');
     case 'destination':
       return injureCluster(system, fault.kind, system.destination, 'destination');
+    case SESSION:
+      return injureSessions(fault.index % 2 === 1 ? system.destination : system.source);
     case 'node to source':
       return spoil(system, fault.kind, anyNode, 'source', [anyNode]);
     case 'node to destination':
@@ -95,6 +97,25 @@ async function injureCluster(
     return Promise.resolve();
   };
   return { hit: `${name} stopped`, nodes, heal };
+}
+
+/** What the engine sends them waits in the server and is done late, after others have decided: nobody's clients wait for that. */
+async function injureSessions(serving: Cluster): Promise<Injury> {
+  const sessions = await serving.query<{ pid: number }>(
+    'app',
+    `SELECT pid FROM pg_stat_activity WHERE application_name = 'cutover engine' AND datname = current_database()`,
+  );
+  invariant(sessions.length > 0, 'the engine has sessions at the server that serves');
+  for (const { pid } of sessions) signalProcess(pid, 'SIGSTOP');
+  const heal = (): Promise<void> => {
+    for (const { pid } of sessions) signalProcess(pid, 'SIGCONT');
+    return Promise.resolve();
+  };
+  return {
+    hit: `${sessions.length.toString()} sessions of the engine at the server that serves stopped`,
+    nodes: [],
+    heal,
+  };
 }
 
 function spoil(

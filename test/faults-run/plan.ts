@@ -5,6 +5,8 @@ import type { Weather } from '../../src/dev/chaos-proxy.js';
 
 /** `step process` takes the step: a node with a worker in it, or the worker apart. */
 export const PROCESSES = ['step process', 'other node', 'temporal', 'source', 'destination'] as const;
+/** The engine's sessions at the server that serves, where it seals and decides: they take what they are sent, and act on it later. */
+export const SESSION = 'engine session';
 export const PATHS = ['node to source', 'node to destination', 'engine to node'] as const;
 export type ProcessVictim = (typeof PROCESSES)[number];
 export type PathVictim = (typeof PATHS)[number];
@@ -29,6 +31,7 @@ interface Place {
 export type Fault = Place &
   (
     | { readonly victim: ProcessVictim; readonly kind: 'kill' | 'stop' }
+    | { readonly victim: typeof SESSION; readonly kind: 'stop' }
     | { readonly victim: PathVictim; readonly kind: Exclude<Weather, 'calm'> }
   );
 
@@ -48,8 +51,9 @@ export function faultAt(seed: number, index: number, leaseMs: number): Fault {
   const choice = random.below(1_000);
   const hold = random.pick(HOLD_LEASES) * leaseMs;
   const place = { index, layout, moment, choice } as const;
-  const victims = [...PROCESSES, ...PATHS] as const;
+  const victims = [...PROCESSES, ...PATHS, SESSION] as const;
   const victim = random.pick(victims);
+  if (victim === SESSION) return { ...place, victim, kind: 'stop', holdMs: STOP_LEASES * leaseMs };
   if (isPath(victim)) {
     const kind = random.pick(['blackhole', 'half-open', 'reset', 'slow'] as const);
     return { ...place, victim, kind, holdMs: hold };
@@ -63,8 +67,8 @@ function isPath(victim: ProcessVictim | PathVictim): victim is PathVictim {
 }
 
 /** The two layouts share the victims; who takes the step is another process in each. */
-const FIXED: Readonly<Record<Layout, readonly (ProcessVictim | 'a path')[]>> = {
-  together: ['step process', 'source', 'a path'],
+const FIXED: Readonly<Record<Layout, readonly (ProcessVictim | typeof SESSION | 'a path')[]>> = {
+  together: ['step process', 'source', 'a path', SESSION],
   apart: ['step process', 'other node', 'temporal', 'destination'],
 };
 const FIXED_KINDS = ['blackhole', 'half-open', 'reset', 'slow'] as const;
@@ -80,6 +84,7 @@ export function fixedFaults(layout: Layout, leaseMs: number): readonly Fault[] {
       const kind = FIXED_KINDS[turn % FIXED_KINDS.length] ?? 'reset';
       return { ...place, victim: path, kind, holdMs: leaseMs * STOP_LEASES };
     }
+    if (victim === SESSION) return { ...place, victim, kind: 'stop', holdMs: leaseMs * STOP_LEASES };
     const kill = turn % 2 === 0;
     return { ...place, victim, kind: kill ? 'kill' : 'stop', holdMs: leaseMs * (kill ? 0.5 : STOP_LEASES) };
   });

@@ -1,8 +1,9 @@
 /** One task: plant in a healthy system each thing that must never be, and see that the checks after a fault find it. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { contents, leftBehind, stalls, wrongSide } from './checks.js';
+import { contents, leftBehind, oneWriter, stalls, wrongSide } from './checks.js';
 import { Load, type Seen } from './load.js';
 import { FaultSystem } from './system.js';
+import { until } from '../support/wait.js';
 
 const LEASE_MS = 2_000;
 
@@ -29,6 +30,7 @@ const atDestination = (sql: string): Promise<unknown> => system.destination.quer
 
 test('nothing is found where nothing was planted', async () => {
   expect(await violations()).toEqual([]);
+  expect(await oneWriter(system, 'destination')).toEqual([]);
   expect(await wrongSide(system)).toEqual([]);
   expect(await leftBehind(system)).toEqual([]);
 });
@@ -78,6 +80,27 @@ async function wrongSideSoon(): Promise<string> {
   await expect.poll(async () => (found = await wrongSide(system)).length, { timeout: 10_000 }).toBe(1);
   return found[0] ?? '';
 }
+
+test('two sides that accept writes at once, also for whoever looks at them later', async () => {
+  const fence = async (verb: string): Promise<void> => {
+    for (const table of ['accounts', 'direct_writes'])
+      await system.source.query('app', `ALTER TABLE public.${table} ${verb} TRIGGER cutover_fence_write`);
+  };
+  const writer = system.directWriters.find(({ side }) => side === 'source');
+  const before = writer?.acknowledged.length ?? 0;
+  await fence('DISABLE');
+  writer?.start();
+  await until('the old side accepts a write', () => (writer?.acknowledged.length ?? 0) > before);
+  await writer?.stop();
+  expect(await oneWriter(system, 'destination')).toEqual(['writes are accepted by: source, destination']);
+  await fence('ENABLE ALWAYS');
+  expect(await oneWriter(system, 'destination')).toEqual([]);
+  // The one of the test before is still there.
+  const accepted = (writer?.acknowledged.length ?? 0) - before + 1;
+  expect((await wrongSide(system))[0]).toContain(
+    `${accepted.toString()} direct writes were accepted by a side that did not serve`,
+  );
+});
 
 test('a slot, a prepared transaction and a process that are not what was there before', async () => {
   await atDestination(`SELECT pg_create_physical_replication_slot('forgotten')`);

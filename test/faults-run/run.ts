@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { nowMs } from '../../src/dev/ledger/book.js';
 import { messageOf } from '../../src/errors/errors.js';
 import { until } from '../support/wait.js';
-import { acceptingSides, contents, decisionOf, leftBehind, stalls, wrongSide } from './checks.js';
+import { acceptingSides, contents, decisionOf, leftBehind, oneWriter, stalls, wrongSide } from './checks.js';
 import { injure, type Injury } from './injury.js';
 import type { Load, Seen } from './load.js';
 import type { Fault } from './plan.js';
@@ -24,6 +24,8 @@ export interface FaultReport {
   readonly attempts: number;
   /** what the move said when it ended without having moved */
   readonly refusal: string | null;
+  /** the traffic was moved to where it had come from afterwards, under load and without a fault */
+  readonly wentBack: boolean;
   readonly outageMs: number;
   readonly bystanderStallMs: number;
   readonly affectedStallMs: number;
@@ -75,9 +77,12 @@ export class FaultRun {
     const outage = { nodes: this.#affected(fault, injury, decision), fromMs, toMs };
     const stalled = stalls(this.#load, seen, outage, this.#system.leaseMs);
     violations.push(...stalled.violations, ...(await this.#verdict(rollback, seen)));
+    const back = await this.#goBack(rollback);
+    violations.push(...back.violations);
     return {
       ...{ fault: fault.index, victim: fault.victim, kind: fault.kind, moment: fault.moment, layout: fault.layout },
       ...{ heading: rollback ? 'reverse' : 'forward', hit: injury.hit, decision, ...told(outcome) },
+      wentBack: back.wentBack,
       outageMs: Math.round(toMs - fromMs),
       bystanderStallMs: stalled.bystanderMs,
       affectedStallMs: stalled.affectedMs,
@@ -167,9 +172,7 @@ export class FaultRun {
     const [system, load] = [this.#system, this.#load];
     const serving = rollback ? 'source' : 'destination';
     const violations: string[] = [];
-    const accepting = await acceptingSides(system);
-    if (accepting.join() !== serving) violations.push(`writes are accepted by: ${accepting.join(', ') || 'nobody'}`);
-    violations.push(...(await this.#directRefused(serving)));
+    violations.push(...(await oneWriter(system, serving)), ...(await this.#directRefused(serving)));
     await Promise.all(system.directWriters.map((writer) => writer.stop()));
     violations.push(...(await contents(system, load, system[serving])), ...(await wrongSide(system)));
     for (const writer of system.directWriters) writer.start();
@@ -177,6 +180,17 @@ export class FaultRun {
       violations.push(`${seen.reader.missed.length.toString()} acknowledged writes were not found by a later read`);
     violations.push(...(await leftBehind(system)));
     return violations;
+  }
+
+  /** A fault must not cost the way back (I5): it is taken, with clients writing, and the same must hold on the other side. */
+  async #goBack(rollback: boolean): Promise<{ readonly wentBack: boolean; readonly violations: readonly string[] }> {
+    await this.#load.start();
+    const outcome = await this.#system.resultOf(await this.#system.startMove(!rollback));
+    await this.#load.flows();
+    const seen = await this.#load.stop();
+    if (!outcome.moved) return { wentBack: false, violations: [`no way back after the fault: ${outcome.sentence}`] };
+    const violations = await this.#verdict(!rollback, seen);
+    return { wentBack: true, violations: violations.map((violation) => `after the way back: ${violation}`) };
   }
 
   /** Who writes straight at the side that does not serve is told so by the fence. */

@@ -111,6 +111,7 @@ export class FaultSeries {
       failures: this.#failures,
       leaseMs: this.#options.leaseMs,
       moved: reports.filter((r) => r.moved).length,
+      wentBack: reports.filter((r) => r.wentBack).length,
       decisions: by((r) => r.decision ?? 'none'),
       victims: by((r) => `${r.victim}: ${r.kind}`),
       moments: by((r) => r.moment),
