@@ -9,7 +9,7 @@ import { finishSwap } from './config/save.js';
 import { CutoverError, messageOf } from './errors/errors.js';
 import { Fleet } from './fleet/fleet.js';
 import { LocalNode, type Siblings } from './fleet/local-node.js';
-import { ownRow } from './fleet/own-row.js';
+import { expectSameRow, ownRow } from './fleet/own-row.js';
 import { SchemaGuardWatch } from './fleet/schema-guard-watch.js';
 import { keepWorker } from './keep-worker.js';
 import { Connections } from './postgres/connections.js';
@@ -77,7 +77,9 @@ export async function serve(options: ServeOptions): Promise<Served> {
   const fleet = new Fleet({ config: () => proxy.config, own: node, row });
   const reload = async (): Promise<void> => {
     // A password that was generated lasts as long as the process.
-    await node.reload(load(config.admin.passwordConfigured ? undefined : config.admin.password));
+    const loaded = load(config.admin.passwordConfigured ? undefined : config.admin.password);
+    expectSameRow(loaded, options.node, row);
+    await node.reload(loaded);
   };
   const tasks = new Tasks({ proxy, node, fleet, client: () => temporal.client() });
   late.admin = new AdminDatabase({

@@ -37,11 +37,10 @@ export class Fleet {
 
   /** Asks every row for its members, in the order of their names; a row that does not answer is one answer too. */
   async look(): Promise<readonly RowAnswer[]> {
-    const { own, row } = this.#options;
-    const answers = this.#rows().map((entry) =>
-      this.#ask(entry, own && entry.name === (row ?? rowOf(own.name)) ? own : this.#remote(entry)),
-    );
-    return Promise.all(answers);
+    const { own } = this.#options;
+    // Its own row too is asked where it leads: the others, and `cutover worker`, find this process nowhere else.
+    const alone = this.#options.config().nodes.length === 0;
+    return Promise.all(this.#rows().map((entry) => this.#ask(entry, (alone ? own : null) ?? this.#remote(entry))));
   }
 
   #rows(): readonly NodeEntry[] {

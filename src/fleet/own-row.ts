@@ -26,6 +26,24 @@ export function ownRow(config: Config, given: string | undefined): string | null
   throw new CutoverError('node_unnamed', { problem, nodes: names });
 }
 
+/**
+ * The row this process goes by must stay among those of a configuration that is loaded again: the other nodes would switch without it.
+ * Nothing is asked of a configuration without rows.
+ *
+ * @param started the row of the start; null where there were none
+ * @throws CutoverError `node_unnamed`
+ */
+export function expectSameRow(config: Config, given: string | undefined, started: string | null): void {
+  if (config.nodes.length === 0) return;
+  const now = ownRow(config, given);
+  if (now === started) return;
+  const before = started === null ? 'alone, without rows' : `as "${started}"`;
+  throw new CutoverError('node_unnamed', {
+    problem: `it was started ${before}, and would have to be started again as "${now ?? ''}"`,
+    nodes: config.nodes.map((node) => node.name).join(', '),
+  });
+}
+
 function isHere(node: NodeEntry, listenHost: string): boolean {
   if (node.host === listenHost || node.host === 'localhost') return true;
   return Object.values(networkInterfaces()).some((list) => list?.some((own) => own.address === node.host) === true);

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { loadConfig, parseConfig, type LoadOptions } from '../../src/config/load.js';
 import type { Config } from '../../src/config/config.js';
 import { CutoverError } from '../../src/errors/errors.js';
-import { ownRow } from '../../src/fleet/own-row.js';
+import { expectSameRow, ownRow } from '../../src/fleet/own-row.js';
 import { fileURLToPath } from 'node:url';
 
 const fixture = (name: string): { config: string; users: string } => ({
@@ -232,5 +232,24 @@ describe('nodes', () => {
     expect(() => ownRow(config, 'z')).toThrow('there is no node "z" (known: a, b)');
     expect(() => ownRow(config, undefined)).toThrow('none of the nodes has the address of this process');
     expect(ownRow(config, 'b')).toBe('b');
+  });
+
+  test('a process keeps the row it was started as when the files are loaded again, or says what is in the way', () => {
+    const config = load(DATABASES + node('a', 1) + node('b', 2));
+    expectSameRow(config, 'b', 'b');
+    expectSameRow(load(DATABASES), undefined, 'b');
+    const here = load(
+      `[general]\nport = 7000\n${DATABASES}${node('a', 1)}${node('b', 7000)}`.replaceAll('10.0.0.9', 'localhost'),
+    );
+    expectSameRow(here, undefined, 'b');
+    const refused = (config_: Config, given: string | undefined, started: string | null): (() => void) => {
+      return () => {
+        expectSameRow(config_, given, started);
+      };
+    };
+    expect(refused(config, 'c', 'c')).toThrow('there is no node "c" (known: a, b)');
+    expect(refused(config, undefined, 'a')).toThrow('none of the nodes has the address of this process');
+    expect(refused(here, undefined, 'a')).toThrow('it was started as "a", and would have to be started again as "b"');
+    expect(refused(here, undefined, null)).toThrow('it was started alone, without rows, and would have to be');
   });
 });

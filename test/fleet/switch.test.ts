@@ -272,6 +272,37 @@ describe('three proxies', () => {
     await expectAsOne();
   });
 
+  test('a row of its own that leads elsewhere is seen by the node itself too', { timeout: 60_000 }, async () => {
+    const b = fleet.node(1);
+    const text = readFileSync(b.files.config, 'utf8');
+    // In the files of b alone: the others know better.
+    const wrong = `name = "b"\nhost = "127.0.0.1"\nport = ${fleet.source.port.toString()}`;
+    writeFileSync(b.files.config, text.replace(/name = "b"\nhost = "127.0.0.1"\nport = \d+/, wrong));
+    await b.admin('RELOAD');
+    expect((await nodes(1)).find((n) => n.node === 'b')?.problem).toMatch(/node b does not do as told/);
+    writeFileSync(b.files.config, text);
+    await b.admin('RELOAD');
+    await expectAsOne();
+  });
+
+  test(
+    'RELOAD refuses files without the row of the node, and what was in force stays',
+    { timeout: 60_000 },
+    async () => {
+      const b = fleet.node(1);
+      const text = readFileSync(b.files.config, 'utf8');
+      writeFileSync(b.files.config, text.replace(/\n\[\[nodes\]\]\nname = "b"\nhost = [^\n]*\nport = \d+\n/, '\n'));
+      await expect(b.admin('RELOAD')).rejects.toThrow(
+        'which of [[nodes]] is this process? there is no node "b" (known: a, c)',
+      );
+      expect((await nodes(1)).map((n) => n.node)).toEqual(['a', 'b', 'c']);
+      writeFileSync(b.files.config, text);
+      await b.admin('RELOAD');
+      await writes(20);
+      await expectAsOne();
+    },
+  );
+
   test('showed no client of any node the past', { timeout: 60_000 }, async () => {
     const read = await lists.stop();
     expect(countsOf(read)).toMatchObject({ ok: expect.toSatisfy((ok: number) => ok > 500) as number });
