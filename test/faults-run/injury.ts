@@ -99,7 +99,7 @@ async function injureCluster(
   return { hit: `${name} stopped`, nodes, heal };
 }
 
-/** What the engine sends them waits in the server and is done late, after others have decided: nobody's clients wait for that. */
+/** What the engine sends them waits in the server and is done late, after the nodes have decided. */
 async function injureSessions(serving: Cluster): Promise<Injury> {
   const sessions = await serving.query<{ pid: number }>(
     'app',

@@ -6,7 +6,7 @@ import { until } from '../support/wait.js';
 import { acceptingSides, contents, decisionOf, leftBehind, oneWriter, stalls, wrongSide } from './checks.js';
 import { injure, type Injury } from './injury.js';
 import type { Load, Seen } from './load.js';
-import type { Fault } from './plan.js';
+import { patienceMs, SESSION, type Fault } from './plan.js';
 import type { StepReport } from './steps.js';
 import type { FaultSystem, MoveOutcome } from './system.js';
 
@@ -74,7 +74,8 @@ export class FaultRun {
     if (!outcome.moved) violations.push(...(await this.#moveAfterAll(rollback)));
     const seen = await this.#load.stop();
     const decision = await decisionOf(this.#system, report.epoch);
-    const outage = { nodes: this.#affected(fault, injury, decision), fromMs, toMs };
+    const noticed = fault.victim === SESSION ? { patienceMs: patienceMs(this.#system.leaseMs) } : {};
+    const outage = { nodes: this.#affected(fault, injury, decision), fromMs, toMs, ...noticed };
     const stalled = stalls(this.#load, seen, outage, this.#system.leaseMs);
     violations.push(...stalled.violations, ...(await this.#verdict(rollback, seen)));
     const back = await this.#goBack(rollback);
