@@ -86,6 +86,17 @@ export const untilDone = (summary: string): Activities =>
     retry: { initialInterval: '1s', maximumInterval: '10s', nonRetryableErrorTypes: ['destination_serves'] },
   });
 
+/**
+ * As `untilDone`, for a few rows in the record: what a worker that died has begun is begun anew after seconds. Until a cutover has ended its
+ * migration takes no other wish, and the one that comes next may be a rollback.
+ */
+export const soonDone = (summary: string): Activities =>
+  proxyActivities<Activities>({
+    summary,
+    startToCloseTimeout: '10 seconds',
+    retry: { initialInterval: '1s', maximumInterval: '10s' },
+  });
+
 /** What ends well without: a few tries within seconds, so that a task does not wait to end for a server that is away. */
 export const fewTries = (summary: string): Activities =>
   proxyActivities<Activities>({

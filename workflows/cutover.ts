@@ -21,7 +21,7 @@ import {
   type Situation,
 } from '../src/cutover/contract.js';
 import { pauseBetweenAttemptsMs, workflowTaskTimeoutMs } from '../src/cutover/policy.js';
-import { long, route, short, untilDone } from './activities.js';
+import { long, route, short, soonDone, untilDone } from './activities.js';
 import { Journal, sentenceOf } from './journal.js';
 import { abortUpdate, checked, movedSignal, stopSignal } from './messages.js';
 import { pause } from './pause.js';
@@ -147,7 +147,7 @@ class Mover {
     } finally {
       await CancellationScope.nonCancellable(async () => {
         await this.#journal.write(this.#migration).catch(() => undefined);
-        await untilDone('Let go of the migration').releaseOperation(this.#migration, operation);
+        await soonDone('Let go of the migration').releaseOperation(this.#migration, operation);
         // An abort that came late still gets its answer.
         await condition(allHandlersFinished);
       });
@@ -236,7 +236,7 @@ class Mover {
     }
     this.#pausing = null;
     if (outcome.outcome === 'committed') this.#moved = true;
-    await untilDone(`Write the timeline of epoch ${epoch}: steps, milliseconds, LSNs`).writeTimeline(plan, outcome);
+    await soonDone(`Write the timeline of epoch ${epoch}: steps, milliseconds, LSNs`).writeTimeline(plan, outcome);
     return outcome;
   }
 

@@ -9,7 +9,7 @@ import {
 } from '@temporalio/workflow';
 import type { Migration, MoveRequest, TaskEvent, TaskEventType } from '../src/cutover/contract.js';
 import { evolveTask, initialTask, type TaskKind, type TaskState } from '../src/cutover/task.js';
-import { fewTries, untilDone } from './activities.js';
+import { fewTries, soonDone } from './activities.js';
 
 export const stateQuery = defineQuery<TaskState>('state');
 export const eventsQuery = defineQuery<readonly TaskEvent[]>('events');
@@ -65,7 +65,7 @@ export class Journal {
   async write(migration: Migration): Promise<void> {
     const fresh = this.#events.slice(this.#written);
     if (fresh.length === 0) return;
-    await untilDone('Write the story of this task into the record').recordEvents(
+    await soonDone('Write the story of this task into the record').recordEvents(
       migration,
       workflowInfo().workflowId,
       fresh,

@@ -31,8 +31,11 @@ import {
 import { asSentence, refusal, refuseHeld, refuseOtherMove } from './refusal.js';
 import { replicate } from './replicate.js';
 
-/** How long an update waits for a cutover to tell which side serves: its last words take milliseconds. */
-const SETTLE_MS = 10_000;
+/**
+ * How long an update waits for a cutover to tell which side serves. Its last words take milliseconds; those of a worker that
+ * died are told again after `soonDone`'s 10 s, and must not refuse a rollback.
+ */
+const SETTLE_MS = 30_000;
 
 type Wish = 'approve' | 'rollback' | 'end';
 

@@ -49,19 +49,23 @@ BEGIN
 END
 $function$;
 
--- The same for what says how the rows of tables that last are made: names, columns, keys.
-CREATE OR REPLACE FUNCTION cutover.look_at_columns(OUT counts bigint[], OUT youngest integer)
-LANGUAGE plpgsql SET enable_nestloop = off SET jit = off SET plan_cache_mode = force_generic_plan AS $function$
+-- The same for what says how the rows of tables that last are made: names, columns, keys. A column or a key that somebody changed is a
+-- row written since; only the few of those are asked whose they are, because the tables of a session come and go. One that went took its
+-- table or its index with it.
+CREATE OR REPLACE FUNCTION cutover.look_at_columns(p_since xid8, OUT counts bigint[], OUT youngest integer)
+LANGUAGE plpgsql SET jit = off AS $function$
+DECLARE
+  v_written oid[];
 BEGIN
-  WITH lasting AS MATERIALIZED (
-    SELECT oid AS relid, xmin AS writer FROM pg_class WHERE relkind IN ('r', 'p') AND relpersistence = 'p' AND oid >= 16384
-  )
-  SELECT array_agg(l.number ORDER BY l.kind), min(l.age) INTO counts, youngest FROM (
-    SELECT 1, count(*), min(age(writer)) FROM lasting
-    UNION ALL SELECT 2, count(*), min(age(a.xmin)) FROM pg_attribute a JOIN lasting ON a.attrelid = relid WHERE a.attnum > 0
-    UNION ALL SELECT 3, count(*), min(age(i.xmin)) FROM pg_index i JOIN lasting ON i.indrelid = relid
-    UNION ALL SELECT 4, count(*), min(age(xmin)) FROM pg_namespace WHERE nspname !~ '^pg_'
-  ) AS l (kind, number, age);
+  SELECT ARRAY[count(*) FILTER (WHERE relkind IN ('r', 'p')), count(*) FILTER (WHERE relkind IN ('i', 'I'))],
+    min(age(xmin)) FILTER (WHERE relkind IN ('r', 'p')) INTO counts, youngest
+  FROM pg_class WHERE relpersistence = 'p';
+  SELECT counts || count(*), least(youngest, min(age(xmin))) INTO counts, youngest FROM pg_namespace WHERE nspname !~ '^pg_';
+  v_written := ARRAY(SELECT attrelid FROM pg_attribute WHERE age(xmin) <= age(p_since::xid) AND attnum > 0
+    UNION ALL SELECT indrelid FROM pg_index WHERE age(xmin) <= age(p_since::xid));
+  IF EXISTS (SELECT FROM pg_class WHERE oid = ANY (v_written) AND relkind IN ('r', 'p') AND relpersistence = 'p') THEN
+    youngest := 0;
+  END IF;
 END
 $function$;
 
@@ -75,7 +79,7 @@ BEGIN
     -- Not pg_get_publication_tables(): it would wait for a table that is being altered. The engine publishes no parents.
     (SELECT count(*) FROM pg_publication p JOIN pg_publication_rel pr ON pr.prpubid = p.oid WHERE p.pubname = p_stream HAVING count(*) > 0),
     cutover.fenced_tables()
-  FROM cutover.look_at_tables() t, cutover.look_at_columns() c
+  FROM cutover.look_at_tables() t, cutover.look_at_columns(v_since) c
   ON CONFLICT (only_row) DO UPDATE SET stream = excluded.stream, since = excluded.since, tables = excluded.tables,
     columns = excluded.columns, published = excluded.published, fenced = excluded.fenced;
 END
@@ -96,7 +100,7 @@ $function$;
 
 CREATE OR REPLACE FUNCTION cutover.columns_changed(p_stream text) RETURNS boolean LANGUAGE sql AS $function$
   SELECT coalesce((SELECT cutover.differs(k.since, k.columns, l.counts, l.youngest)
-    FROM cutover.checked_catalogue k, cutover.look_at_columns() l WHERE k.stream = p_stream), true)
+    FROM cutover.checked_catalogue k, cutover.look_at_columns(k.since) l WHERE k.stream = p_stream), true)
 $function$;
 `;
 

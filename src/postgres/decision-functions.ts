@@ -4,6 +4,37 @@
  * Part of the record (record-schema.ts); what each may do, and why in that order, is written in docs/protocol.md, section 3.
  */
 const SEAL = `
+-- Whether another session or a prepared transaction has a lock on a fenced table as whoever writes or alters it has; an autovacuum, which
+-- does neither, has one too. Where nobody has, it
+-- costs the same for a thousand tables as for one; locking them all does not: each lock is looked for in the slot of every
+-- connection the server may have (PostgreSQL source, src/backend/storage/lmgr/README, "Fast Path Locking").
+CREATE OR REPLACE FUNCTION cutover.writer_in_flight() RETURNS boolean LANGUAGE plpgsql AS $function$
+DECLARE
+  v_relation oid;
+BEGIN
+  FOR v_relation IN
+    SELECT l.relation FROM pg_locks l
+    WHERE l.locktype = 'relation' AND l.granted AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.pid IS DISTINCT FROM pg_backend_pid()
+      AND (l.mode <> 'ShareUpdateExclusiveLock'
+        OR NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid AND a.backend_type = 'autovacuum worker'))
+  LOOP
+    IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = v_relation AND tgname = 'cutover_fence_write') THEN
+      RETURN true;
+    END IF;
+  END LOOP;
+  RETURN false;
+END
+$function$;
+
+-- A seal that fails takes its flag down again. It may: it has locked the fence row, and that is open.
+CREATE OR REPLACE FUNCTION cutover.give_up_seal(p_problem text, p_code text) RETURNS void LANGUAGE plpgsql AS $function$
+BEGIN
+  PERFORM setval('cutover.fence_flag', 1, false);
+  RAISE EXCEPTION '%', p_problem USING ERRCODE = p_code;
+END
+$function$;
+
 CREATE OR REPLACE FUNCTION cutover.seal(
   p_epoch bigint, p_nonce text, p_shard integer, p_publication text, p_lock_timeout_ms integer, p_stream text, p_events jsonb
 ) RETURNS jsonb LANGUAGE plpgsql AS $function$
@@ -14,6 +45,7 @@ DECLARE
   v_fenced boolean;
   v_changed boolean;
   v_tables text;
+  v_waited integer := 0;
   v_gap text;
   v_lsn pg_lsn;
 BEGIN
@@ -33,19 +65,13 @@ BEGIN
   IF (v_decision.source ->> 'timeline')::int <> (cutover.identity() ->> 'timeline')::int THEN
     RAISE EXCEPTION 'the source failed over since epoch % began', p_epoch USING ERRCODE = 'CUT02';
   END IF;
-  -- 1. Wait for the writers in flight and bar new ones; without a fence there is nothing to bar them with.
+  -- 1. The clients are held, so that on most days nobody writes. Where somebody does, he may finish: the locks wait for him and bar new ones.
   SELECT * INTO v_checked FROM cutover.checked_catalogue WHERE stream = p_publication;
-  v_tables := CASE WHEN v_fenced THEN coalesce(v_checked.fenced, cutover.fenced_tables()) END;
-  IF v_tables IS NOT NULL THEN
+  IF v_fenced AND cutover.writer_in_flight() THEN
+    v_tables := coalesce(v_checked.fenced, cutover.fenced_tables());
     EXECUTE 'LOCK TABLE ' || v_tables || ' IN SHARE ROW EXCLUSIVE MODE';
   END IF;
-  -- The tables were listed ahead of the pause. Where the catalogue is another now, they are listed and locked again.
-  v_changed := cutover.tables_changed(p_publication);
-  v_tables := CASE WHEN v_fenced AND v_changed THEN cutover.fenced_tables() END;
-  IF v_tables IS NOT NULL THEN
-    EXECUTE 'LOCK TABLE ' || v_tables || ' IN SHARE ROW EXCLUSIVE MODE';
-  END IF;
-  -- 2. The fence row, read again now that it is locked.
+  -- 2. The fence row, read again and locked.
   SELECT * INTO STRICT v_fence FROM cutover.fence FOR UPDATE;
   IF v_fence.epoch >= p_epoch THEN
     IF v_fence.epoch = p_epoch AND v_fence.nonce = p_nonce AND v_fence.state = 'sealed' THEN
@@ -58,31 +84,40 @@ BEGIN
   IF v_fence.state <> 'open' THEN
     RAISE EXCEPTION 'this side does not serve (fence %, epoch %)', v_fence.state, v_fence.epoch USING ERRCODE = 'CUT02';
   END IF;
-  -- 3. What the move has is what is published, and that is what is fenced: compared ahead of the pause, and again where the
-  -- catalogue is another since. Under the locks: no row can come in between.
+  -- 3. The flag: other sessions see it at once, even before this transaction ends. A statement takes its lock before it looks at the flag,
+  -- so whoever got past it holds a lock that is seen now, and is waited for. Who comes later is refused.
+  PERFORM setval('cutover.fence_flag', 1, true);
+  WHILE v_fenced AND cutover.writer_in_flight() LOOP
+    v_waited := v_waited + 1;
+    IF v_waited > p_lock_timeout_ms THEN
+      PERFORM cutover.give_up_seal('writers of fenced tables have not ended', 'lock_not_available');
+    END IF;
+    PERFORM pg_sleep(0.001);
+  END LOOP;
+  -- 4. What the move has is what is published, and that is what is fenced: compared ahead of the pause, and again where the
+  -- catalogue is another since. Behind the flag: no row can come in between.
+  v_changed := cutover.tables_changed(p_publication);
   v_gap := CASE WHEN v_changed THEN
     coalesce(cutover.table_gap(p_publication), CASE WHEN v_fenced THEN cutover.fence_gap(p_publication) END) END;
   IF v_gap IS NOT NULL THEN
-    RAISE EXCEPTION '%', v_gap USING ERRCODE = 'CUT03';
+    PERFORM cutover.give_up_seal(v_gap, 'CUT03');
   END IF;
-  -- 4. The marker travels behind the last write to every subscription.
+  -- 5. The marker travels behind the last write to every subscription.
   INSERT INTO cutover.marker (cluster, shard, epoch, nonce, kind)
   VALUES (cutover.identity() ->> 'systemIdentifier', p_shard, p_epoch, p_nonce, 'seal');
   v_lsn := pg_current_wal_insert_lsn();
-  -- 5. The decision, on shard 0 only.
+  -- 6. The decision, on shard 0 only, and the row that says it to the sessions of this side.
   IF p_shard = 0 THEN
     UPDATE cutover.decision SET state = 'sealed', sealed_at = clock_timestamp(), seal_lsn = v_lsn,
       publication = p_publication
     WHERE epoch = p_epoch AND state = 'preparing' AND nonce = p_nonce;
     IF NOT FOUND THEN
-      RAISE EXCEPTION 'epoch % is not being prepared', p_epoch USING ERRCODE = 'CUT02';
+      PERFORM cutover.give_up_seal('epoch ' || p_epoch || ' is not being prepared', 'CUT02');
     END IF;
   END IF;
   UPDATE cutover.fence
   SET epoch = p_epoch, state = 'sealed', nonce = p_nonce, seal_lsn = v_lsn, changed_at = clock_timestamp();
-  -- 6. The flag last: other sessions see it at once, even before this transaction ends.
   PERFORM cutover.note(p_stream, p_events);
-  PERFORM setval('cutover.fence_flag', 1, true);
   RETURN cutover.identity() || jsonb_build_object('lsn', v_lsn, 'repeated', false, 'tables',
     CASE WHEN NOT v_changed THEN v_checked.published ELSE (SELECT count(*) FROM pg_get_publication_tables(p_publication)) END);
 END

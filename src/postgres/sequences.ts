@@ -32,14 +32,14 @@ export const SEQUENCES_TO_MOVE = `pg_sequence s JOIN pg_class c ON c.oid = s.seq
 const READ_SQL = {
   name: 'cutover_sequences',
   text: `
-  SELECT coalesce(array_agg(name) FILTER (WHERE last IS NOT NULL), '{}')::text AS names,
+  SELECT coalesce(array_agg(format('%I.%I', nspname, relname)) FILTER (WHERE last IS NOT NULL), '{}')::text AS names,
     coalesce(array_agg(CASE WHEN seqincrement > 0
       THEN least(last::numeric + seqincrement::numeric * $1::int, seqmax)
       ELSE greatest(last::numeric + seqincrement::numeric * $1::int, seqmin) END) FILTER (WHERE last IS NOT NULL), '{}')::text AS values,
-    coalesce(array_agg(name) FILTER (WHERE CASE WHEN last IS NULL
+    coalesce(array_agg(format('%I.%I', nspname, relname)) FILTER (WHERE CASE WHEN last IS NULL
       THEN NOT has_sequence_privilege(seqrelid, 'USAGE, SELECT') END), '{}') AS withheld
   FROM (
-    SELECT s.seqrelid, format('%I.%I', n.nspname, c.relname) AS name, s.seqincrement, s.seqmin, s.seqmax,
+    SELECT s.seqrelid, n.nspname, c.relname, s.seqincrement, s.seqmin, s.seqmax,
       pg_sequence_last_value(s.seqrelid) AS last
     FROM ${SEQUENCES_TO_MOVE}
     OFFSET 0) AS s`,
