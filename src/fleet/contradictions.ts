@@ -19,6 +19,10 @@ export function contradictionIn(records: readonly RecordState[]): string | null 
     const problem = copy ? difference(decision, copy) : null;
     if (problem !== null) return `epoch ${decision.epoch.toString()} ${problem}`;
   }
+  for (const record of records) {
+    const problem = undecided(record);
+    if (problem !== null) return problem;
+  }
   return null;
 }
 
@@ -28,6 +32,16 @@ function impossible({ state, nonce, seal_lsn, source, destination }: Decision): 
   if (sameSide(source, destination)) return 'leads from a database to itself';
   if (isCommitted(state) && seal_lsn === null) return `is ${state}, but was never sealed`;
   return null;
+}
+
+/**
+ * A fence is sealed and opened in the transaction that writes the decision, and keeps the nonce; so a failover loses both or neither.
+ * `ready` and `refused` come before the decision reaches that side, `closed` before any.
+ */
+function undecided({ fence, decisions }: RecordState): string | null {
+  if (fence.state !== 'sealed' && fence.state !== 'open') return null;
+  if (fence.nonce === '' || decisions.some(({ nonce }) => nonce === fence.nonce)) return null;
+  return `epoch ${fence.epoch.toString()} left the fence ${fence.state}, but its decision is gone`;
 }
 
 /** Two copies of one epoch may be unequally far, but not decided in two ways. */

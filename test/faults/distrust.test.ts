@@ -85,6 +85,33 @@ describe('one pair', () => {
     await move(pair, 'reverse');
   });
 
+  test('a decision that was deleted on both sides: the fence still knows of it, and nobody is served', async () => {
+    const pair = pairOf();
+    const { epoch } = await move(pair, 'forward');
+    const sides = [pair.source, pair.destination];
+    const kept = await Promise.all(
+      sides.map((side) =>
+        side.query('app', 'DELETE FROM cutover.decision d WHERE epoch = $1 RETURNING to_jsonb(d) AS row', [epoch]),
+      ),
+    );
+    const gate = pair.proxy.gate('prod');
+    await until('the gate closes', () => gate.closed);
+    expect((await resolved(pair, {})).text).toMatch(
+      new RegExp(
+        `contradicts itself: epoch ${epoch.toString()} left the fence (open|sealed), but its decision is gone`,
+      ),
+    );
+    for (const [index, side] of sides.entries())
+      await side.query(
+        'app',
+        'INSERT INTO cutover.decision SELECT * FROM jsonb_populate_record(NULL::cutover.decision, $1)',
+        [kept[index]?.[0]?.row],
+      );
+    await until('the gate opens', () => !gate.closed);
+    expect(await acceptingSides(pair)).toEqual(['destination']);
+    await move(pair, 'reverse');
+  });
+
   test('a node does not start on a record of a newer program, and says which', async () => {
     const pair = pairOf();
     await pair.destination.query('app', 'UPDATE cutover.layout SET version = 99');
