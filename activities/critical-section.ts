@@ -372,7 +372,10 @@ export class CriticalSection {
     work: (at: (step: Step) => void) => Promise<string | null>,
   ): Promise<PartResult> {
     let step = first;
-    const lease = new LeaseKeeper(this.#nodes(plan), plan);
+    const servers = [plan.source, plan.destination].map((side) => async () => {
+      await (await this.#connection(side, 'renew')).query(`SELECT 'lease' AS renewing`);
+    });
+    const lease = new LeaseKeeper(this.#nodes(plan), plan, servers);
     try {
       const working = work((next) => {
         step = next;

@@ -1,4 +1,4 @@
-/** One task: keep the leases of all nodes alive while a part of the pause works, and notice a node that has fallen silent. */
+/** One task: keep the leases of all nodes alive while a part of the pause works, and notice a node or a server that has fallen silent. */
 import type { EpochPlan } from '../src/cutover/contract.js';
 import { CutoverError, messageOf } from '../src/errors/errors.js';
 import type { FleetNode } from '../src/fleet/node.js';
@@ -6,12 +6,44 @@ import type { FleetNode } from '../src/fleet/node.js';
 /** Renewals in one lease: two may be lost before it ends. */
 const RENEWALS_PER_LEASE = 3;
 
+/** Asks a server with each renewal, on a connection that nothing else waits on. */
+class Pulse {
+  readonly #ask: () => Promise<unknown>;
+  #answered = true;
+  #asking = false;
+
+  constructor(ask: () => Promise<unknown>) {
+    this.#ask = ask;
+  }
+
+  /** Whether the last question was answered; asks the next one. */
+  beat(): boolean {
+    const answered = this.#answered;
+    if (!this.#asking) void this.#question();
+    return answered;
+  }
+
+  async #question(): Promise<void> {
+    this.#asking = true;
+    this.#answered = false;
+    try {
+      await this.#ask();
+      this.#answered = true;
+    } catch {
+      // No answer is the answer; asked again with the next renewal.
+    } finally {
+      this.#asking = false;
+    }
+  }
+}
+
 /**
  * Renews three times a lease. A node that has not answered for two renewals is silent: its part of the
  * clients could not be told what was decided, so an undecided epoch is better aborted (docs/protocol.md, section 4).
  *
- * A part that takes longer than all its waits together hangs on a server that went silent. Renewing on would hold the clients for as
- * long as the connection hangs; without renewals the nodes decide, each by connections of its own.
+ * While a server does not answer, nothing is renewed: a step that hangs on it would hold the clients for as long as it hangs. Without
+ * renewals the nodes decide, each by connections of its own. They do so as well once a part has taken longer than all its waits
+ * together, whatever it hangs on.
  */
 export class LeaseKeeper {
   /** rejects with the name of a node that has fallen silent; never resolves */
@@ -20,10 +52,12 @@ export class LeaseKeeper {
   readonly #heardAt = new Map<FleetNode, number>();
   #ended = false;
 
-  constructor(nodes: readonly FleetNode[], plan: EpochPlan) {
+  /** @param servers asks a server of the move whether it is there */
+  constructor(nodes: readonly FleetNode[], plan: EpochPlan, servers: readonly (() => Promise<unknown>)[]) {
     const { leaseMs, epoch, migration } = plan;
     const silenceMs = (2 * leaseMs) / RENEWALS_PER_LEASE;
     const beganAt = performance.now();
+    const pulses = servers.map((ask) => new Pulse(ask));
     const patienceMs = plan.drainMs + plan.timeoutMs + leaseMs;
     let lose: (error: CutoverError) => void = () => undefined;
     this.lost = new Promise<never>((_, reject) => {
@@ -56,7 +90,11 @@ export class LeaseKeeper {
         this.end();
         return;
       }
-      for (const node of nodes) void renew(node);
+      // All are asked, whatever the first one says.
+      const present = pulses.map((pulse) => pulse.beat()).every(Boolean);
+      for (const node of nodes)
+        if (present) void renew(node);
+        else this.#heardAt.set(node, performance.now());
     }, leaseMs / RENEWALS_PER_LEASE);
   }
 

@@ -31,7 +31,7 @@ import { pinnedSince, readyRecords } from './pinned-sides.js';
 import { requireVerified } from './verification.js';
 
 const POLL_MS = 100;
-const PURPOSES: readonly Purpose[] = ['record', 'seal', 'parity', 'sequences'];
+const PURPOSES: readonly Purpose[] = ['record', 'seal', 'parity', 'sequences', 'renew'];
 
 /** The sides of an epoch: exchanged when it goes back. */
 export function sidesOfHeading(migration: Migration, heading: Heading): { source: Side; destination: Side } {

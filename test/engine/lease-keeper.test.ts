@@ -23,7 +23,7 @@ afterEach(() => {
 
 test('a part that hangs on a silent server is given up after all its waits together, and renews no more', async () => {
   const renew = vi.fn(() => Promise.resolve(true));
-  const keeper = new LeaseKeeper([{ name: 'node1', renew } as Partial<FleetNode> as FleetNode], PLAN);
+  const keeper = new LeaseKeeper([{ name: 'node1', renew } as Partial<FleetNode> as FleetNode], PLAN, []);
   const lost = vi.fn();
   keeper.lost.catch(lost);
   await vi.advanceTimersByTimeAsync(1_000);
@@ -37,7 +37,7 @@ test('a part that hangs on a silent server is given up after all its waits toget
 test('a node that does not answer two renewals is silent, and named; one that misses a single one is not', async () => {
   let answers = true;
   const renew = vi.fn(() => (answers ? Promise.resolve(true) : Promise.reject(new Error('no route to host'))));
-  const keeper = new LeaseKeeper([{ name: 'node1', renew } as Partial<FleetNode> as FleetNode], PLAN);
+  const keeper = new LeaseKeeper([{ name: 'node1', renew } as Partial<FleetNode> as FleetNode], PLAN, []);
   const lost = vi.fn();
   keeper.lost.catch(lost);
   await vi.advanceTimersByTimeAsync(200);
@@ -47,5 +47,40 @@ test('a node that does not answer two renewals is silent, and named; one that mi
   await vi.advanceTimersByTimeAsync(200);
   expect(lost).toHaveBeenCalledWith(expect.objectContaining({ code: 'node_unreachable' }));
   expect(String(lost.mock.calls[0]?.[0])).toMatch(/node1 .*silent for 600 ms: no route to host/);
+  keeper.end();
+});
+
+test('while a server does not answer nothing is renewed, and no node is blamed; once it answers, leases go on', async () => {
+  const renew = vi.fn(() => Promise.resolve(true));
+  const silent: (() => void)[] = [];
+  let silence = false;
+  const ask = (): Promise<void> => (silence ? new Promise((resolve) => silent.push(resolve)) : Promise.resolve());
+  const nodes = [{ name: 'node1', renew } as Partial<FleetNode> as FleetNode];
+  const keeper = new LeaseKeeper(nodes, { ...PLAN, timeoutMs: 60_000 }, [() => Promise.resolve(), ask]);
+  const lost = vi.fn();
+  keeper.lost.catch(lost);
+  await vi.advanceTimersByTimeAsync(400);
+  expect(renew).toHaveBeenCalledTimes(2);
+  silence = true;
+  // The question of the second renewal was answered: one more renewal, none after that.
+  await vi.advanceTimersByTimeAsync(2_000);
+  expect(renew).toHaveBeenCalledTimes(3);
+  expect(silent).toHaveLength(1);
+  silence = false;
+  silent.forEach((answer) => { answer(); });
+  await vi.advanceTimersByTimeAsync(400);
+  expect(renew).toHaveBeenCalledTimes(5);
+  expect(lost).not.toHaveBeenCalled();
+  keeper.end();
+});
+
+test('a server that refuses is asked again with each renewal', async () => {
+  const renew = vi.fn(() => Promise.resolve(true));
+  const ask = vi.fn(() => Promise.reject(new Error('connection refused')));
+  const nodes = [{ name: 'node1', renew } as Partial<FleetNode> as FleetNode];
+  const keeper = new LeaseKeeper(nodes, PLAN, [ask]);
+  await vi.advanceTimersByTimeAsync(800);
+  expect(ask).toHaveBeenCalledTimes(4);
+  expect(renew).toHaveBeenCalledTimes(1);
   keeper.end();
 });

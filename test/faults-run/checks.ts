@@ -11,8 +11,6 @@ export interface Outage {
   readonly nodes: readonly string[];
   readonly fromMs: number;
   readonly toMs: number;
-  /** how much longer clients may be held because it is noticed only then; absent: as a lease notices it */
-  readonly patienceMs?: number;
 }
 
 export interface Stalls {
@@ -28,7 +26,7 @@ const SHOWN_MAX = 3;
 
 /** No client may hear nothing for longer than the lease and two seconds, and the time that what it talks to was gone. */
 export function stalls(load: Load, seen: Seen, outage: Outage, leaseMs: number): Stalls {
-  const limitMs = leaseMs + (outage.patienceMs ?? 0) + STALL_MARGIN_MS;
+  const limitMs = leaseMs + STALL_MARGIN_MS;
   let bystanderMs = 0;
   let affectedMs = 0;
   const violations: string[] = [];

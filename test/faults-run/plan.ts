@@ -40,19 +40,8 @@ export const FAULTS_PER_SYSTEM = 12;
 
 /** A stopped process must oversleep the lease; a killed one may be back before its end, or after it. */
 const STOP_LEASES = 1.5;
-/** `cutover_drain_timeout` as it is when nobody sets it. */
-const DRAIN_MS = 1_000;
-
-/**
- * How long a step may hang before the engine lets the leases end: drain, `cutover_timeout` (here as long as the lease) and a lease
- * (docs/protocol.md, section 4). Clients may be held that much longer.
- */
-export function patienceMs(leaseMs: number): number {
-  return DRAIN_MS + 2 * leaseMs;
-}
-
-/** When such a step goes on, the nodes have long decided: a lease after the last renewal. */
-const hangMs = (leaseMs: number): number => patienceMs(leaseMs) + 2 * leaseMs;
+/** What a session that hung was sent is done when the nodes have long decided: a lease and a third after it fell silent, at the latest. */
+const HANG_LEASES = 2.5;
 const HOLD_LEASES: readonly [number, ...number[]] = [0.5, 1.5];
 
 /** The fault with this index; the same again for the same seed, whatever was run before it. */
@@ -66,7 +55,7 @@ export function faultAt(seed: number, index: number, leaseMs: number): Fault {
   const place = { index, layout, moment, choice } as const;
   const victims = [...PROCESSES, ...PATHS, SESSION] as const;
   const victim = random.pick(victims);
-  if (victim === SESSION) return { ...place, victim, kind: 'stop', holdMs: hangMs(leaseMs) };
+  if (victim === SESSION) return { ...place, victim, kind: 'stop', holdMs: HANG_LEASES * leaseMs };
   if (isPath(victim)) {
     const kind = random.pick(['blackhole', 'half-open', 'reset', 'slow'] as const);
     return { ...place, victim, kind, holdMs: hold };
@@ -97,7 +86,7 @@ export function fixedFaults(layout: Layout, leaseMs: number): readonly Fault[] {
       const kind = FIXED_KINDS[turn % FIXED_KINDS.length] ?? 'reset';
       return { ...place, victim: path, kind, holdMs: leaseMs * STOP_LEASES };
     }
-    if (victim === SESSION) return { ...place, victim, kind: 'stop', holdMs: hangMs(leaseMs) };
+    if (victim === SESSION) return { ...place, victim, kind: 'stop', holdMs: HANG_LEASES * leaseMs };
     const kill = turn % 2 === 0;
     return { ...place, victim, kind: kill ? 'kill' : 'stop', holdMs: leaseMs * (kill ? 0.5 : STOP_LEASES) };
   });

@@ -6,7 +6,7 @@ import { until } from '../support/wait.js';
 import { acceptingSides, contents, decisionOf, leftBehind, oneWriter, stalls, wrongSide } from './checks.js';
 import { injure, type Injury } from './injury.js';
 import type { Load, Seen } from './load.js';
-import { patienceMs, SESSION, type Fault } from './plan.js';
+import type { Fault } from './plan.js';
 import type { StepReport } from './steps.js';
 import type { FaultSystem, MoveOutcome } from './system.js';
 
@@ -50,10 +50,12 @@ const REFUSED_DEADLINE_MS = 10_000;
 export class FaultRun {
   readonly #system: FaultSystem;
   readonly #load: Load;
+  readonly #wayBack: boolean;
 
-  constructor(system: FaultSystem, load: Load) {
+  constructor(system: FaultSystem, load: Load, wayBack: boolean) {
     this.#system = system;
     this.#load = load;
+    this.#wayBack = wayBack;
   }
 
   /** @throws Error when the fault could not even be made, or the system could not be brought to rest afterwards */
@@ -74,11 +76,10 @@ export class FaultRun {
     if (!outcome.moved) violations.push(...(await this.#moveAfterAll(rollback)));
     const seen = await this.#load.stop();
     const decision = await decisionOf(this.#system, report.epoch);
-    const noticed = fault.victim === SESSION ? { patienceMs: patienceMs(this.#system.leaseMs) } : {};
-    const outage = { nodes: this.#affected(fault, injury, decision), fromMs, toMs, ...noticed };
+    const outage = { nodes: this.#affected(fault, injury, decision), fromMs, toMs };
     const stalled = stalls(this.#load, seen, outage, this.#system.leaseMs);
     violations.push(...stalled.violations, ...(await this.#verdict(rollback, seen)));
-    const back = await this.#goBack(rollback);
+    const back = this.#wayBack ? await this.#goBack(rollback) : { wentBack: false, violations: [] };
     violations.push(...back.violations);
     return {
       ...{ fault: fault.index, victim: fault.victim, kind: fault.kind, moment: fault.moment, layout: fault.layout },

@@ -9,6 +9,8 @@ import { FaultSystem } from './system.js';
 
 export interface SeriesOptions {
   readonly leaseMs: number;
+  /** after each fault the traffic goes back without one; absent: it does */
+  readonly wayBack?: boolean;
   readonly print: (line: object) => void;
   /** the command that repeats the fault with this index */
   readonly repeatWith: (index: number) => string;
@@ -43,7 +45,7 @@ export class FaultSeries {
     try {
       this.#system ??= await FaultSystem.start(fault.layout, this.#options.leaseMs);
       this.#load ??= new Load(this.#system);
-      const report = await new FaultRun(this.#system, this.#load).run(fault);
+      const report = await new FaultRun(this.#system, this.#load, this.#options.wayBack ?? true).run(fault);
       this.#reports.push(report);
       this.#options.print(report);
       if (report.violations.length > 0) await this.#failed(fault);

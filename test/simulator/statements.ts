@@ -61,6 +61,7 @@ const ANSWERS: readonly (readonly [string, Answer])[] = [
   ['FROM pg_stat_replication r', (database) => [{ target: database.lsnText, behind: [] }]],
   ['SELECT cutover.columns_changed(', () => [{ changed: false }]],
   ['FROM pg_locks l', () => []],
+  ["SELECT 'lease' AS renewing", () => [{ renewing: 'lease' }]],
   ['SELECT cutover.note(', () => [{}]],
 ];
 
