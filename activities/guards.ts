@@ -15,7 +15,7 @@ interface Sides {
   readonly destination: Side;
 }
 
-/** Ahead of the pause: the reason to wait, or null. Looks only. */
+/** Ahead of the pause: the reason to wait, or null. What it looks at stays as it is (but see `applyTrouble`). */
 export async function guardsNotYet(
   context: EngineContext,
   migration: Migration,

@@ -11,6 +11,7 @@ import { epochStream } from '../src/cutover/epoch.js';
 import { sideOf, type Side } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
 import { resolveEpoch } from '../src/fleet/resolution.js';
+import { applyTrouble } from '../src/postgres/apply-health.js';
 import { columnsChanged, rememberCatalogue, tablesChanged } from '../src/postgres/catalogue.js';
 import type { Connection } from '../src/postgres/connection.js';
 import type { Purpose } from '../src/postgres/connections.js';
@@ -21,7 +22,7 @@ import { roundTrip } from '../src/postgres/preflight/lease.js';
 import { beginEpoch, noteEvents, readRecord } from '../src/postgres/record.js';
 import { standbysBehind } from '../src/postgres/standbys.js';
 import { rehearseSequences } from '../src/postgres/sequences.js';
-import { streamHealth, streamName, tableSyncs } from '../src/postgres/streams.js';
+import { streamHealth, streamName, tableSyncs, type StreamHealth } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { computeDerivedData } from './derived-data.js';
 import { applyForward } from './exclusive-streams.js';
@@ -200,9 +201,9 @@ async function notYet(context: EngineContext, migration: Migration, heading: Hea
   const name = streamName(migration.id, heading);
   const health = await streamHealth(connection, name);
   if (!health) throw new CutoverError('stream_lost', { stream: name, problem: 'its slot is gone' });
-  if (!health.active) return `stream ${name} is not running`;
-  if (health.lagBytes > cutover.trafficStopThresholdBytes)
-    return `lag ${health.lagBytes.toString()} bytes, threshold ${cutover.trafficStopThresholdBytes.toString()}`;
+  const held = streamHeld(health, cutover.trafficStopThresholdBytes);
+  // An apply worker that fails again and again is both of these; why it fails says more.
+  if (held !== null) return (await applyTrouble(await connectionTo(context, destination), [name])) ?? held;
   if (!migration.concurrent) {
     const wait = await launcherWait(connection);
     if (wait !== null) return wait;
@@ -229,6 +230,11 @@ async function notYet(context: EngineContext, migration: Migration, heading: Hea
     [cutover.drainTimeoutMs],
   );
   return rows[0]?.holder ?? null;
+}
+
+function streamHeld({ name, active, lagBytes }: StreamHealth, thresholdBytes: number): string | null {
+  if (!active) return `stream ${name} is not running`;
+  return lagBytes > thresholdBytes ? `lag ${lagBytes.toString()} bytes, threshold ${thresholdBytes.toString()}` : null;
 }
 
 /** The network may have become slower since preflight, or the key another one: nodes would abort before they could ask. */

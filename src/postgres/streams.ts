@@ -10,6 +10,7 @@ import { conninfoOf, type Endpoint } from './endpoint.js';
 import { qualified, type TableName } from './fence.js';
 import { QUIET_SETTINGS } from './quiet.js';
 import { scramVerifier } from './scram-verifier.js';
+import { stamped } from './subscription-stamp.js';
 
 export type Direction = 'forward' | 'reverse';
 
@@ -142,8 +143,8 @@ export async function ensureSubscription(
   const conninfo = quoteLiteral(conninfoOf(publisher, { application_name: name }));
   const { rows } = await subscriber.query('SELECT FROM pg_subscription WHERE subname = $1', [name]);
   if (rows.length > 0) {
-    await quietly(subscriber, `ALTER SUBSCRIPTION ${quoteIdentifier(name)} CONNECTION ${conninfo}`);
-    await subscriber.query(`ALTER SUBSCRIPTION ${quoteIdentifier(name)} ENABLE`);
+    await quietly(subscriber, stamped(name, `ALTER SUBSCRIPTION ${quoteIdentifier(name)} CONNECTION ${conninfo}`));
+    await subscriber.query(stamped(name, `ALTER SUBSCRIPTION ${quoteIdentifier(name)} ENABLE`));
     return;
   }
   const settings = [
@@ -155,20 +156,23 @@ export async function ensureSubscription(
   ].join(', ');
   await quietly(
     subscriber,
-    `CREATE SUBSCRIPTION ${quoteIdentifier(name)} CONNECTION ${conninfo} PUBLICATION ${quoteIdentifier(name)} WITH (${settings})`,
+    stamped(
+      name,
+      `CREATE SUBSCRIPTION ${quoteIdentifier(name)} CONNECTION ${conninfo} PUBLICATION ${quoteIdentifier(name)} WITH (${settings})`,
+    ),
   );
 }
 
 /** Stops applying; the slot stays and keeps WAL. */
 export async function disableSubscription(subscriber: Connection, name: string): Promise<void> {
   const { rows } = await subscriber.query('SELECT FROM pg_subscription WHERE subname = $1 AND subenabled', [name]);
-  if (rows.length > 0) await subscriber.query(`ALTER SUBSCRIPTION ${quoteIdentifier(name)} DISABLE`);
+  if (rows.length > 0) await subscriber.query(stamped(name, `ALTER SUBSCRIPTION ${quoteIdentifier(name)} DISABLE`));
 }
 
 /** Applies again; changes nothing where there is no such subscription, or where it runs. */
 export async function enableSubscription(subscriber: Connection, name: string): Promise<void> {
   const { rows } = await subscriber.query('SELECT FROM pg_subscription WHERE subname = $1 AND NOT subenabled', [name]);
-  if (rows.length > 0) await subscriber.query(`ALTER SUBSCRIPTION ${quoteIdentifier(name)} ENABLE`);
+  if (rows.length > 0) await subscriber.query(stamped(name, `ALTER SUBSCRIPTION ${quoteIdentifier(name)} ENABLE`));
 }
 
 /** Removes the subscription without touching the publisher, so that it works when the publisher is gone. */
@@ -176,7 +180,8 @@ export async function dropSubscription(subscriber: Connection, name: string): Pr
   const { rows } = await subscriber.query('SELECT FROM pg_subscription WHERE subname = $1', [name]);
   if (rows.length === 0) return;
   const quoted = quoteIdentifier(name);
-  await subscriber.query(`ALTER SUBSCRIPTION ${quoted} DISABLE`);
+  // *Measured* with 14 to 18: a comment would outlive its subscription.
+  await subscriber.query(`COMMENT ON SUBSCRIPTION ${quoted} IS NULL; ALTER SUBSCRIPTION ${quoted} DISABLE`);
   await subscriber.query(`ALTER SUBSCRIPTION ${quoted} SET (slot_name = NONE)`);
   await subscriber.query(`DROP SUBSCRIPTION ${quoted}`);
 }

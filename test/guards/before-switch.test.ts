@@ -7,6 +7,7 @@ import { SILENT } from '../../src/proxy/logger.js';
 import { SchemaGuardWatch } from '../../src/fleet/schema-guard-watch.js';
 import { connect } from '../../src/postgres/connection.js';
 import { streamName } from '../../src/postgres/streams.js';
+import { STAMP_OF_S } from '../../src/postgres/subscription-stamp.js';
 import { move, planFor, runParts } from '../support/faults.js';
 import { usePair, type Pair } from '../support/pair.js';
 import { until } from '../support/wait.js';
@@ -37,6 +38,12 @@ const both = (pair: Pair, sql: string): Promise<unknown> =>
 
 describe('before a switch', { timeout: MOMENT_DEADLINE_MS }, () => {
   const pair = usePair({ source: 17, destination: 18 });
+
+  it('the copy, which refreshes the subscription batch by batch, does not look like an alteration by hand', async () => {
+    const notes = `SELECT s.xmin::text = ${STAMP_OF_S} AS same FROM pg_subscription s`;
+    expect(await pair().destination.query('app', notes)).toEqual([{ same: true }]);
+    expect(await pair().source.query('app', notes)).toEqual([{ same: true }]);
+  });
 
   it('a column that only the source has holds the cutover back, and is named', async () => {
     await pair().source.query('app', 'ALTER TABLE public.item ADD COLUMN extra int NOT NULL DEFAULT 1');
@@ -138,6 +145,33 @@ describe('before a switch', { timeout: MOMENT_DEADLINE_MS }, () => {
     );
   });
 
+  it('a transaction that somebody let the apply worker skip holds the cutover back', async () => {
+    const { source, destination, migration } = pair();
+    const [forward, reverse] = [streamName(migration.id, 'forward'), streamName(migration.id, 'reverse')];
+    const logged = source.log.length;
+    const marker = `INSERT INTO cutover.marker (cluster, shard, epoch, nonce, kind) VALUES ('y', 0, 0, 'y', 'canary')`;
+    await source.query('app', `SELECT pg_replication_origin_session_setup('elsewhere'); ${marker}`);
+    await destination.query('app', marker);
+    const failed = /INSERT" for replication target relation "cutover\.marker" in transaction \d+, finished at (\S+)/;
+    await until('the apply worker has failed', () => failed.test(source.log.slice(logged)));
+    const end = failed.exec(source.log.slice(logged))?.[1] ?? '';
+    await source.query('app', `ALTER SUBSCRIPTION ${reverse} SKIP (lsn = '${end}')`);
+    await until('it has skipped', async () => {
+      const skipped = `SELECT FROM pg_subscription WHERE subname = '${reverse}' AND subskiplsn = '0/0'`;
+      return (await source.query('app', skipped)).length > 0;
+    });
+    await waitsUntilMended(
+      pair(),
+      /^subscription .*_reverse was altered by hand while it met errors \(\d+ so far\): a transaction may have been skipped$/,
+      () => source.query('app', 'SELECT pg_stat_reset_subscription_stats(oid) FROM pg_subscription'),
+    );
+    // Nothing is written that could end it, and no error was counted: only what is told beforehand holds the cutover back.
+    await destination.query('app', `ALTER SUBSCRIPTION ${forward} SKIP (lsn = 'FFFFFFFF/FFFFFFFF')`);
+    await waitsUntilMended(pair(), /^subscription .*_forward is told to skip the transaction that ends at FFFF/, () =>
+      destination.query('app', `ALTER SUBSCRIPTION ${forward} SKIP (lsn = NONE)`),
+    );
+  });
+
   it('a publication that leaves out a kind of change would lose it', async () => {
     const forward = streamName(pair().migration.id, 'forward');
     await pair().source.query('app', `ALTER PUBLICATION ${forward} SET (publish = 'insert, update, delete')`);
@@ -157,6 +191,19 @@ describe('before a switch', { timeout: MOMENT_DEADLINE_MS }, () => {
     });
     const plan = await planFor(pair(), 'forward');
     await new CriticalSection(pair().context).returnToSource(plan, 'the test');
+  });
+
+  it('a TRUNCATE that the destination cannot follow holds the cutover back, and the table in its way is named', async () => {
+    const { source, destination } = pair();
+    await destination.query('app', 'CREATE TABLE public.outside (id int CONSTRAINT inside REFERENCES public.parted)');
+    await source.query('app', 'TRUNCATE public.parted');
+    await waitsUntilMended(
+      pair(),
+      /meets errors .*; a TRUNCATE of public\.parted\w* cannot be applied while public\.outside, which is not part of the stream, refers to it$/,
+      () => destination.query('app', 'ALTER TABLE public.outside DROP CONSTRAINT inside'),
+    );
+    expect(await destination.query('app', 'SELECT FROM public.parted')).toEqual([]);
+    await destination.query('app', 'DROP TABLE public.outside');
   });
 
   it('a change that was passed over because its row was missing is a loss, and is never forgotten', async () => {
