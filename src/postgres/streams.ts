@@ -180,7 +180,7 @@ export async function dropSubscription(subscriber: Connection, name: string): Pr
   const { rows } = await subscriber.query('SELECT FROM pg_subscription WHERE subname = $1', [name]);
   if (rows.length === 0) return;
   const quoted = quoteIdentifier(name);
-  // *Measured* with 14 to 18: a comment would outlive its subscription.
+  // *Measured* with 14, 15 and 18: a comment would outlive its subscription.
   await subscriber.query(`COMMENT ON SUBSCRIPTION ${quoted} IS NULL; ALTER SUBSCRIPTION ${quoted} DISABLE`);
   await subscriber.query(`ALTER SUBSCRIPTION ${quoted} SET (slot_name = NONE)`);
   await subscriber.query(`DROP SUBSCRIPTION ${quoted}`);
