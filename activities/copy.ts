@@ -26,12 +26,16 @@ interface SizedTable extends TableName {
  *
  * PostgreSQL offers no speed limit for table synchronisation; the limit is kept between tables: the next one begins when
  * the bytes copied so far fit the time passed.
+ *
+ * @param stallMs no table may be without progress for longer
+ * @throws CutoverError `copy_stalled` naming the tables that are not copied
  */
 export async function copyTables(
   context: EngineContext,
   migration: Migration,
   report: (progress: CopyProgress) => void,
   alarm: Alarm = () => undefined,
+  stallMs = STALL_MS,
 ): Promise<CopyProgress> {
   const source = await connectionTo(context, migration.source);
   const destination = await connectionTo(context, migration.destination);
@@ -52,7 +56,7 @@ export async function copyTables(
     const shape = JSON.stringify(progress);
     if (shape !== last) moved = performance.now();
     last = shape;
-    if (performance.now() - moved > STALL_MS)
+    if (performance.now() - moved > stallMs)
       throw new CutoverError('copy_stalled', { database: migration.peer, tables: unready(tables, syncs).join(', ') });
     const copying = tables.filter((t) => syncs.has(key(t)) && !isReady(syncs.get(key(t)))).length;
     const waiting = tables.filter((t) => !syncs.has(key(t)));

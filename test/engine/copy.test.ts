@@ -11,7 +11,7 @@ import { Pair } from '../support/pair.js';
 import { until } from '../support/wait.js';
 
 /** Rows of each table: sizes and names in opposite orders, each above the size below which tables go together. */
-const ROWS = { zeta: 30_000, yard: 24_000, xray: 18_000, alpha: 12_000 };
+const ROWS = { zeta: 30_000, wide: 27_000, yard: 24_000, xray: 18_000, alpha: 12_000 };
 /** Rounds of the copy after which it would have begun another table, had it wanted to. */
 const ROUNDS = 4;
 
@@ -77,6 +77,18 @@ it('beyond its bytes per second, the copy begins no other table, and it has begu
   expect(await begun()).toEqual({ zeta: true });
 });
 
+it('a copy that makes no progress ends with the names of what is not copied', async () => {
+  await until('the first is copied', async () => (await begun()).zeta === true);
+  const letGo = await held('wide');
+  const copy = copyTables(withCopy(1, null), migration, () => undefined, undefined, 2_000);
+  await expect(copy).rejects.toMatchObject({
+    code: 'copy_stalled',
+    details: { database: 'prod_new', tables: 'public.wide, public.yard, public.xray, public.alpha' },
+  });
+  await letGo();
+  await until('it is copied once it can be', async () => (await begun()).wide === true);
+});
+
 it('two are copied at once where two are allowed, the larger ones first, and the next when one is done', async () => {
   const letGo = new Map<string, () => Promise<void>>();
   for (const table of ['yard', 'xray', 'alpha']) letGo.set(table, await held(table));
@@ -87,10 +99,10 @@ it('two are copied at once where two are allowed, the larger ones first, and the
   await until('two have begun', async () => 'xray' in (await begun()));
   const seen = rounds;
   await until('the copy has looked again', () => rounds > seen + ROUNDS);
-  expect(await begun()).toEqual({ zeta: true, yard: false, xray: false });
+  expect(await begun()).toEqual({ zeta: true, wide: true, yard: false, xray: false });
   await letGo.get('yard')?.();
   await until('the last one has begun', async () => 'alpha' in (await begun()));
-  expect(await begun()).toEqual({ zeta: true, yard: true, xray: false, alpha: false });
+  expect(await begun()).toEqual({ zeta: true, wide: true, yard: true, xray: false, alpha: false });
   for (const table of ['xray', 'alpha']) await letGo.get(table)?.();
-  expect(await copy).toMatchObject({ tablesReady: 4, tablesTotal: 4 });
+  expect(await copy).toMatchObject({ tablesReady: 5, tablesTotal: 5 });
 });

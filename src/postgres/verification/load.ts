@@ -5,9 +5,22 @@ import { setTimeout as delay } from 'node:timers/promises';
 const BUSY_SHARE = 0.5;
 const REST_MAX_MS = 5_000;
 
+export interface Clock {
+  /** milliseconds of a clock that only goes on */
+  now(): number;
+  rest(ms: number): Promise<unknown>;
+}
+
+const CLOCK: Clock = { now: () => performance.now(), rest: (ms) => delay(ms) };
+
 export class Load {
   #busyMs = 0;
   #restedMs = 0;
+  readonly #clock: Clock;
+
+  constructor(clock: Clock = CLOCK) {
+    this.#clock = clock;
+  }
 
   /** how long statements have run on the side that serves */
   get busyMs(): number {
@@ -16,11 +29,11 @@ export class Load {
 
   /** Runs a statement on the side that serves. */
   async measured<T>(statement: () => Promise<T>): Promise<T> {
-    const start = performance.now();
+    const start = this.#clock.now();
     try {
       return await statement();
     } finally {
-      this.#busyMs += performance.now() - start;
+      this.#busyMs += this.#clock.now() - start;
     }
   }
 
@@ -28,6 +41,6 @@ export class Load {
   async rest(): Promise<void> {
     const workedMs = this.#busyMs - this.#restedMs;
     this.#restedMs = this.#busyMs;
-    await delay(Math.min(REST_MAX_MS, (workedMs * (1 - BUSY_SHARE)) / BUSY_SHARE));
+    await this.#clock.rest(Math.min(REST_MAX_MS, (workedMs * (1 - BUSY_SHARE)) / BUSY_SHARE));
   }
 }
