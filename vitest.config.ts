@@ -3,7 +3,8 @@ import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** Small files that run for minutes: begun last, as the default would have them, they would keep one worker at work alone. */
-const LONG = /\/(faults\/killed-worker|simulator\/simulator|moves\/versions)\.test\.ts$/;
+const LONG =
+  /\/(faults\/killed-worker|faults-run\/fixed-together|faults-run\/fixed-apart|simulator\/simulator|moves\/versions)\.test\.ts$/;
 
 class LongFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
@@ -16,8 +17,7 @@ class LongFirst extends BaseSequencer {
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts', 'src/**/*.test.ts'],
-    // The fixed set of real faults: with it a run takes more than the 25 minutes it may. `npm run faults` runs as many as one likes.
-    exclude: ['test/faults-run/fixed-*.test.ts', '**/node_modules/**', 'dist/**'],
+    exclude: ['**/node_modules/**', 'dist/**'],
     pool: 'forks',
     // Each worker runs PostgreSQL clusters of its own and waits for them a quarter of the time: one more than there are cores.
     maxWorkers: 3,

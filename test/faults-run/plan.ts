@@ -68,16 +68,27 @@ function isPath(victim: ProcessVictim | PathVictim): victim is PathVictim {
   return PATHS.some((path) => path === victim);
 }
 
-/** The two layouts share the victims; who takes the step is another process in each. */
-const FIXED: Readonly<Record<Layout, readonly (ProcessVictim | typeof SESSION | 'a path')[]>> = {
-  together: ['step process', 'source', 'a path', SESSION],
-  apart: ['step process', 'other node', 'temporal', 'destination'],
+/** Victims at the moments they are hit: the layouts share them, so that each process is hit once at every moment. */
+type FixedVictims = readonly (readonly [ProcessVictim | typeof SESSION | 'a path', readonly Moment[]])[];
+const FIXED: Readonly<Record<Layout, FixedVictims>> = {
+  together: [
+    ['source', MOMENTS],
+    ['destination', MOMENTS],
+    ['a path', MOMENTS],
+    // Where what comes late would decide or open something.
+    [SESSION, ['sealSource', 'commitCutover', 'swapConfiguration']],
+  ],
+  apart: [
+    ['step process', MOMENTS],
+    ['other node', MOMENTS],
+    ['temporal', MOMENTS],
+  ],
 };
 const FIXED_KINDS = ['blackhole', 'half-open', 'reset', 'slow'] as const;
 
 /** Each process at each moment once, and one path in turn, the kinds in turn: what every change must pass. */
 export function fixedFaults(layout: Layout, leaseMs: number): readonly Fault[] {
-  const pairs = FIXED[layout].flatMap((victim) => MOMENTS.map((moment) => ({ victim, moment })));
+  const pairs = FIXED[layout].flatMap(([victim, moments]) => moments.map((moment) => ({ victim, moment })));
   return pairs.map(({ victim, moment }, index): Fault => {
     const place = { index, layout, moment, choice: index } as const;
     const turn = index + Math.floor(index / MOMENTS.length);
