@@ -67,7 +67,9 @@ test('while a server does not answer nothing is renewed, and no node is blamed; 
   expect(renew).toHaveBeenCalledTimes(3);
   expect(silent).toHaveLength(1);
   silence = false;
-  silent.forEach((answer) => { answer(); });
+  silent.forEach((answer) => {
+    answer();
+  });
   await vi.advanceTimersByTimeAsync(400);
   expect(renew).toHaveBeenCalledTimes(5);
   expect(lost).not.toHaveBeenCalled();
