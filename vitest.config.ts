@@ -1,10 +1,9 @@
 /** One task: how tests run here: real servers on a machine with two cores. */
-import { defineConfig } from 'vitest/config';
+import { configDefaults, defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** Small files that run for minutes: begun last, as the default would have them, they would keep one worker at work alone. */
-const LONG =
-  /\/(faults\/killed-worker|faults-run\/fixed-together|faults-run\/fixed-apart|simulator\/simulator|moves\/versions)\.test\.ts$/;
+const LONG = /\/(faults\/killed-worker|simulator\/simulator|moves\/versions)\.test\.ts$/;
 
 class LongFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
@@ -14,10 +13,12 @@ class LongFirst extends BaseSequencer {
   }
 }
 
+/** The fixed set of real faults. No client may hear nothing for longer than a bound: on its own, so that the bound is about the product. */
+const ALONE = 'test/faults-run/fixed-*.test.ts';
+const OTHERS = ['test/**/*.test.ts', 'src/**/*.test.ts'];
+
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts', 'src/**/*.test.ts'],
-    exclude: ['**/node_modules/**', 'dist/**'],
     pool: 'forks',
     // Each worker runs PostgreSQL clusters of its own and waits for them a quarter of the time: one more than there are cores.
     maxWorkers: 3,
@@ -25,5 +26,17 @@ export default defineConfig({
     // Real servers start and copy; a test that waits for a condition has a shorter deadline of its own.
     testTimeout: 60_000,
     hookTimeout: 120_000,
+    projects: [
+      { extends: true, test: { name: 'alone', include: [ALONE], sequence: { groupOrder: 0 } } },
+      {
+        extends: true,
+        test: {
+          name: 'others',
+          include: OTHERS,
+          exclude: [...configDefaults.exclude, 'dist/**', ALONE],
+          sequence: { groupOrder: 1 },
+        },
+      },
+    ],
   },
 });
