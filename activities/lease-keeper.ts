@@ -55,7 +55,8 @@ export class LeaseKeeper {
   /** @param servers asks a server of the move whether it is there */
   constructor(nodes: readonly FleetNode[], plan: EpochPlan, servers: readonly (() => Promise<unknown>)[]) {
     const { leaseMs, epoch, migration } = plan;
-    const silenceMs = (2 * leaseMs) / RENEWALS_PER_LEASE;
+    const everyMs = leaseMs / RENEWALS_PER_LEASE;
+    const silenceMs = 2 * everyMs;
     const beganAt = performance.now();
     const pulses = servers.map((ask) => new Pulse(ask));
     const patienceMs = plan.drainMs + plan.timeoutMs + leaseMs;
@@ -90,12 +91,12 @@ export class LeaseKeeper {
         this.end();
         return;
       }
-      // All are asked, whatever the first one says.
+      // All are asked, whatever the first one says. Time in which a node is not asked is no silence of its own.
       const present = pulses.map((pulse) => pulse.beat()).every(Boolean);
       for (const node of nodes)
         if (present) void renew(node);
-        else this.#heardAt.set(node, performance.now());
-    }, leaseMs / RENEWALS_PER_LEASE);
+        else this.#heardAt.set(node, (this.#heardAt.get(node) ?? 0) + everyMs);
+    }, everyMs);
   }
 
   end(): void {

@@ -86,3 +86,18 @@ test('a server that refuses is asked again with each renewal', async () => {
   expect(renew).toHaveBeenCalledTimes(1);
   keeper.end();
 });
+
+test('a node that is silent is named even where a server answers only every other time', async () => {
+  const renew = vi.fn(() => Promise.reject(new Error('no route to host')));
+  let turn = 0;
+  const ask = (): Promise<void> => (turn++ % 2 === 0 ? Promise.resolve() : Promise.reject(new Error('timeout')));
+  const nodes = [{ name: 'node1', renew } as Partial<FleetNode> as FleetNode];
+  const keeper = new LeaseKeeper(nodes, { ...PLAN, timeoutMs: 60_000 }, [ask]);
+  const lost = vi.fn();
+  keeper.lost.catch(lost);
+  await vi.advanceTimersByTimeAsync(700);
+  expect(lost).not.toHaveBeenCalled();
+  await vi.advanceTimersByTimeAsync(200);
+  expect(lost).toHaveBeenCalledWith(expect.objectContaining({ code: 'node_unreachable' }));
+  keeper.end();
+});
