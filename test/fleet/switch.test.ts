@@ -59,7 +59,20 @@ afterAll(async () => {
 
 async function writes(count = 100): Promise<void> {
   const before = ledger.acknowledged.length;
-  await until('writes are acknowledged', () => ledger.acknowledged.length >= before + count, 60_000);
+  const enough = (): boolean => ledger.acknowledged.length >= before + count;
+  await until('writes are acknowledged', enough, 60_000).catch(async (error: unknown) => {
+    throw new Error(`${String(error)}; ${await standing()}`);
+  });
+}
+
+/** What nodes and sessions do, for whoever looks into writes that stand still. */
+async function standing(): Promise<string> {
+  const sessions = `SELECT pid, usename, application_name AS name, state, wait_event_type AS waits, pg_blocking_pids(pid) AS behind,
+    left(query, 80) AS query FROM pg_stat_activity WHERE datname = 'app' AND state <> 'idle' AND pid <> pg_backend_pid()`;
+  const fence = 'SELECT state, epoch, cutover.fence_is_up() AS up FROM cutover.fence';
+  const sides = [fleet.source, fleet.destination];
+  const asked = sides.flatMap((side) => [side.query('app', fence), side.query('app', sessions)]);
+  return JSON.stringify([await nodes(), await lastDecision(), ...(await Promise.all(asked))]);
 }
 
 async function nodes(at = 0): Promise<readonly NodeLine[]> {
