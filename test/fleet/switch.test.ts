@@ -59,20 +59,28 @@ afterAll(async () => {
 
 async function writes(count = 100): Promise<void> {
   const before = ledger.acknowledged.length;
-  const enough = (): boolean => ledger.acknowledged.length >= before + count;
-  await until('writes are acknowledged', enough, 60_000).catch(async (error: unknown) => {
+  await untilOrTell('writes are acknowledged', () => ledger.acknowledged.length >= before + count, 60_000);
+}
+
+/** As `until`; where it ends in vain, it tells what tasks, nodes and sessions do. */
+async function untilOrTell<T>(
+  what: string,
+  look: () => T | Promise<T>,
+  deadlineMs: number,
+): ReturnType<typeof until<T>> {
+  return until(what, look, deadlineMs).catch(async (error: unknown) => {
     throw new Error(`${String(error)}; ${await standing()}`);
   });
 }
 
-/** What nodes and sessions do, for whoever looks into writes that stand still. */
 async function standing(): Promise<string> {
   const sessions = `SELECT pid, usename, application_name AS name, state, wait_event_type AS waits, pg_blocking_pids(pid) AS behind,
     left(query, 80) AS query FROM pg_stat_activity WHERE datname = 'app' AND state <> 'idle' AND pid <> pg_backend_pid()`;
   const fence = 'SELECT state, epoch, cutover.fence_is_up() AS up FROM cutover.fence';
   const sides = [fleet.source, fleet.destination];
   const asked = sides.flatMap((side) => [side.query('app', fence), side.query('app', sessions)]);
-  return JSON.stringify([await nodes(), await lastDecision(), ...(await Promise.all(asked))]);
+  const tasks = await fleet.node(0).admin('SHOW TASKS');
+  return JSON.stringify([tasks, await nodes(), await lastDecision(), ...(await Promise.all(asked))]);
 }
 
 async function nodes(at = 0): Promise<readonly NodeLine[]> {
@@ -176,7 +184,7 @@ describe('three proxies', () => {
         (result) => result.outcome,
         (error: unknown) => sentenceOf(error),
       );
-      const decided = await until(
+      const decided = await untilOrTell(
         'the epoch is decided',
         async () => {
           const decision = await lastDecision();
