@@ -35,6 +35,21 @@ export interface FencedSide {
   readonly identity: Identity;
 }
 
+/** Begins an epoch of the migration `m1`, each time another. */
+export function begin(engine: Connection, source: Identity, destination: Identity): Promise<Decision> {
+  return beginEpoch(engine, {
+    migration: 'm1',
+    attempt: randomUUID(),
+    nonce: randomUUID(),
+    floorEpoch: 0,
+    database: 'prod',
+    peer: 'prod_new',
+    source,
+    destination,
+    fenced: true,
+  });
+}
+
 export class FencedPair {
   readonly source: FencedSide;
   readonly destination: FencedSide;
@@ -62,17 +77,7 @@ export class FencedPair {
   }
 
   begin(): Promise<Decision> {
-    return beginEpoch(this.source.engine, {
-      migration: 'm1',
-      attempt: randomUUID(),
-      nonce: randomUUID(),
-      floorEpoch: 0,
-      database: 'prod',
-      peer: 'prod_new',
-      source: this.source.identity,
-      destination: this.destination.identity,
-      fenced: true,
-    });
+    return begin(this.source.engine, this.source.identity, this.destination.identity);
   }
 
   async seal({ epoch, nonce }: Decision, lockTimeoutMs = 500): Promise<void> {

@@ -1,11 +1,9 @@
 /** One task: hold the seal to its order: the flag first, then whoever got past it, then the marker. */
-import { randomUUID } from 'node:crypto';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { connect, type Connection } from '../../src/postgres/connection.js';
 import { applicationTables, armFence } from '../../src/postgres/fence.js';
 import {
   abortEpoch,
-  beginEpoch,
   installRecord,
   readIdentity,
   releaseSource,
@@ -15,6 +13,7 @@ import {
 import { ensurePublication } from '../../src/postgres/streams.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 import { until } from '../support/wait.js';
+import { begin } from './fenced-pair.js';
 
 const clusters = useClusters({ server: { major: 17, settings: { fsync: 'off' } } });
 const PUBLICATION = 'cutover_m1_forward';
@@ -46,17 +45,7 @@ afterEach(async () => {
 
 /** Begins an epoch; answers how to seal it and how to take that back. */
 async function begun(lockTimeoutMs: number): Promise<{ seal: () => Promise<unknown>; undo: () => Promise<unknown> }> {
-  const { epoch, nonce } = await beginEpoch(engine, {
-    migration: 'm1',
-    attempt: randomUUID(),
-    nonce: randomUUID(),
-    floorEpoch: 0,
-    database: 'prod',
-    peer: 'prod_new',
-    source: side,
-    destination: side,
-    fenced: true,
-  });
+  const { epoch, nonce } = await begin(engine, side, side);
   const request = { epoch, nonce, shard: 0, publication: PUBLICATION, lockTimeoutMs, stream: 'm1@1', events: [] };
   return {
     seal: () => seal(engine, side, request),
