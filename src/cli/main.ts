@@ -7,6 +7,7 @@ import { CutoverError, messageOf } from '../errors/errors.js';
 import { runServe, runWorker, runWorkers, type ProcessOptions } from '../main.js';
 import { VERSION } from '../version.js';
 import { verify } from './verify.js';
+import { coordinator } from './coordinator.js';
 import { doctor } from './doctor.js';
 import { resolve } from './resolve.js';
 
@@ -97,6 +98,16 @@ withFiles(program.command('resolve'))
     const given = { database, abort, commit, confirm };
     const known = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
     process.exitCode = await resolve({ files, ...known, write: (text) => process.stdout.write(text) });
+  });
+
+program
+  .command('coordinator')
+  .description('make the database that answers reads over several shards, or bring it in step with their schema')
+  .argument('<database>', 'a database with several shards')
+  .option('--config <file>', 'databases, limits, cutover', 'pgdog.toml')
+  .option('--users <file>', 'users and passwords', 'users.toml')
+  .action(async (database: string, files: { config: string; users: string }) => {
+    await coordinator({ files, database, write: (text) => process.stdout.write(text) });
   });
 
 program

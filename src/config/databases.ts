@@ -84,17 +84,3 @@ function checkShards(source: CheckedSource<ConfigFile>, rows: Rows, name: string
     throw source.invalid(['databases', highest, 'shard'], problem);
   }
 }
-
-/**
- * Refuses a database with several shards: without a router every query would go to shard 0, which looks like lost rows.
- *
- * @throws CutoverError `configuration_invalid`
- */
-export function refuseSeveralShards(source: CheckedSource<ConfigFile>, entries: readonly DatabaseEntry[]): void {
-  const index = entries.findIndex((entry) => entry.shard > 0);
-  const entry = entries[index];
-  if (entry === undefined) return;
-  const shards = new Set(entries.filter(({ name }) => name === entry.name).map(({ shard }) => shard)).size;
-  const problem = `database "${entry.name}" has ${String(shards)} shards: routing by shard is not implemented yet`;
-  throw source.invalid(['databases', index, 'shard'], problem);
-}

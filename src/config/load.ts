@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { decodeUtf8 } from './document.js';
-import { checkDatabases, databaseEntries, refuseSeveralShards } from './databases.js';
+import { checkDatabases, databaseEntries } from './databases.js';
 import { generalFromEnvironment, type Environment } from './environment.js';
 import { cutoverConfig, generalConfig } from './general.js';
 import { nodeEntries } from './nodes.js';
@@ -26,8 +26,6 @@ export interface LoadOptions {
   readonly environment?: Environment;
   /** the password in force where none is configured: pass the one of the running process when loading again */
   readonly adminPassword?: string;
-  /** databases with several shards: refused, as long as the program does not route by shard */
-  readonly severalShards?: 'accept' | 'refuse';
 }
 
 const TASK_QUEUE = 'cutover';
@@ -58,13 +56,11 @@ export function parseConfig(configSource: Source, usersSource: Source, options: 
   if (!admin.passwordConfigured) warn('[admin] has no password: until one is set no one can use the admin database');
   const databases = databaseEntries(config);
   checkDatabases(config, databases, admin.name, warn);
-  const sharding = shardingConfig(config, databases, warn);
-  if (options.severalShards !== 'accept') refuseSeveralShards(config, databases);
   return {
     general: generalConfig(general),
     cutover: cutoverConfig(general, warn),
     databases,
-    sharding,
+    sharding: shardingConfig(config, databases, warn),
     users: userEntries(users, databases, warn),
     admin,
     nodes: nodeEntries(config),

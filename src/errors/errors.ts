@@ -382,6 +382,25 @@ export const ERRORS = {
     message: '{feature} is not supported through the proxy',
     remedy: 'Connect to the server itself for that.',
   },
+  statement_not_routed: {
+    sqlstate: '0A000',
+    level: 'info',
+    message: 'not run on the shards of "{database}": {reason}',
+    remedy:
+      'docs/routing.md has every reason. Bind each sharded table to one value of its key, or name the shard by hand.',
+  },
+  other_shard: {
+    sqlstate: '0A000',
+    level: 'info',
+    message: 'the transaction runs on {place} of "{database}" and this statement belongs to {needed}',
+    remedy: 'End the transaction first; a transaction over several shards is not implemented.',
+  },
+  sharded_not_moved: {
+    sqlstate: '0A000',
+    level: 'warn',
+    message: 'database "{database}" has {shards} shards; moves of sharded databases are not implemented',
+    remedy: 'Move databases with one shard only.',
+  },
   admin_simple_only: {
     sqlstate: '0A000',
     level: 'warn',

@@ -17,10 +17,11 @@ export class Directory {
     this.#config = config;
   }
 
-  /** Names the engine can reach: those with a schema_admin. */
+  /** Names the engine can reach: those with one shard and a schema_admin. */
   get names(): readonly string[] {
     const config = this.#config();
-    const names = new Set(config.databases.filter((d) => d.shard === 0).map((d) => d.name));
+    const names = new Set(config.databases.map((d) => d.name));
+    for (const { name, shard } of config.databases) if (shard > 0) names.delete(name);
     return [...names].filter((name) => config.users.some((u) => u.database === name && u.schemaAdmin));
   }
 
@@ -28,8 +29,9 @@ export class Directory {
     return engineEndpoint(this.#config(), name);
   }
 
-  /** @throws CutoverError `database_unreachable` without any credentials in it */
+  /** @throws CutoverError `sharded_not_moved`, and `database_unreachable` without any credentials in it */
   async sideOf(name: string): Promise<Side> {
+    this.#expectOneShard(name);
     const endpoint = this.endpoint(name);
     const known = this.#sides.get(addressOf(endpoint));
     if (known) return known;
@@ -47,6 +49,11 @@ export class Directory {
         problem: messageOf(error),
       });
     }
+  }
+
+  #expectOneShard(name: string): void {
+    const shards = this.#config().databases.filter((d) => d.name === name && d.role !== 'replica').length;
+    if (shards > 1) throw new CutoverError('sharded_not_moved', { database: name, shards });
   }
 
   /** The side the server of `name` is known to be in `config`, without asking it. */

@@ -10,6 +10,8 @@ export interface ConnectOptions {
   readonly connectTimeoutMs?: number;
   /** client-side deadline of each query; the connection ends when it passes */
   readonly queryTimeoutMs?: number;
+  /** keeps the search_path that the role has in this database; else it is `pg_catalog` */
+  readonly roleSearchPath?: boolean;
 }
 
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -33,7 +35,7 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
     connectionTimeoutMillis: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
     query_timeout: options.queryTimeoutMs ?? QUERY_TIMEOUT_MS,
     keepAlive: true,
-    options: '-c synchronous_commit=on -c client_connection_check_interval=500ms -c search_path=pg_catalog',
+    options: `-c synchronous_commit=on -c client_connection_check_interval=500ms${options.roleSearchPath === true ? '' : ' -c search_path=pg_catalog'}`,
   });
   // A connection that breaks while idle must not end the process; the next query on it fails and says why.
   client.on('error', () => undefined);

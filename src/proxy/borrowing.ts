@@ -2,9 +2,11 @@
  * One task: get one session a server for its next transaction, and give it back: gate, route, pool, settings.
  *
  * Steps, in order: `none` (no server, or one that is kept or in use), `gate` (waits until it is open), `pool` (waits for a
- * connection), `setup` (the server gets the settings of the session), and `none` again.
+ * connection), `setup` (the server gets the settings of the session), and `none` again. A transaction that has done nothing yet can
+ * be begun anew on another shard: `closing` (it ends where it is), then `gate`, `pool`, and `opening` (it begins there).
  */
 import { CutoverError } from '../errors/errors.js';
+import { invariant } from '../errors/invariant.js';
 import { errorField } from '../wire/backend.js';
 import type { Gate } from './gate.js';
 import { GateWait } from './gate-wait.js';
@@ -28,7 +30,7 @@ export interface BorrowingListener extends ServerOwner {
   failed(error: CutoverError): void;
 }
 
-export type Step = 'none' | 'gate' | 'pool' | 'setup';
+export type Step = 'none' | 'gate' | 'pool' | 'setup' | 'closing' | 'opening';
 
 export class Borrowing implements Borrower {
   /** held now; in session mode also between transactions */
@@ -45,6 +47,11 @@ export class Borrowing implements Borrower {
   #route: Route | null = null;
   #routeVersion = -1;
   #setups = 0;
+  #shard = 0;
+  /** what begins the client's transaction on the server that comes; null: none is open */
+  #opening: string | null = null;
+  /** answers to statements of ours that must come before the transaction is open */
+  #owed = 0;
 
   constructor(
     client: { readonly user: string; readonly database: string },
@@ -68,8 +75,35 @@ export class Borrowing implements Borrower {
     return this.#route?.mode === 'session' && this.pool?.retired === false;
   }
 
-  /** Begins; obtained() may be called on this very call. */
-  begin(): void {
+  /** The client is in a transaction that no server has: it must not go on as if there were none. */
+  get moving(): boolean {
+    return this.#opening !== null;
+  }
+
+  /** A server works for this session, and what the client sent has not gone to it yet. */
+  get preparing(): boolean {
+    return this.step === 'setup' || this.step === 'closing' || this.step === 'opening';
+  }
+
+  /** Begins on a shard; obtained() may be called on this very call. */
+  begin(shard: number): void {
+    if (shard !== this.#shard) this.#routeVersion = -1;
+    this.#shard = shard;
+    this.#enter();
+  }
+
+  /** Begins the open transaction, which has done nothing yet, on another shard: by `opening`, in SQL. */
+  move(shard: number, opening: string): void {
+    const { server } = this;
+    invariant(server !== null, 'a transaction is open');
+    this.#shard = shard;
+    this.#routeVersion = -1;
+    this.#opening = opening;
+    this.step = 'closing';
+    server.setup('ROLLBACK');
+  }
+
+  #enter(): void {
     this.step = 'gate';
     this.#wait.begin();
   }
@@ -79,6 +113,7 @@ export class Borrowing implements Borrower {
     this.#wait.leave();
     if (this.step === 'pool') this.pool?.forget(this);
     this.step = 'none';
+    this.#opening = null;
   }
 
   /** Gives the server back; what it left behind is cleaned away first where sessions are not shared. */
@@ -103,6 +138,12 @@ export class Borrowing implements Borrower {
   setupDone(failure: Buffer | null): void {
     const { server } = this;
     if (server === null) return;
+    if (this.step === 'closing') {
+      this.giveBack();
+      this.#enter();
+      return;
+    }
+    this.#owed = Math.max(0, this.#owed - 1);
     if (failure !== null) {
       server.settings = null;
       const problem = errorField(failure, 0, failure.length, 'M') ?? 'unknown';
@@ -110,15 +151,15 @@ export class Borrowing implements Borrower {
       return;
     }
     this.#tellNews(server);
-    if (this.step === 'setup') this.#obtained(server);
+    if (this.step === 'setup' || (this.step === 'opening' && this.#owed === 0)) this.#obtained(server);
   }
 
   /** The server is gone. @returns true when another one is on its way, because nothing of the client's was lost */
   lost(): boolean {
     this.server = null;
-    if (this.step !== 'setup' || this.#setups >= SETUPS_MAX) return false;
+    if (!this.preparing || this.#setups >= SETUPS_MAX) return false;
     this.#setups += 1;
-    this.begin();
+    this.#enter();
     return true;
   }
 
@@ -127,7 +168,7 @@ export class Borrowing implements Borrower {
       // Back in a turn of its own: the next in line may find the gate closed just the same.
       const { pool } = this;
       queueMicrotask(() => pool?.giveBack(server, true));
-      if (this.step === 'pool') this.begin();
+      if (this.step === 'pool') this.#enter();
       return;
     }
     this.#attach(server);
@@ -139,7 +180,7 @@ export class Borrowing implements Borrower {
   }
 
   sentAway(): void {
-    this.begin();
+    this.#enter();
   }
 
   readonly #passed = (): void => {
@@ -170,7 +211,7 @@ export class Borrowing implements Borrower {
   #currentRoute(): Route {
     const { routes } = this.#context;
     if (this.#route !== null && this.#routeVersion === routes.version) return this.#route;
-    const route = routes.of(this.#user, this.#database);
+    const route = routes.of(this.#user, this.#database, this.#shard);
     this.#routeVersion = routes.version;
     return route;
   }
@@ -185,20 +226,23 @@ export class Borrowing implements Borrower {
   /** Brings the server's settings to those of the session. */
   #prepare(server: ServerConnection): void {
     const wanted = this.#settings.current;
-    if (server.settings?.key === wanted.key) {
-      this.#tellNews(server);
-      this.#obtained(server);
-      return;
-    }
-    const waits = !cannotFail(server.settings, wanted);
-    server.setup(differenceSql(server.settings, wanted));
+    const opening = this.#opening;
+    const different = server.settings?.key !== wanted.key;
+    const waits = different && !cannotFail(server.settings, wanted);
+    if (different) server.setup(differenceSql(server.settings, wanted));
+    else this.#tellNews(server);
     server.settings = wanted;
-    if (waits) this.step = 'setup';
+    if (opening !== null) {
+      server.setup(opening);
+      this.#owed = different ? 2 : 1;
+      this.step = 'opening';
+    } else if (waits) this.step = 'setup';
     else this.#obtained(server);
   }
 
   #obtained(server: ServerConnection): void {
     this.step = 'none';
+    this.#opening = null;
     this.#setups = 0;
     this.#listener.obtained(server);
   }

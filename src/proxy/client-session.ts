@@ -22,6 +22,7 @@ import { ClientStatements } from './client-statements.js';
 import { Forwarder } from './forwarder.js';
 import type { Gate, Holder } from './gate.js';
 import { SESSION_TAG, type ServerConnection } from './server-connection.js';
+import { Placement, type Place } from './placement.js';
 import { refusing } from './schema-change.js';
 import { SessionCounters } from './session-counters.js';
 import type { LoggedInClient, SessionContext } from './session-context.js';
@@ -32,6 +33,9 @@ const REROUTES_MAX = 3;
 /** A client that said goodbye has its last statement run to the end, as with PostgreSQL; one that vanished has less. */
 const GOODBYE_TIMEOUT_MS = 60_000;
 const VANISHED_TIMEOUT_MS = 5_000;
+
+/** Where everything of a database with one shard runs. */
+const ONLY_SHARD: Place = { kind: 'shard', shard: 0 };
 
 type Phase = 'idle' | 'waiting' | 'attached' | 'rerouting' | 'leaving' | 'closed';
 
@@ -63,6 +67,10 @@ export class ClientSession implements BorrowingListener {
   #timedOut = false;
   /** the client closed its side while its server was made ready */
   #gone = false;
+  /** of a sharded database, from its first statement on: where each transaction runs */
+  #placement: Placement | null = null;
+  /** more of the batch must come before it is known where it runs */
+  #wantsMore = false;
 
   constructor(client: LoggedInClient, context: SessionContext) {
     this.id = client.id;
@@ -190,19 +198,70 @@ export class ClientSession implements BorrowingListener {
       } else if (this.#discarding) {
         scanner.consume();
         if (type === FRONTEND.sync) this.#discarded();
-      } else {
-        this.#phase = 'waiting';
-        this.counters.waiting();
-        this.#borrowing.begin();
-      }
+      } else if (!this.#begin()) return;
     }
+  }
+
+  /** Goes for a server. @returns false when more of the batch must come first */
+  #begin(): boolean {
+    const place = this.#placing()?.next(this.#scanner) ?? ONLY_SHARD;
+    this.#wantsMore = place.kind === 'more';
+    if (place.kind === 'more') return false;
+    if (place.kind === 'refused') {
+      this.#answerWith(place.error);
+      return true;
+    }
+    this.#phase = 'waiting';
+    this.counters.waiting();
+    if (place.kind === 'read') this.#readRouter();
+    else this.#borrowing.begin(place.shard);
+    return true;
+  }
+
+  /** Between two transactions a RELOAD or a swap of names may have led the database to shards, or away from them. */
+  #placing(): Placement | null {
+    const { routers } = this.#context;
+    if (!routers.isSharded(this.database)) this.#placement = null;
+    else this.#placement ??= new Placement(this, routers, this.#settings, this.statements);
+    this.#forwarder.screen = this.#placement;
+    return this.#placement;
+  }
+
+  #readRouter(): void {
+    const { routers, logger } = this.#context;
+    routers.read(this.user, this.database).then(
+      () => {
+        if (this.#phase !== 'waiting') return;
+        this.#phase = 'idle';
+        this.#advance();
+      },
+      (error: unknown) => {
+        logger.warn({ client: this.id, database: this.database }, messageOf(error));
+        if (this.#phase === 'waiting')
+          this.notObtained(
+            error instanceof CutoverError ? error : new CutoverError('internal', { problem: messageOf(error) }),
+          );
+      },
+    );
+  }
+
+  /** @returns false when the batch cannot go to this server: it belongs to another shard, or has not come far enough to tell */
+  #staysHere(placement: Placement): boolean {
+    const move = placement.move(this.#scanner);
+    if (move === 'stay' || move === 'more') return move === 'stay';
+    this.#phase = 'waiting';
+    this.counters.waiting();
+    this.#borrowing.move(move.shard, placement.opening);
+    return false;
   }
 
   #forward(): void {
     const { server } = this;
-    if (server === null) return;
+    const placement = this.#placement;
+    if (server === null || (placement !== null && server.replies.empty && !this.#staysHere(placement))) return;
     const forwarder = this.#forwarder;
-    const outcome = forwarder.forward(this.#scanner, server, this.#gate.closed, this.#keep);
+    const stopAtBoundary = this.#gate.closed || placement !== null;
+    const outcome = forwarder.forward(this.#scanner, server, stopAtBoundary, this.#keep);
     server.lastRequestAtMs = this.counters.requested(forwarder);
     if (forwarder.sawFlush) {
       forwarder.sawFlush = false;
@@ -222,7 +281,7 @@ export class ClientSession implements BorrowingListener {
   #updateReading(): void {
     if (this.#phase === 'leaving' || this.#phase === 'closed') return;
     const passing = this.#phase === 'attached' && !this.#stopped;
-    const room = passing ? !this.#forwarder.full : this.#scanner.unreadBytes <= UNREAD_BYTES_MAX;
+    const room = passing ? !this.#forwarder.full : this.#wantsMore || this.#scanner.unreadBytes <= UNREAD_BYTES_MAX;
     this.channel.read(room && !this.channel.full);
   }
 
@@ -247,8 +306,18 @@ export class ClientSession implements BorrowingListener {
     this.#advance();
   }
 
-  /** Answers the message at hand, or all up to the next Sync, with an error of the proxy's own. */
   notObtained(error: CutoverError): void {
+    // Without its transaction, what the client sends next would be committed one by one.
+    if (this.#borrowing.moving) {
+      this.terminate(error);
+      return;
+    }
+    this.#answerWith(error);
+    this.#advance();
+  }
+
+  /** Answers the message at hand, or all up to the next Sync, with an error of the proxy's own. */
+  #answerWith(error: CutoverError): void {
     const scanner = this.#scanner;
     this.counters.errors += 1;
     this.counters.waited();
@@ -259,7 +328,6 @@ export class ClientSession implements BorrowingListener {
       scanner.consume();
       this.#discarded();
     }
-    this.#advance();
   }
 
   failed(error: CutoverError): void {
@@ -305,6 +373,7 @@ export class ClientSession implements BorrowingListener {
     const idle = server.transactionStatus === STATUS.idle;
     this.counters.answered(idle, this.#forwarder, this.#borrowing.pool);
     if (idle) this.#settings.commit(server);
+    this.#placement?.settled(server.transactionStatus);
     if (this.#phase === 'leaving') {
       this.#finishLeaving(server);
       return;
@@ -334,6 +403,7 @@ export class ClientSession implements BorrowingListener {
     const batch = this.#record.bytes();
     this.#record.clear();
     this.statements.revert();
+    this.#placement?.settled(STATUS.idle);
     this.#phase = 'rerouting';
     this.#stopped = false;
     this.#forwarder.full = false;
@@ -359,10 +429,11 @@ export class ClientSession implements BorrowingListener {
 
   lost(): void {
     const told = this.server?.saidWhy === true;
+    const { preparing } = this.#borrowing;
     const retried = this.#borrowing.lost();
     if (this.#phase === 'leaving') this.#close();
     else if (this.#gone) this.#leave(VANISHED_TIMEOUT_MS);
-    else if (!retried && (this.#phase === 'waiting' ? this.#borrowing.step === 'setup' : this.#phase === 'attached')) {
+    else if (!retried && (this.#phase === 'waiting' ? preparing : this.#phase === 'attached')) {
       if (!told) this.#say(errorResponseOf(new CutoverError('server_lost', { database: this.database }), 'FATAL'));
       this.#leave(VANISHED_TIMEOUT_MS);
     }

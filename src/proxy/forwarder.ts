@@ -5,10 +5,12 @@
  * (statement-cache.ts), and prepared on the way when the server at hand lacks them.
  */
 import { CutoverError } from '../errors/errors.js';
+import type { StatementParameters } from '../sharding/router-parameters.js';
 import { FRONTEND } from '../wire/codes.js';
 import { cstring } from '../wire/backend.js';
 import type { FrameScanner } from '../wire/frames.js';
 import {
+  bindUnnamed,
   closeStatement,
   describeStatement,
   parse,
@@ -20,7 +22,9 @@ import {
   readTarget,
   rebindHead,
 } from '../wire/frontend.js';
+import { boundTo, SIMPLE, TOO_LONG_BYTES } from './bound-statement.js';
 import { STATEMENTS_MAX, type ClientStatements } from './client-statements.js';
+import { raising } from './raising.js';
 import { REPLY, type Undo } from './reply-queue.js';
 import type { ServerConnection } from './server-connection.js';
 import type { Statement } from './statement-cache.js';
@@ -36,6 +40,12 @@ const NO_TYPES = Buffer.alloc(2);
 
 type Refuse = (text: () => string) => string | null;
 
+/** Looks at each statement before it is sent. */
+export interface Screen {
+  /** What is sent in its place, or null. */
+  instead(text: string, parameters: StatementParameters): string | null;
+}
+
 export class Forwarder {
   /** the server's socket is full */
   full = false;
@@ -44,6 +54,8 @@ export class Forwarder {
   queries = 0;
   parses = 0;
   binds = 0;
+  /** where statements must be at the right place, as on shards: then each is looked at whole; null: they pass as they come */
+  screen: Screen | null = null;
   readonly #clientId: number;
   readonly #statements: ClientStatements;
   #pieces: Buffer[] = [];
@@ -83,7 +95,7 @@ export class Forwarder {
         if (!scanner.continued) {
           if (scanner.type === FRONTEND.terminate) outcome = 'terminated';
           else if (stopAtBoundary && mayStop(scanner.type, server)) outcome = 'stopped';
-          if (outcome !== 'dry') break;
+          if (outcome !== 'dry' || (this.screen !== null && awaitsRest(scanner))) break;
           this.#message(scanner, server);
         }
         last = scanner.end;
@@ -106,6 +118,7 @@ export class Forwarder {
         this.queries += 1;
         server.queries += 1;
         replies.push(REPLY.query);
+        if (this.screen !== null) this.#replace(scanner.start, scanner.end, query(raising(NO_FUNCTION_CALLS)));
         break;
       case FRONTEND.parse:
         this.#parse(scanner, server);
@@ -145,8 +158,9 @@ export class Forwarder {
     server.queries += 1;
     server.replies.push(REPLY.query);
     // A text that passes in parts is not looked into: the first part is on its way before the last has come.
-    const refusal = end - start === length ? this.#refuse(() => readQuery(this.#buffer, start, end)) : null;
-    if (refusal !== null) this.#replace(start, end, query(refusal));
+    const text = (): string => readQuery(this.#buffer, start, end);
+    const refusal = end - start === length ? (this.#refuse(text) ?? this.screen?.instead(text(), SIMPLE)) : null;
+    if (refusal) this.#replace(start, end, query(refusal));
   }
 
   #parse(scanner: FrameScanner, server: ServerConnection): void {
@@ -188,6 +202,7 @@ export class Forwarder {
     const buffer = this.#buffer;
     const names = readBind(buffer, start, end);
     this.binds += 1;
+    if (this.#bindsAnother(scanner, server)) return;
     if (names.statementEnd === names.portalEnd + 1) {
       this.#ensureUnnamed(server, start);
       server.replies.push(REPLY.bind);
@@ -200,6 +215,19 @@ export class Forwarder {
     }
     // Without one the name may be that of an SQL PREPARE, or wrong: the server knows.
     server.replies.push(REPLY.bind, statement ?? null);
+  }
+
+  /** Sends another statement in the place of one that the screen holds back: it fails when the portal is executed. */
+  #bindsAnother({ start, end }: FrameScanner, server: ServerConnection): boolean {
+    const bound = this.screen === null ? null : boundTo(this.#buffer, start, end, this.#statements);
+    const instead = bound === null ? null : (this.screen?.instead(bound.text, bound.parameters) ?? null);
+    if (bound === null || instead === null) return false;
+    server.unnamedOwner = 0;
+    server.replies.push(REPLY.injectedParse);
+    server.replies.push(REPLY.bind);
+    const body = Buffer.concat([cstring(instead), NO_TYPES]);
+    this.#replace(start, end, Buffer.concat([parse('', body), bindUnnamed(bound.portal)]));
+    return true;
   }
 
   #describe(scanner: FrameScanner, server: ServerConnection): void {
@@ -279,6 +307,16 @@ export class Forwarder {
     this.#buffer = EMPTY;
     if (!server.replies.empty) server.sayDue();
   }
+}
+
+const NO_FUNCTION_CALLS = new CutoverError('feature_unsupported', { feature: 'the function call message' });
+
+/** A statement that has not come whole; one that is too long to be looked at ends the session. */
+function awaitsRest({ type, start, end, length }: FrameScanner): boolean {
+  if (end - start === length || (type !== FRONTEND.query && type !== FRONTEND.bind)) return false;
+  if (length > TOO_LONG_BYTES)
+    throw new CutoverError('protocol_violation', { problem: 'a message is too long for a shard' });
+  return true;
 }
 
 /** True where everything sent so far will be answered and the next message begins something new. */

@@ -17,6 +17,7 @@ import { Gate } from './gate.js';
 import { SILENT, type Logger } from './logger.js';
 import { Routes } from './routes.js';
 import type { SessionContext } from './session-context.js';
+import { ShardRouters } from './shard-routers.js';
 import { parametersFor } from './startup-settings.js';
 import { StatementCache } from './statement-cache.js';
 import { clientStatus, poolStats, poolStatus, serverStatuses } from './status.js';
@@ -46,6 +47,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
 
 class RunningProxy implements Proxy, SessionContext {
   readonly routes: Routes;
+  readonly routers: ShardRouters;
   readonly statements = new StatementCache();
   readonly hooks: ProxyHooks | undefined;
   readonly logger: Logger;
@@ -72,6 +74,7 @@ class RunningProxy implements Proxy, SessionContext {
     this.logger = options.logger ?? SILENT;
     this.gateWaitMs = options.gateWaitMs ?? GATE_WAIT_MS;
     this.routes = new Routes(options.config);
+    this.routers = new ShardRouters(this.routes, options.config);
     this.#credentials = new CredentialStore(options.config);
     this.#listener = this.#makeListener();
     this.#sweeper = setInterval(() => {
@@ -135,6 +138,7 @@ class RunningProxy implements Proxy, SessionContext {
     this.#config = config;
     this.#credentials = new CredentialStore(config);
     this.routes.apply(config);
+    this.routers.apply(config);
   }
 
   warm(database: string, like: string, deadlineMs: number): Promise<void> {

@@ -1,13 +1,17 @@
 /**
- * One task: lead each (user, database) pair to the pool of its target, and keep pools whose target stays the same.
+ * One task: lead each (user, database, shard) to the pool of its target, and keep pools whose target stays the same.
  *
  * A pool belongs to a client user and a target (address, database on the server, role, password), not to a database's name: when
  * names change places in a cutover, the pools stay and the names move.
  */
 import type { Config, DatabaseEntry, PoolerMode, UserEntry } from '../config/config.js';
 import { CutoverError } from '../errors/errors.js';
-import { endpointFor } from '../postgres/endpoint.js';
+import { endpointFor, type Endpoint } from '../postgres/endpoint.js';
+import { coordinatorAt } from '../sharding/coordinator-place.js';
 import { Pool, type PoolLabel, type PoolOptions } from './pool.js';
+
+/** In the place of a shard's number: the database that answers reads over several shards. */
+export const COORDINATOR = -1;
 
 export interface Route {
   readonly pool: Pool;
@@ -18,6 +22,8 @@ export class Routes {
   /** raised by apply(): who remembers a route looks it up again */
   version = 0;
   #routes = new Map<string, Route>();
+  /** number of shards by database */
+  #shards = new Map<string, number>();
   #pools = new Map<string, Pool>();
   /** pools no name leads to, until their last connection is closed */
   readonly #leaving = new Set<Pool>();
@@ -36,8 +42,8 @@ export class Routes {
   }
 
   /** @throws CutoverError `database_unknown` | `user_missing` */
-  of(user: string, database: string): Route {
-    const route = this.#routes.get(JSON.stringify([user, database]));
+  of(user: string, database: string, shard = 0): Route {
+    const route = this.#routes.get(JSON.stringify([user, database, shard]));
     if (route !== undefined) return route;
     for (const pool of this.#pools.values()) {
       if (pool.label.database === database) throw new CutoverError('user_missing', { user, database });
@@ -45,28 +51,40 @@ export class Routes {
     throw new CutoverError('database_unknown', { database });
   }
 
-  /** Routes of every user of a database, by user name. */
+  /** Routes of every user to every shard of a database, by user and shard as one text. */
   ofDatabase(database: string): ReadonlyMap<string, Route> {
     const found = new Map<string, Route>();
     for (const [key, route] of this.#routes) {
-      const [user, name] = JSON.parse(key) as [string, string];
-      if (name === database) found.set(user, route);
+      const [user, name, shard] = JSON.parse(key) as [string, string, number];
+      if (name === database) found.set(JSON.stringify([user, shard]), route);
     }
     return found;
+  }
+
+  /** How many shards a database has; 1 for one that is not configured. */
+  shardsOf(database: string): number {
+    return this.#shards.get(database) ?? 1;
   }
 
   /** Puts a configuration into force. Pools it no longer leads to are emptied. */
   apply(config: Config): void {
     const pools = new Map<string, Pool>();
     const routes = new Map<string, Route>();
+    const primaries = config.databases.filter((row) => row.role !== 'replica');
+    this.#shards = new Map();
+    for (const { name, shard } of primaries) this.#shards.set(name, Math.max(this.shardsOf(name), shard + 1));
     for (const user of config.users) {
-      const entry = config.databases.find(
-        (row) => row.name === user.database && row.shard === 0 && row.role !== 'replica',
-      );
-      if (entry === undefined) continue;
-      const key = poolKey(entry, user);
-      const pool = this.#poolFor(pools, key, optionsOf(config, entry, user), labelOf(entry, user));
-      routes.set(JSON.stringify([user.name, user.database]), { pool, mode: modeOf(config, entry, user) });
+      for (const entry of primaries.filter((row) => row.name === user.database)) {
+        const mode = this.#modeOf(config, entry, user);
+        const options = { ...optionsOf(config, entry, user), mode };
+        const add = (target: PoolOptions, shard: number): void => {
+          const pool = this.#poolFor(pools, poolKey(target.endpoint, user), target, labelOf(entry, user, shard));
+          routes.set(JSON.stringify([user.name, user.database, shard]), { pool, mode });
+        };
+        add(options, entry.shard);
+        if (entry.shard > 0 || this.shardsOf(entry.name) === 1) continue;
+        add({ ...options, endpoint: coordinatorAt(config, entry.name, options.endpoint) }, COORDINATOR);
+      }
     }
     const before = this.#pools;
     this.#pools = pools;
@@ -87,6 +105,12 @@ export class Routes {
     }
   }
 
+  /** Sessions of a sharded database move between servers, so none of these is theirs alone. */
+  #modeOf(config: Config, entry: DatabaseEntry, user: UserEntry): PoolerMode {
+    if (this.shardsOf(entry.name) > 1) return 'transaction';
+    return user.poolerMode ?? entry.poolerMode ?? config.general.poolerMode;
+  }
+
   #poolFor(pools: Map<string, Pool>, key: string, options: PoolOptions, label: PoolLabel): Pool {
     const shared = pools.get(key);
     if (shared !== undefined) return shared;
@@ -98,26 +122,21 @@ export class Routes {
   }
 }
 
-function poolKey(entry: DatabaseEntry, user: UserEntry): string {
-  const { host, port, database, user: role, password } = endpointFor(entry, user);
+function poolKey({ host, port, database, user: role, password }: Endpoint, user: UserEntry): string {
   return JSON.stringify([user.name, host, port, database, role, password]);
 }
 
-function modeOf(config: Config, entry: DatabaseEntry, user: UserEntry): PoolerMode {
-  return user.poolerMode ?? entry.poolerMode ?? config.general.poolerMode;
+function labelOf(entry: DatabaseEntry, user: UserEntry, shard: number): PoolLabel {
+  const role = shard === COORDINATOR ? 'coordinator' : entry.role;
+  return { database: entry.name, user: user.name, shard, role };
 }
 
-function labelOf(entry: DatabaseEntry, user: UserEntry): PoolLabel {
-  return { database: entry.name, user: user.name, shard: entry.shard, role: entry.role };
-}
-
-function optionsOf(config: Config, entry: DatabaseEntry, user: UserEntry): PoolOptions {
+function optionsOf(config: Config, entry: DatabaseEntry, user: UserEntry): Omit<PoolOptions, 'mode'> {
   const { general } = config;
   return {
     endpoint: endpointFor(entry, user),
     size: Math.max(1, user.poolSize ?? entry.poolSize ?? general.defaultPoolSize),
     minimum: user.minPoolSize ?? entry.minPoolSize ?? general.minPoolSize,
-    mode: modeOf(config, entry, user),
     connectTimeoutMs: general.connectTimeoutMs,
     checkoutTimeoutMs: general.checkoutTimeoutMs,
     idleTimeoutMs: user.idleTimeoutMs ?? entry.idleTimeoutMs ?? general.idleTimeoutMs,

@@ -8,6 +8,7 @@
  */
 import { CutoverError } from '../errors/errors.js';
 import type { SchemaGuard } from './contract.js';
+import { raising } from './raising.js';
 import type { LoggedInClient, SessionContext } from './session-context.js';
 import { statementsOf } from './set-statement.js';
 
@@ -75,19 +76,9 @@ function lastPart(written: string): string {
   return part.startsWith('"') ? part.slice(1, -1).replaceAll('""', '"') : part.toLowerCase();
 }
 
-/**
- * A statement that fails at the server as the refused one would have failed: an open transaction is aborted, what follows in a
- * batch is skipped, and the session goes on. The words go as hexadecimal digits, whatever the settings of the session are.
- */
-export function refusalOf(database: string, guard: SchemaGuard, change: string): string {
-  const { migration } = guard;
-  const error = new CutoverError('schema_change_refused', { database, change, migration });
-  const literal = (text: string): string =>
-    `pg_catalog.convert_from(pg_catalog.decode('${Buffer.from(text).toString('hex')}', 'hex'), 'UTF8')`;
-  return (
-    'DO LANGUAGE plpgsql $cutover$BEGIN RAISE EXCEPTION USING ' +
-    `ERRCODE = '${error.sqlstate}', MESSAGE = ${literal(error.message)}, HINT = ${literal(error.remedy)}; END$cutover$`
-  );
+/** The statement that is sent in the place of a refused change. */
+export function refusalOf(database: string, { migration }: SchemaGuard, change: string): string {
+  return raising(new CutoverError('schema_change_refused', { database, change, migration }));
 }
 
 /**

@@ -5,6 +5,7 @@ import type { Gate } from './gate.js';
 import type { Logger } from './logger.js';
 import type { Routes } from './routes.js';
 import type { SessionSettings } from './settings.js';
+import type { ShardRouters } from './shard-routers.js';
 import type { StatementCache } from './statement-cache.js';
 
 /** What a login ends with. */
@@ -24,6 +25,7 @@ export interface LoggedInClient {
 
 export interface SessionContext {
   readonly routes: Routes;
+  readonly routers: ShardRouters;
   readonly statements: StatementCache;
   readonly hooks: ProxyHooks | undefined;
   readonly logger: Logger;

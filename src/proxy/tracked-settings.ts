@@ -45,6 +45,11 @@ export class TrackedSettings {
     return this.#told.get('application_name') ?? '';
   }
 
+  /** whether texts of this session are in UTF-8 */
+  get utf8(): boolean {
+    return /^utf-?8$/i.test(this.#told.get('client_encoding') ?? 'UTF8');
+  }
+
   /** ParameterStatus messages for what this server reports and the client does not know; empty when it knows all. */
   newsFrom(server: ServerConnection): readonly Buffer[] {
     if (this.#toldKey === server.parametersKey) return [];

@@ -7,15 +7,15 @@ import type { ServerConnection } from './server-connection.js';
 import type { Statement } from './statement-cache.js';
 
 /**
- * Opens as many connections of `database` as `like` has, user by user, and prepares on them what servers of `like` have
+ * Opens as many connections of `database` as `like` has, user by user and shard by shard, and prepares on them what servers of `like` have
  * prepared. Best effort: what fails is left to whoever needs it.
  *
  * @param deadlineMs bound of the whole
  */
 export async function warmUp(routes: Routes, database: string, like: string, deadlineMs: number): Promise<void> {
   const sources = routes.ofDatabase(like);
-  const work = [...routes.ofDatabase(database)].map(async ([user, { pool }]) => {
-    const model = sources.get(user)?.pool;
+  const work = [...routes.ofDatabase(database)].map(async ([key, { pool }]) => {
+    const model = sources.get(key)?.pool;
     if (model === undefined || model === pool) return;
     await pool.fill(model.serverCount);
     await prepareOn(pool, hotStatements(model));

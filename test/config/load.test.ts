@@ -86,7 +86,6 @@ describe('a wrong file says file, line, key and what was meant', () => {
     ['an integer beyond doubles', '[general]\nport = 18446744073709551615', 2, 'received one too large'],
     ['a missing host', '\n[[databases]]\nname = "prod"', 2, '"host" is missing in [[databases]]'],
     ['a gap in the shards', `${DATABASES}[[databases]]\nname = "prod"\nhost = "b"\nshard = 2`, 7, '1 is missing'],
-    ['shards without a router', `${DATABASES}[[databases]]\nname = "prod"\nhost = "b"\nshard = 1`, 7, 'has 2 shards'],
     [
       'two primaries',
       `${DATABASES}[[databases]]\nname = "prod"\nhost = "b"`,

@@ -27,7 +27,7 @@ const TABLE = '[[sharded_tables]]\ndatabase = "prod"\ncolumn = "tenant_id"\n';
 const MAPPING = '[[sharded_mappings]]\ndatabase = "prod"\ncolumn = "tenant_id"\n';
 
 function load(rows: string): Config {
-  const options = { environment: {}, severalShards: 'accept' as const };
+  const options = { environment: {} };
   return parseConfig({ file: 'pgdog.toml', text: DATABASES + rows }, { file: 'users.toml', text: '' }, options);
 }
 

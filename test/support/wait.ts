@@ -1,6 +1,9 @@
 /** One task: let a test wait for a condition, never for a time. */
 
 const POLL_MS = 10;
+/** Most conditions ask a server on a connection of its own, which is work for both: one that takes long is asked less often. */
+const POLL_SHARE_OF_WAIT = 0.05;
+const POLL_MS_MAX = 100;
 const DEADLINE_MS = 15_000;
 
 /**
@@ -14,7 +17,8 @@ export async function until<T>(
   condition: () => T | Promise<T>,
   deadlineMs = DEADLINE_MS,
 ): Promise<NonNullable<Exclude<T, false>>> {
-  const end = performance.now() + deadlineMs;
+  const start = performance.now();
+  const end = start + deadlineMs;
   let cause: unknown;
   do {
     try {
@@ -23,7 +27,8 @@ export async function until<T>(
     } catch (error) {
       cause = error;
     }
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    const pollMs = Math.min(POLL_MS_MAX, Math.max(POLL_MS, (performance.now() - start) * POLL_SHARE_OF_WAIT));
+    await new Promise((resolve) => setTimeout(resolve, pollMs));
   } while (performance.now() < end);
   throw new Error(`after ${deadlineMs.toString()} ms still not true: ${what}`, { cause });
 }

@@ -81,6 +81,11 @@ export async function coordinatorDifference(connection: Connection, spec: Coordi
   return differences(stored.items, wanted.items, sides, DIFFERENCES_MAX);
 }
 
+/** What of the shards the coordinator does not have. */
+export async function leftOutOf(connection: Connection): Promise<readonly LeftOut[]> {
+  return (await readStored(connection))?.leftOut ?? [];
+}
+
 /** The schema is null where the coordinator has been made from the same already. */
 async function readAtOneMoment(
   connection: Connection,

@@ -1,0 +1,40 @@
+/** One task: read which statement a Bind binds, and to which values. */
+import { NO_PARAMETERS, type StatementParameters } from '../sharding/router-parameters.js';
+import { readBind, readBoundValues, readParseText, readParseTypes } from '../wire/frontend.js';
+import type { ClientStatements } from './client-statements.js';
+
+/** A statement of a sharded database is looked at whole: a longer Query or Bind is refused. */
+export const TOO_LONG_BYTES = 16 * 1024 * 1024;
+
+/** A simple query. */
+export const SIMPLE = NO_PARAMETERS;
+
+export interface BoundStatement {
+  readonly portal: string;
+  readonly text: string;
+  readonly parameters: StatementParameters;
+}
+
+/**
+ * @param bodies statements by name that are not the client's yet, before those that are; '' is the unnamed one
+ * @returns null when there is no such statement: the server says so
+ * @throws FrameError
+ */
+export function boundTo(
+  buffer: Buffer,
+  start: number,
+  end: number,
+  statements: ClientStatements,
+  bodies?: ReadonlyMap<string, Buffer>,
+): BoundStatement | null {
+  const names = readBind(buffer, start, end);
+  const name = buffer.toString('utf8', names.portalEnd + 1, names.statementEnd);
+  const body = bodies?.get(name) ?? (name === '' ? statements.unnamed : statements.get(name)?.body);
+  if (body === null || body === undefined) return null;
+  const { formats, values } = readBoundValues(buffer, names, end);
+  return {
+    portal: buffer.toString('utf8', start + 5, names.portalEnd),
+    text: readParseText(body, 0, body.length),
+    parameters: { values, formats, types: readParseTypes(body), utf8: true },
+  };
+}

@@ -1,0 +1,62 @@
+/** One task: make the coordinator of a configured database or bring it in step, and tell whether reads may go there. */
+import type { Config } from '../config/config.js';
+import { messageOf } from '../errors/errors.js';
+import { withConnection } from '../postgres/connection.js';
+import { analyzeCoordinator } from '../postgres/coordinator/analyze.js';
+import { createCoordinatorDatabase } from '../postgres/coordinator/database.js';
+import {
+  coordinatorDifference,
+  leftOutOf,
+  makeCoordinator,
+  type MadeCoordinator,
+} from '../postgres/coordinator/make.js';
+import type { LeftOut } from '../postgres/coordinator/spec.js';
+import { engineEndpoint } from '../postgres/endpoint.js';
+import { coordinatorAt, coordinatorSpec } from './coordinator-place.js';
+
+/** Reads may go there, but for those that name something it does not have; or why they may not. */
+export type CoordinatorState =
+  { readonly ready: true; readonly leftOut: readonly LeftOut[] } | { readonly ready: false; readonly reason: string };
+
+const ANALYZE_LIMITS = { deadlineMs: 60_000, tableMs: 10_000 };
+const NO_SUCH_DATABASE = '3D000';
+const LOOK_TIMEOUT_MS = 10_000;
+
+/**
+ * Makes the coordinator or brings it in step with the shards' schema and the configured users. May be called again.
+ *
+ * @throws CutoverError `coordinator_failed` | `schema_dump_failed` | `schema_admin_missing` | `database_unknown`
+ */
+export async function keepCoordinator(config: Config, database: string): Promise<MadeCoordinator> {
+  const shard = engineEndpoint(config, database);
+  const place = coordinatorAt(config, database, shard);
+  const maintenance = { ...place, database: config.sharding.coordinator === null ? shard.database : 'postgres' };
+  await withConnection(maintenance, (server) =>
+    withConnection(shard, (first) => createCoordinatorDatabase(server, place.database, first)),
+  );
+  return withConnection(place, async (connection) => {
+    const made = await makeCoordinator(connection, coordinatorSpec(config, database));
+    await analyzeCoordinator(connection, ANALYZE_LIMITS);
+    return made;
+  });
+}
+
+/** Never throws: without a coordinator only statements of one shard run. */
+export async function coordinatorState(config: Config, database: string, timeoutMs: number): Promise<CoordinatorState> {
+  try {
+    const place = coordinatorAt(config, database, engineEndpoint(config, database));
+    return await withConnection(
+      place,
+      async (connection) => {
+        const [difference] = await coordinatorDifference(connection, coordinatorSpec(config, database));
+        if (difference !== undefined) return { ready: false, reason: `the coordinator is not in step: ${difference}` };
+        return { ready: true, leftOut: await leftOutOf(connection) };
+      },
+      { connectTimeoutMs: timeoutMs, queryTimeoutMs: LOOK_TIMEOUT_MS },
+    );
+  } catch (error) {
+    if ((error as { code?: string }).code === NO_SUCH_DATABASE)
+      return { ready: false, reason: 'there is no coordinator' };
+    return { ready: false, reason: `the coordinator was not looked at: ${messageOf(error)}` };
+  }
+}
