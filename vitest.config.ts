@@ -3,7 +3,7 @@ import { configDefaults, defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** Small files that run for minutes: begun last, as the default would have them, they would keep one worker at work alone. */
-const LONG = /\/(faults\/killed-worker|simulator\/simulator|moves\/versions)\.test\.ts$/;
+const LONG = /\/(faults-run\/fixed-\w+|faults\/killed-worker|simulator\/simulator|moves\/versions)\.test\.ts$/;
 
 class LongFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
@@ -15,6 +15,8 @@ class LongFirst extends BaseSequencer {
 
 /** The fixed set of real faults. No client may hear nothing for longer than a bound: on its own, so that the bound is about the product. */
 const ALONE = 'test/faults-run/fixed-*.test.ts';
+/** Needs a processor and nothing else: runs beside that set on what it leaves, at the lowest priority. */
+const BESIDE = ['test/simulator/simulator.test.ts', 'test/model/model.test.ts'];
 const OTHERS = ['test/**/*.test.ts', 'src/**/*.test.ts'];
 
 export default defineConfig({
@@ -31,9 +33,19 @@ export default defineConfig({
       {
         extends: true,
         test: {
+          name: 'beside',
+          include: BESIDE,
+          sequence: { groupOrder: 0 },
+          setupFiles: ['test/support/lowest-priority.ts'],
+          testTimeout: 300_000,
+        },
+      },
+      {
+        extends: true,
+        test: {
           name: 'others',
           include: OTHERS,
-          exclude: [...configDefaults.exclude, 'dist/**', ALONE],
+          exclude: [...configDefaults.exclude, 'dist/**', ALONE, ...BESIDE],
           sequence: { groupOrder: 1 },
         },
       },

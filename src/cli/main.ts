@@ -6,12 +6,14 @@ import { startTemporal, type TemporalDevServer } from '../dev/temporal-dev-serve
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { runServe, runWorker, runWorkers, type ProcessOptions } from '../main.js';
 import { VERSION } from '../version.js';
+import { survey } from './survey.js';
 import { verify } from './verify.js';
 import { coordinator } from './coordinator.js';
 import { doctor } from './doctor.js';
 import { resolve } from './resolve.js';
 
 const WORKERS_MAX = 64;
+const STATEMENTS_MAX = 100_000;
 
 interface FileFlags {
   readonly config: string;
@@ -111,6 +113,21 @@ program
   });
 
 program
+  .command('survey')
+  .description(
+    'report where the statements that a database has run (pg_stat_statements) would run on shards; 2 when some are refused',
+  )
+  .argument('<database>', 'whose statements')
+  .requiredOption('--as <database>', 'by the sharding rules of this one')
+  .option('--limit <n>', 'statements to look at, those that took most time first', numberOfStatements, 5_000)
+  .option('--config <file>', 'databases, limits, cutover', 'pgdog.toml')
+  .option('--users <file>', 'users and passwords', 'users.toml')
+  .action(async (database: string, flags: { as: string; limit: number; config: string; users: string }) => {
+    const { as, limit, ...files } = flags;
+    process.exitCode = await survey({ files, database, as, limit, write: (text) => process.stdout.write(text) });
+  });
+
+program
   .command('verify')
   .description('compare every table of both sides while writes go on; 1 when they differ')
   .argument('<source>')
@@ -144,6 +161,12 @@ function numberOfWorkers(text: string): number {
   const workers = Number(text);
   if (Number.isInteger(workers) && workers >= 1 && workers <= WORKERS_MAX) return workers;
   throw new InvalidArgumentError(`a number from 1 to ${WORKERS_MAX.toString()}`);
+}
+
+function numberOfStatements(text: string): number {
+  const statements = Number(text);
+  if (Number.isInteger(statements) && statements >= 1 && statements <= STATEMENTS_MAX) return statements;
+  throw new InvalidArgumentError(`a number from 1 to ${STATEMENTS_MAX.toString()}`);
 }
 
 function numberOfEpoch(text: string): number {

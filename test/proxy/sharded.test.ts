@@ -316,3 +316,16 @@ test('a coordinator that is not in step, or lacks what is named, is not asked', 
   expect((await failure(late.query('SELECT * FROM notes'))).message).toMatch(/not in step: .*notes/);
   expect((await keepCoordinator(config, 'prod')).changed).toBe(true);
 });
+
+test('a Bind that counts more than it holds ends that session only', async () => {
+  const { proxy } = await start();
+  for (const body of ['ffff', '0000ffff', '0000000100000010', '000000017fffffff', '00010001']) {
+    const client = await RawClient.loggedIn(proxy, 'prod');
+    const counts = Buffer.from(body, 'hex');
+    client.send(parse('SELECT $1'), frame('B', cstring(''), cstring(''), counts), execute(), SYNC);
+    const [error] = await client.until('E');
+    expect([body, error?.bytes.toString('latin1')]).toEqual([body, expect.stringContaining('08P01')]);
+  }
+  const another = await clientOf(proxy, 'prod');
+  expect((await another.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
+});
