@@ -9,7 +9,8 @@
  *   rerouting the fence refused the batch; the hook is asked whether it may be sent anew
  *   leaving   the client is gone, what it started is brought to an end
  *   closed    nothing is left of it
- * While waiting and rerouting, messages are kept in the scanner; beyond UNREAD_BYTES_MAX they stay in the socket.
+ * While waiting and rerouting, messages are kept in the scanner; beyond UNREAD_BYTES_MAX they stay in the socket, unless the rest of
+ * the message at hand is among them.
  */
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { errorResponseOf, READY_IDLE } from '../wire/backend.js';
@@ -281,7 +282,8 @@ export class ClientSession implements BorrowingListener {
   #updateReading(): void {
     if (this.#phase === 'leaving' || this.#phase === 'closed') return;
     const passing = this.#phase === 'attached' && !this.#stopped;
-    const room = passing ? !this.#forwarder.full : this.#wantsMore || this.#scanner.unreadBytes <= UNREAD_BYTES_MAX;
+    const wanted = this.#wantsMore || this.#scanner.awaitsRest || this.#scanner.unreadBytes <= UNREAD_BYTES_MAX;
+    const room = passing ? !this.#forwarder.full : wanted;
     this.channel.read(room && !this.channel.full);
   }
 

@@ -92,6 +92,11 @@ export class FrameScanner {
     return this.buffer.length - this.#position + this.#waitingBytes;
   }
 
+  /** true when peek() has found the beginning of a frame that must come whole: without more bytes nothing goes on */
+  get awaitsRest(): boolean {
+    return this.#waitingBytes > 0;
+  }
+
   /** true between the first part of a streamed frame and its last */
   get insideFrame(): boolean {
     return this.#rest > 0;

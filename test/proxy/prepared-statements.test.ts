@@ -98,3 +98,21 @@ test('statements survive the move to another cluster, and a warmed pool has them
   expect((await client.query(statement)).rows).toEqual([{ major: 18 }]);
   expect(proxy.servers().find((server) => server.port === clusters.new.port)?.remotePid).toBe(warmed[0]?.remotePid);
 });
+
+test('a text of a megabyte is prepared, with the gate open, closed meanwhile, and inside a transaction', async () => {
+  const proxy = await start();
+  const client = await clientOf(proxy, 'prod');
+  const text = `SELECT length('${'x'.repeat(1_048_576)}') + $1::int AS length`;
+  const run = async (name: string): Promise<unknown> => (await client.query({ name, text, values: [1] })).rows[0];
+  expect(await run('')).toEqual({ length: 1_048_577 });
+  expect(await run('open')).toEqual({ length: 1_048_577 });
+  const gate = proxy.gate('prod');
+  gate.close('cutover');
+  const held = run('held');
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  gate.open('cutover');
+  expect(await held).toEqual({ length: 1_048_577 });
+  await client.query('BEGIN');
+  expect(await run('inside')).toEqual({ length: 1_048_577 });
+  await client.query('COMMIT');
+});
