@@ -42,8 +42,12 @@ type Refuse = (text: () => string) => string | null;
 
 /** Looks at each statement before it is sent. */
 export interface Screen {
-  /** What is sent in its place, or null. */
-  instead(text: string, parameters: StatementParameters): string | null;
+  /**
+   * What is sent in its place, or null.
+   *
+   * @param portal by which its rows can be asked for later; empty for a simple query too
+   */
+  instead(text: string, parameters: StatementParameters, portal: string): string | null;
 }
 
 export class Forwarder {
@@ -159,7 +163,7 @@ export class Forwarder {
     server.replies.push(REPLY.query);
     // A text that passes in parts is not looked into: the first part is on its way before the last has come.
     const text = (): string => readQuery(this.#buffer, start, end);
-    const refusal = end - start === length ? (this.#refuse(text) ?? this.screen?.instead(text(), SIMPLE)) : null;
+    const refusal = end - start === length ? (this.#refuse(text) ?? this.screen?.instead(text(), SIMPLE, '')) : null;
     if (refusal) this.#replace(start, end, query(refusal));
   }
 
@@ -220,7 +224,7 @@ export class Forwarder {
   /** Sends another statement in the place of one that the screen holds back: it fails when the portal is executed. */
   #bindsAnother({ start, end }: FrameScanner, server: ServerConnection): boolean {
     const bound = this.screen === null ? null : boundTo(this.#buffer, start, end, this.#statements);
-    const instead = bound === null ? null : (this.screen?.instead(bound.text, bound.parameters) ?? null);
+    const instead = bound === null ? null : (this.screen?.instead(bound.text, bound.parameters, bound.portal) ?? null);
     if (bound === null || instead === null) return false;
     server.unnamedOwner = 0;
     server.replies.push(REPLY.injectedParse);

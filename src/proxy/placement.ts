@@ -2,8 +2,8 @@
  * One task: tell on which shard what a session sends must run, and hold each transaction to one shard.
  *
  * Outside a transaction each batch goes where its statements belong. BEGIN runs where the session was last. As long as the
- * transaction has done nothing but begin (BEGIN, SET, SAVEPOINT), it can be begun anew on another shard (`opening`); from its first
- * other statement on it stays where it is, and what belongs elsewhere is refused.
+ * transaction has done nothing but begin (BEGIN, SET, SAVEPOINT) and read what every shard has, it can be begun anew on another shard
+ * (`opening`); from its first other statement on it stays where it is, and what belongs elsewhere is refused.
  */
 import { CutoverError } from '../errors/errors.js';
 import { commentHint } from '../sharding/router-hints.js';
@@ -124,14 +124,14 @@ export class Placement implements Screen {
     this.#hints = [];
   }
 
-  instead(text: string, parameters: StatementParameters): string | null {
+  instead(text: string, parameters: StatementParameters, portal: string): string | null {
     const need = this.#needOf(text, parameters);
     if (need.kind === 'refused') return raising(this.#refusal(need.reason));
     const problem = this.#shard === COORDINATOR && need.kind !== 'again' ? this.#coordinatorProblem(text) : null;
     if (problem !== null) return raising(this.#refusal(problem));
     if (need.kind === 'shard' && need.shard !== this.#shard && !(need.everywhere && this.#shard === COORDINATOR))
       return raising(this.#elsewhere(need.shard));
-    this.#note(need, text);
+    this.#note(need, text, portal);
     return null;
   }
 
@@ -153,7 +153,7 @@ export class Placement implements Screen {
     if (router === undefined) return refused('its router is not read');
     const searchPath = this.#pathUncertain
       ? null
-      : searchPathOf(this.#settings.current, this.#router?.defaultPath ?? NOWHERE);
+      : searchPathOf(this.#settings.current, this.#router?.defaults ?? NOWHERE);
     const hint = hintOf(this.#settings.current, this.#hints);
     const statements = router.route(text, {
       searchPath: searchPath ?? [],
@@ -189,9 +189,10 @@ export class Placement implements Screen {
   }
 
   /** A statement is on its way to the server. */
-  #note(need: Need, text: string): void {
+  #note(need: Need, text: string, portal: string): void {
     if (need.kind !== 'again') {
-      this.#opening = null;
+      // What every shard answers alike, and nothing can come back to, need not be asked again elsewhere.
+      if (need.kind !== 'any' || portal !== '' || !leavesNothing(text) || !this.#readsAnew()) this.#opening = null;
       return;
     }
     this.#hints.push(...need.hints);
@@ -201,6 +202,14 @@ export class Placement implements Screen {
     opening.push(text.replace(/[;\s]+$/, ''));
     const characters = opening.reduce((sum, said) => sum + said.length, 0);
     if (opening.length > OPENING_MAX || characters > OPENING_CHARACTERS_MAX) this.#opening = null;
+  }
+
+  /** Each statement of the open transaction sees what is committed then, whatever the ones before it saw. */
+  #readsAnew(): boolean {
+    const said = this.#opening ?? [];
+    const set = this.#settings.current.statements.get('default_transaction_isolation');
+    if (set !== undefined || said.some((text) => /isolation/i.test(text))) return false;
+    return this.#router?.defaults.isolation === 'read committed';
   }
 
   #refusal(reason: string): CutoverError {
@@ -255,6 +264,13 @@ function needOfRoute(route: Route): Need {
 
 /** Reasons that another reading of the catalogue may remove. */
 const UNKNOWN = 'unknown-';
+
+/** No function, which may tell of the transaction it runs in or do something in it, and no cursor. */
+function leavesNothing(text: string): boolean {
+  return (
+    /^\s*(?:select|show|table|values)\b/i.test(text) && !/[(;]|\binto\b|\bcurrent_|\blocaltime/i.test(text.replace(/;\s*$/, ''))
+  );
+}
 
 function placeName(shard: number): string {
   return shard === COORDINATOR ? 'the coordinator' : `shard ${shard.toString()}`;

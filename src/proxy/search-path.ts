@@ -5,7 +5,7 @@
  */
 import type { SessionSettings } from './settings.js';
 
-/** What holds for a user who sets nothing. */
+/** The part of what holds for a user who sets nothing that names depend on. */
 export interface DefaultPath {
   /** as `SHOW search_path` has it */
   readonly path: string;

@@ -18,11 +18,17 @@ import { loadStatementParser } from '../sharding/statement-parser.js';
 import type { Routes } from './routes.js';
 import type { DefaultPath } from './search-path.js';
 
+/** What holds for a user who sets nothing. */
+export interface UserDefaults extends DefaultPath {
+  /** `default_transaction_isolation` */
+  readonly isolation: string;
+}
+
 /** What one user's sessions are routed by. */
 export interface UserRouter {
   readonly router: Router;
   readonly shards: number;
-  readonly defaultPath: DefaultPath;
+  readonly defaults: UserDefaults;
   readonly coordinator: CoordinatorState;
   readonly readAtMs: number;
   readonly catalogue: Catalogue;
@@ -34,7 +40,8 @@ const READ_AGAIN_MS = 1_000;
 const LOOK_AGAIN_MS = 10_000;
 const READ_TIMEOUT_MS = 10_000;
 
-const DEFAULT_PATH = "SELECT current_setting('search_path') AS path, current_user::text AS role";
+const DEFAULTS = `SELECT current_setting('search_path') AS path, current_user::text AS role,
+  current_setting('default_transaction_isolation') AS isolation`;
 
 export class ShardRouters {
   readonly #routes: Routes;
@@ -99,14 +106,14 @@ export class ShardRouters {
         endpoint,
         async (connection) => {
           const readAtMs = performance.now();
-          const { rows } = await connection.query<DefaultPath>(DEFAULT_PATH);
-          const [defaultPath = { path: '', role: '' }] = rows;
+          const { rows } = await connection.query<UserDefaults>(DEFAULTS);
+          const [defaults = { path: '', role: '', isolation: '' }] = rows;
           await connection.query('SET search_path = pg_catalog');
           const catalogue = await readCatalogue(connection);
           // The same one keeps its verdicts.
           const same = before !== undefined && isDeepStrictEqual(before.catalogue, catalogue);
           const router = same ? before.router : new Router(parser, { scheme, catalogue });
-          return { router, shards: scheme.shards, defaultPath, coordinator: await looking, readAtMs, catalogue };
+          return { router, shards: scheme.shards, defaults, coordinator: await looking, readAtMs, catalogue };
         },
         { connectTimeoutMs, queryTimeoutMs: READ_TIMEOUT_MS, roleSearchPath: true },
       );

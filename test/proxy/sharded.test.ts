@@ -113,6 +113,39 @@ test('a transaction begins anew on the shard of its first statement, with what i
   expect(await on(1, written)).toHaveLength(2);
 });
 
+test('a read of what every shard has does not hold a transaction to a shard, unless it could be told', async () => {
+  const { proxy } = await start();
+  const client = await clientOf(proxy, 'prod');
+  const insert = 'INSERT INTO notes VALUES ($1, $2)';
+  let id = 0;
+  const outcomes = async (begin: string, read: string): Promise<readonly string[]> => {
+    const seen: string[] = [];
+    // From a shard to the other one and back: one of them is not where the session is.
+    for (const tenant of [HERE, THERE, HERE]) {
+      await client.query(begin);
+      await client.query(read);
+      id += 1;
+      seen.push(
+        await client.query(insert, [tenant, id]).then(
+          () => 'written',
+          () => 'refused',
+        ),
+      );
+      await client.query('COMMIT');
+    }
+    return seen;
+  };
+  for (const read of ['SELECT rate FROM rates', 'SELECT 1;', 'SHOW server_version'])
+    expect([read, await outcomes('BEGIN', read)]).toEqual([read, ['written', 'written', 'written']]);
+  for (const [begin, read] of [
+    ['BEGIN ISOLATION LEVEL REPEATABLE READ', 'SELECT rate FROM rates'],
+    ['BEGIN', 'SELECT now()'],
+    ['BEGIN', 'SELECT current_timestamp'],
+    ['BEGIN', 'DECLARE c CURSOR FOR SELECT rate FROM rates'],
+  ] as const)
+    expect([read, await outcomes(begin, read)]).toEqual([read, expect.arrayContaining(['refused'])]);
+});
+
 test('what a transaction sends for another shard fails it, and nothing of it stays', async () => {
   const { proxy, on } = await start();
   const client = await clientOf(proxy, 'prod');
