@@ -70,8 +70,6 @@ export class ClientSession implements BorrowingListener {
   #gone = false;
   /** of a sharded database, from its first statement on: where each transaction runs */
   #placement: Placement | null = null;
-  /** more of the batch must come before it is known where it runs */
-  #wantsMore = false;
 
   constructor(client: LoggedInClient, context: SessionContext) {
     this.id = client.id;
@@ -206,7 +204,6 @@ export class ClientSession implements BorrowingListener {
   /** Goes for a server. @returns false when more of the batch must come first */
   #begin(): boolean {
     const place = this.#placing()?.next(this.#scanner) ?? ONLY_SHARD;
-    this.#wantsMore = place.kind === 'more';
     if (place.kind === 'more') return false;
     if (place.kind === 'refused') {
       this.#answerWith(place.error);
@@ -282,7 +279,7 @@ export class ClientSession implements BorrowingListener {
   #updateReading(): void {
     if (this.#phase === 'leaving' || this.#phase === 'closed') return;
     const passing = this.#phase === 'attached' && !this.#stopped;
-    const wanted = this.#wantsMore || this.#scanner.awaitsRest || this.#scanner.unreadBytes <= UNREAD_BYTES_MAX;
+    const wanted = this.#scanner.awaitsRest || this.#scanner.unreadBytes <= UNREAD_BYTES_MAX;
     const room = passing ? !this.#forwarder.full : wanted;
     this.channel.read(room && !this.channel.full);
   }

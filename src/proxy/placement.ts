@@ -35,6 +35,8 @@ export type Place =
 /** A transaction that has said more than this stays where it is. */
 const OPENING_MAX = 32;
 const OPENING_CHARACTERS_MAX = 8_192;
+/** Bytes of a batch that are kept while nothing in it has told where it belongs. */
+const UNREAD_BYTES_MAX = 65_536;
 
 /** What one statement needs: a shard or the coordinator, any shard, to be refused; `again`: see session-statement.ts. */
 type Need =
@@ -84,8 +86,7 @@ export class Placement implements Screen {
     if (router === null) return { kind: 'read' };
     this.#home %= router.shards;
     const need = this.#needAhead(scanner);
-    if (need === null && scanner.unreadBytes <= TOO_LONG_BYTES) return { kind: 'more' };
-    if (need === null) return { kind: 'refused', error: this.#refusal(REFUSAL_TEXTS['too-long']) };
+    if (need === null) return { kind: 'more' };
     if (need.kind !== 'refused')
       return { kind: 'shard', shard: this.#go(need.kind === 'shard' ? need.shard : this.#home) };
     if (need.unknown && this.#routers.mayBeOutdated(router)) return { kind: 'read' };
@@ -135,17 +136,28 @@ export class Placement implements Screen {
     return null;
   }
 
-  /** @returns null when more must come before anything can be said */
+  /** @returns null when more must come before anything can be said: the scanner waits for it */
   #needAhead(scanner: FrameScanner): Need | null {
-    const ahead = statementsAhead(scanner.buffer.subarray(scanner.position), this.#statements);
+    if (scanner.awaitsRest) return null;
+    const unread = scanner.buffer.subarray(scanner.position);
+    const ahead = statementsAhead(unread, this.#statements);
     let first = true;
     for (let next = ahead.next(); ; next = ahead.next()) {
-      if (next.done === true) return next.value ? { kind: 'any' } : null;
+      if (next.done === true) return this.#needOfRest(scanner, unread.length, next.value);
       const need = this.#needOf(next.value.text, next.value.parameters);
       // What is refused behind another statement is refused when it is its turn.
       if (need.kind === 'shard' || (need.kind === 'refused' && first)) return need;
       first = false;
     }
+  }
+
+  /** A batch that is long without running anything is looked at as it passes. */
+  #needOfRest(scanner: FrameScanner, unreadBytes: number, neededBytes: number): Need | null {
+    const insideFrame = neededBytes > unreadBytes + 1;
+    if (neededBytes === 0 || (!insideFrame && unreadBytes > UNREAD_BYTES_MAX)) return { kind: 'any' };
+    if (neededBytes > TOO_LONG_BYTES) return refused(REFUSAL_TEXTS['too-long']);
+    scanner.hold(neededBytes);
+    return null;
   }
 
   #needOf(text: string, parameters: StatementParameters): Need {
@@ -268,7 +280,8 @@ const UNKNOWN = 'unknown-';
 /** No function, which may tell of the transaction it runs in or do something in it, and no cursor. */
 function leavesNothing(text: string): boolean {
   return (
-    /^\s*(?:select|show|table|values)\b/i.test(text) && !/[(;]|\binto\b|\bcurrent_|\blocaltime/i.test(text.replace(/;\s*$/, ''))
+    /^\s*(?:select|show|table|values)\b/i.test(text) &&
+    !/[(;]|\binto\b|\bcurrent_|\blocaltime/i.test(text.replace(/;\s*$/, ''))
   );
 }
 

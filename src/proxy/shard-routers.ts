@@ -8,8 +8,9 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Config } from '../config/config.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
-import { withConnection } from '../postgres/connection.js';
-import { addressOf } from '../postgres/endpoint.js';
+import { invariant } from '../errors/invariant.js';
+import { withConnection, type ConnectOptions } from '../postgres/connection.js';
+import { addressOf, type Endpoint } from '../postgres/endpoint.js';
 import { readCatalogue, type Catalogue } from '../sharding/catalogue.js';
 import { coordinatorState, type CoordinatorState } from '../sharding/coordinator-keeping.js';
 import { Router } from '../sharding/router.js';
@@ -24,30 +25,49 @@ export interface UserDefaults extends DefaultPath {
   readonly isolation: string;
 }
 
-/** What one user's sessions are routed by. */
-export interface UserRouter {
+/** What is the same for all users of a database. */
+export interface DatabaseRouter {
   readonly router: Router;
   readonly shards: number;
-  readonly defaults: UserDefaults;
   readonly coordinator: CoordinatorState;
   readonly readAtMs: number;
   readonly catalogue: Catalogue;
 }
 
+/** What one user's sessions are routed by. */
+export interface UserRouter extends DatabaseRouter {
+  readonly defaults: UserDefaults;
+}
+
 /** A statement that names an unknown table has the catalogue read again, but not more often than this. */
 const READ_AGAIN_MS = 1_000;
 /** Somebody may change a schema on the shards themselves: the coordinator is then not in step. */
-const LOOK_AGAIN_MS = 10_000;
+const LOOK_AGAIN_MS = 30_000;
 const READ_TIMEOUT_MS = 10_000;
 
 const DEFAULTS = `SELECT current_setting('search_path') AS path, current_user::text AS role,
   current_setting('default_transaction_isolation') AS isolation`;
 
+/** One configuration's: the next one begins with nothing. */
+class Readings {
+  readonly databases = new Map<string, DatabaseRouter>();
+  readonly users = new Map<string, UserDefaults>();
+  /** under way, by what is read: who asks meanwhile waits for the same answer */
+  readonly #running = new Map<string, Promise<void>>();
+
+  once(key: string, read: () => Promise<void>): Promise<void> {
+    const running = this.#running.get(key);
+    if (running !== undefined) return running;
+    const started = read().finally(() => this.#running.delete(key));
+    this.#running.set(key, started);
+    return started;
+  }
+}
+
 export class ShardRouters {
   readonly #routes: Routes;
   #config: Config;
-  #ready = new Map<string, UserRouter>();
-  #reading = new Map<string, Promise<UserRouter>>();
+  #readings = new Readings();
 
   constructor(routes: Routes, config: Config) {
     this.#routes = routes;
@@ -57,66 +77,38 @@ export class ShardRouters {
   /** To be called with each configuration that the routes get, after them. */
   apply(config: Config): void {
     this.#config = config;
-    this.#ready = new Map();
-    this.#reading = new Map();
+    this.#readings = new Readings();
   }
 
   isSharded(database: string): boolean {
     return this.#routes.shardsOf(database) > 1;
   }
 
-  /** The router if it is there; null when it must be read first, or the database is not sharded. */
+  /** What is there; null when it must be read first. What is old is read anew for those who come later. */
   readyFor(user: string, database: string): UserRouter | null {
-    const ready = this.#ready.get(JSON.stringify([user, database])) ?? null;
-    // The next ones find what is read now; a failure is told to who has no router at all.
-    if (ready !== null && performance.now() - ready.readAtMs > LOOK_AGAIN_MS)
-      this.read(user, database).catch(() => undefined);
-    return ready;
+    const ready = this.#readings.databases.get(database);
+    const defaults = this.#readings.users.get(userKey(user, database));
+    if (ready === undefined || defaults === undefined) return null;
+    // A failure is told to who has no router at all.
+    if (performance.now() - ready.readAtMs > LOOK_AGAIN_MS) this.read(user, database).catch(() => undefined);
+    return { ...ready, defaults };
   }
 
-  /** Reads it; who asks meanwhile waits for the same answer. @throws CutoverError `server_unreachable` */
-  read(user: string, database: string): Promise<UserRouter> {
-    const key = JSON.stringify([user, database]);
-    const found = this.#reading.get(key);
-    if (found !== undefined) return found;
-    const [ready, reading] = [this.#ready, this.#reading];
-    const promise = this.#read(user, database, ready.get(key)).then((made) => {
-      ready.set(key, made);
-      return made;
-    });
-    reading.set(key, promise);
-    const forget = (): void => void reading.delete(key);
-    promise.then(forget, forget);
-    return promise;
-  }
-
-  /** Whether reading the catalogue again may tell of something that this one does not know. */
-  mayBeOutdated({ readAtMs }: UserRouter): boolean {
-    return performance.now() - readAtMs > READ_AGAIN_MS;
-  }
-
-  async #read(user: string, database: string, before: UserRouter | undefined): Promise<UserRouter> {
-    const config = this.#config;
+  /** Reads all of it anew. @throws CutoverError `server_unreachable` | `database_unknown` | `user_missing` */
+  async read(user: string, database: string): Promise<void> {
+    const readings = this.#readings;
     const { endpoint, connectTimeoutMs } = this.#routes.of(user, database).pool.options;
-    const scheme = schemeOf(config, database);
-    const looking = coordinatorState(config, database, connectTimeoutMs);
+    const options = { connectTimeoutMs, queryTimeoutMs: READ_TIMEOUT_MS };
     try {
-      const parser = await loadStatementParser();
-      return await withConnection(
-        endpoint,
-        async (connection) => {
-          const readAtMs = performance.now();
-          const { rows } = await connection.query<UserDefaults>(DEFAULTS);
-          const [defaults = { path: '', role: '', isolation: '' }] = rows;
-          await connection.query('SET search_path = pg_catalog');
-          const catalogue = await readCatalogue(connection);
-          // The same one keeps its verdicts.
-          const same = before !== undefined && isDeepStrictEqual(before.catalogue, catalogue);
-          const router = same ? before.router : new Router(parser, { scheme, catalogue });
-          return { router, shards: scheme.shards, defaults, coordinator: await looking, readAtMs, catalogue };
-        },
-        { connectTimeoutMs, queryTimeoutMs: READ_TIMEOUT_MS, roleSearchPath: true },
-      );
+      await Promise.all([
+        readings.once(JSON.stringify([database]), async () => {
+          const before = readings.databases.get(database);
+          readings.databases.set(database, await readDatabase(this.#config, database, endpoint, options, before));
+        }),
+        readings.once(userKey(user, database), async () => {
+          readings.users.set(userKey(user, database), await readDefaults(endpoint, options));
+        }),
+      ]);
     } catch (error) {
       throw new CutoverError(
         'server_unreachable',
@@ -125,4 +117,45 @@ export class ShardRouters {
       );
     }
   }
+
+  /** Whether reading the catalogue again may tell of something that this one does not know. */
+  mayBeOutdated({ readAtMs }: DatabaseRouter): boolean {
+    return performance.now() - readAtMs > READ_AGAIN_MS;
+  }
+}
+
+function userKey(user: string, database: string): string {
+  return JSON.stringify([user, database]);
+}
+
+type Timeouts = Required<Pick<ConnectOptions, 'connectTimeoutMs' | 'queryTimeoutMs'>>;
+
+async function readDefaults(endpoint: Endpoint, options: Timeouts): Promise<UserDefaults> {
+  const { rows } = await withConnection(endpoint, (connection) => connection.query<UserDefaults>(DEFAULTS), {
+    ...options,
+    roleSearchPath: true,
+  });
+  const [defaults] = rows;
+  invariant(defaults, 'a SELECT without FROM has one row');
+  return defaults;
+}
+
+/** @param before read earlier: with the same catalogue its router stays, and with it the verdicts it keeps */
+async function readDatabase(
+  config: Config,
+  database: string,
+  endpoint: Endpoint,
+  options: Timeouts,
+  before: DatabaseRouter | undefined,
+): Promise<DatabaseRouter> {
+  const readAtMs = performance.now();
+  const scheme = schemeOf(config, database);
+  const [parser, catalogue, coordinator] = await Promise.all([
+    loadStatementParser(),
+    withConnection(endpoint, readCatalogue, options),
+    coordinatorState(config, database, options.connectTimeoutMs),
+  ]);
+  const same = before !== undefined && isDeepStrictEqual(before.catalogue, catalogue);
+  const router = same ? before.router : new Router(parser, { scheme, catalogue });
+  return { router, shards: scheme.shards, coordinator, readAtMs, catalogue };
 }

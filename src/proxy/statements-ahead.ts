@@ -15,19 +15,20 @@ export interface StatementAhead {
  * Each statement that is run, in order.
  *
  * @param unread begins where a message begins
- * @returns whether the batch has come to its end, and with it the last statement
+ * @returns 0 when the batch has come to its end, else how many unread bytes there must be before looking again
  * @throws FrameError
  */
-export function* statementsAhead(unread: Buffer, statements: ClientStatements): Generator<StatementAhead, boolean> {
+export function* statementsAhead(unread: Buffer, statements: ClientStatements): Generator<StatementAhead, number> {
   const scanner = new FrameScanner(CLIENT_RULES);
   scanner.feed(unread);
   const bodies = new Map<string, Buffer>();
+  let position = 0;
   while (scanner.peek()) {
     const { type, buffer, start, end, length } = scanner;
-    if (end - start < length) return false;
+    if (end - start < length) return start + length;
     if (type === FRONTEND.query) {
       yield { text: readQuery(buffer, start, end), parameters: NO_PARAMETERS };
-      return true;
+      return 0;
     }
     if (type === FRONTEND.parse) {
       const { name, bodyAt } = readParse(buffer, start, end);
@@ -35,10 +36,11 @@ export function* statementsAhead(unread: Buffer, statements: ClientStatements): 
     } else if (type === FRONTEND.bind) {
       const bound = boundTo(buffer, start, end, statements, bodies);
       if (bound !== null) yield bound;
-    } else if (ENDS.has(type)) return true;
+    } else if (ENDS.has(type)) return 0;
     scanner.consume();
+    position = end;
   }
-  return false;
+  return Math.max(unread.length + 1, position + scanner.neededBytes);
 }
 
 /** Behind these the server may answer without more from the client, or the client is waiting. */

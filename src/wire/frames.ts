@@ -97,9 +97,19 @@ export class FrameScanner {
     return this.#waitingBytes > 0;
   }
 
+  /** bytes, from its beginning on, of a frame that peek() waits for; 0 when it waits for none */
+  get neededBytes(): number {
+    return this.awaitsRest ? this.#neededBytes : 0;
+  }
+
   /** true between the first part of a streamed frame and its last */
   get insideFrame(): boolean {
     return this.#rest > 0;
+  }
+
+  /** Waits until so many bytes are there before peek() shows anything: who needs the next frames whole need not look in between. */
+  hold(bytes: number): void {
+    if (!this.awaitsRest && this.unreadBytes < bytes) this.#wait(bytes);
   }
 
   /** Adds bytes at the end. Copies only when a frame was cut by the end of the bytes before. */
