@@ -22,7 +22,7 @@ import { searchPathOf, type DefaultPath } from './search-path.js';
 import { hintOf } from './session-hint.js';
 import { effectOf, mayChangePath } from './session-statement.js';
 import type { ShardRouters, UserRouter } from './shard-routers.js';
-import { statementsAhead } from './statements-ahead.js';
+import { statementsAhead, type Rest } from './statements-ahead.js';
 import type { TrackedSettings } from './tracked-settings.js';
 
 /** Where a batch goes; `more`: the rest of it must come first; `read`: the router must be read (again) first. */
@@ -139,11 +139,10 @@ export class Placement implements Screen {
   /** @returns null when more must come before anything can be said: the scanner waits for it */
   #needAhead(scanner: FrameScanner): Need | null {
     if (scanner.awaitsRest) return null;
-    const unread = scanner.buffer.subarray(scanner.position);
-    const ahead = statementsAhead(unread, this.#statements);
+    const ahead = statementsAhead(scanner.buffer.subarray(scanner.position), this.#statements);
     let first = true;
     for (let next = ahead.next(); ; next = ahead.next()) {
-      if (next.done === true) return this.#needOfRest(scanner, unread.length, next.value);
+      if (next.done === true) return this.#needOfRest(scanner, next.value);
       const need = this.#needOf(next.value.text, next.value.parameters);
       // What is refused behind another statement is refused when it is its turn.
       if (need.kind === 'shard' || (need.kind === 'refused' && first)) return need;
@@ -152,11 +151,10 @@ export class Placement implements Screen {
   }
 
   /** A batch that is long without running anything is looked at as it passes. */
-  #needOfRest(scanner: FrameScanner, unreadBytes: number, neededBytes: number): Need | null {
-    const insideFrame = neededBytes > unreadBytes + 1;
-    if (neededBytes === 0 || (!insideFrame && unreadBytes > UNREAD_BYTES_MAX)) return { kind: 'any' };
-    if (neededBytes > TOO_LONG_BYTES) return refused(REFUSAL_TEXTS['too-long']);
-    scanner.hold(neededBytes);
+  #needOfRest(scanner: FrameScanner, rest: Rest | null): Need | null {
+    if (rest === null || (!rest.cut && scanner.unreadBytes > UNREAD_BYTES_MAX)) return { kind: 'any' };
+    if (rest.neededBytes > TOO_LONG_BYTES) return refused(REFUSAL_TEXTS['too-long']);
+    scanner.hold(rest.neededBytes);
     return null;
   }
 

@@ -11,24 +11,32 @@ export interface StatementAhead {
   readonly parameters: StatementParameters;
 }
 
+/** What has not come of a batch. */
+export interface Rest {
+  /** unread bytes that there must be before looking again */
+  readonly neededBytes: number;
+  /** the last message has come in part */
+  readonly cut: boolean;
+}
+
 /**
  * Each statement that is run, in order.
  *
  * @param unread begins where a message begins
- * @returns 0 when the batch has come to its end, else how many unread bytes there must be before looking again
+ * @returns null when the batch has come to its end
  * @throws FrameError
  */
-export function* statementsAhead(unread: Buffer, statements: ClientStatements): Generator<StatementAhead, number> {
+export function* statementsAhead(unread: Buffer, statements: ClientStatements): Generator<StatementAhead, Rest | null> {
   const scanner = new FrameScanner(CLIENT_RULES);
   scanner.feed(unread);
   const bodies = new Map<string, Buffer>();
   let position = 0;
   while (scanner.peek()) {
     const { type, buffer, start, end, length } = scanner;
-    if (end - start < length) return start + length;
+    if (end - start < length) return { neededBytes: start + length, cut: true };
     if (type === FRONTEND.query) {
       yield { text: readQuery(buffer, start, end), parameters: NO_PARAMETERS };
-      return 0;
+      return null;
     }
     if (type === FRONTEND.parse) {
       const { name, bodyAt } = readParse(buffer, start, end);
@@ -36,11 +44,12 @@ export function* statementsAhead(unread: Buffer, statements: ClientStatements): 
     } else if (type === FRONTEND.bind) {
       const bound = boundTo(buffer, start, end, statements, bodies);
       if (bound !== null) yield bound;
-    } else if (ENDS.has(type)) return 0;
+    } else if (ENDS.has(type)) return null;
     scanner.consume();
     position = end;
   }
-  return Math.max(unread.length + 1, position + scanner.neededBytes);
+  const cut = position < unread.length;
+  return { neededBytes: cut ? position + scanner.neededBytes : unread.length + 1, cut };
 }
 
 /** Behind these the server may answer without more from the client, or the client is waiting. */
