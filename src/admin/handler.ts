@@ -15,6 +15,7 @@ import { showMaintenance } from './show-maintenance.js';
 import { showNodes } from './show-nodes.js';
 import { showPools, showStats } from './show-pools.js';
 import { showReplicationSlots, showTableCopies } from './show-resharding.js';
+import { showShards } from './show-shards.js';
 import { showTasks } from './show-tasks.js';
 import { bigint, done, table, text } from './table.js';
 
@@ -171,6 +172,7 @@ export class AdminDatabase implements AdminHandler {
       config: () => showConfig(proxy.config),
       lists: () => showLists(proxy),
       nodes: async () => showNodes(await tasks.nodes()),
+      shards: () => showShards(proxy.config),
       maintenance: () => showMaintenance(proxy, this.#maintenance, this.#pause),
       version: () => showVersion(version),
     };

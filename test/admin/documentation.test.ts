@@ -14,6 +14,7 @@ const VIEWS = [
   'CUTOVERS',
   'EVENTS',
   'NODES',
+  'SHARDS',
   'MAINTENANCE',
   'POOLS',
   'CLIENTS',

@@ -1,5 +1,6 @@
 /** One task: statements of a sharded database run on the shard of their key, and nothing is ever answered from another. */
 import { expect, test } from 'vitest';
+import { showShards } from '../../src/admin/show-shards.js';
 import type { Config } from '../../src/config/config.js';
 import type { Proxy } from '../../src/proxy/contract.js';
 import { COORDINATOR } from '../../src/proxy/routes.js';
@@ -329,6 +330,19 @@ test('with a coordinator, reads over several shards are answered by it, in a tra
   expect((await failure(client.query('INSERT INTO notes VALUES ($1, 3)', [THERE]))).code).toBe('0A000');
   await client.query('ROLLBACK');
   expect(await on(1, 'SELECT FROM notes')).toHaveLength(1);
+});
+
+test('SHOW SHARDS says where each shard is and whether reads over several are answered', async () => {
+  const { config } = await start();
+  const shown = async (): Promise<readonly unknown[]> =>
+    (await showShards(config)).rows.map(([database, shard, role, , , , state]) => [database, shard, role, state]);
+  const shards = [
+    ['prod', '0', 'shard', null],
+    ['prod', '1', 'shard', null],
+  ];
+  expect(await shown()).toEqual([...shards, ['prod', null, 'coordinator', 'there is no coordinator']]);
+  await keepCoordinator(config, 'prod');
+  expect(await shown()).toEqual([...shards, ['prod', null, 'coordinator', 'in step']]);
 });
 
 test('a coordinator that is not in step, or lacks what is named, is not asked', async () => {
