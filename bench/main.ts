@@ -14,7 +14,7 @@ const USAGE = `Usage: npm run bench -- <name> [options]
   killed  how long clients wait when the engine is killed inside the pause
             --runs 20  --writers 8  --rows 20000  --from 17  --to 18  --think-ms 2  --lease-ms 2000
   relay   pgbench -S direct, through PgBouncer, a bare Node relay and the proxy
-            --rounds 5  --seconds 4  --clients 8
+            --rounds 5  --seconds 4  --clients 8  --shards 1
   stall   longest gap between acknowledged writes, per cutover and per rollback
             --runs 20  --writers 8  --tables 0  --rows 20000  --from 17  --to 18  --think-ms 2
             --nodes 1  --idle 0  --temporal-delay-ms 0
@@ -33,6 +33,7 @@ const OPTIONS = {
   'think-ms': { type: 'string', default: '2' },
   nodes: { type: 'string', default: '1' },
   idle: { type: 'string', default: '0' },
+  shards: { type: 'string', default: '1' },
   'lease-ms': { type: 'string', default: '2000' },
   'temporal-delay-ms': { type: 'string', default: '0' },
   help: { type: 'boolean', short: 'h', default: false },
@@ -77,7 +78,12 @@ async function run(cleanup: Cleanup): Promise<number> {
       );
     case 'relay':
       await relay(
-        { rounds: count('rounds', 1, 100), seconds: count('seconds', 1, 600), clients: count('clients', 1, 100) },
+        {
+          rounds: count('rounds', 1, 100),
+          seconds: count('seconds', 1, 600),
+          clients: count('clients', 1, 100),
+          shards: count('shards', 1, 16),
+        },
         cleanup,
       );
       return 0;

@@ -1,5 +1,5 @@
 /** One task: compare what is between pgbench and PostgreSQL: nothing, PgBouncer, a bare Node relay, the proxy. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { startCluster } from '../src/dev/embedded-postgres.js';
@@ -19,6 +19,8 @@ export interface RelayOptions {
   readonly rounds: number;
   readonly seconds: number;
   readonly clients: number;
+  /** more than 1: the proxy in front of so many shards is measured too; each has all rows, so any key can be read anywhere */
+  readonly shards: number;
 }
 
 interface Target {
@@ -47,12 +49,13 @@ export async function relay(options: RelayOptions, cleanup: Cleanup): Promise<vo
   const pgbench = programPath('pgbench');
   if (pgbench === undefined) throw new Error('pgbench is not installed (Debian: apt-get install postgresql-contrib)');
   process.stdout.write(`${JSON.stringify({ bench: 'relay', machine: machine(), ...options })}\n`);
-  const targets = await startTargets(options.clients, pgbench, cleanup);
+  const targets = await startTargets(options, pgbench, cleanup);
   const measurements = await interleaved({ pgbench, targets }, options);
   for (const line of summary(measurements, targets)) process.stdout.write(`${line}\n`);
 }
 
-async function startTargets(clients: number, pgbench: string, cleanup: Cleanup): Promise<readonly Target[]> {
+async function startTargets(options: RelayOptions, pgbench: string, cleanup: Cleanup): Promise<readonly Target[]> {
+  const { clients } = options;
   const folder = mkdtempSync(join(temporaryFolder(), 'cutover-bench-'));
   removeAtEnd(folder);
   cleanup.defer(() => {
@@ -67,8 +70,19 @@ async function startTargets(clients: number, pgbench: string, cleanup: Cleanup):
   const targets = [
     plain('direct', server),
     plain('bare relay', await startBareRelay(server, folder, cleanup)),
-    plain('proxy', await startOurs(server, clients, folder, cleanup)),
+    plain('proxy', await startOurs([server], clients, folder, cleanup)),
   ];
+  if (options.shards > 1) {
+    const shards = await Promise.all(
+      Array.from({ length: options.shards }, async (_, shard) => {
+        const own = cluster.endpoint(`shard_${shard.toString()}`);
+        await cluster.createDatabase(own.database);
+        await initialise(pgbench, own, SCALE);
+        return own;
+      }),
+    );
+    targets.push(plain(`${options.shards.toString()} shards`, await startOurs(shards, clients, folder, cleanup)));
+  }
   const bouncer = await startPgBouncer(server, clients, folder, cleanup);
   if (bouncer === undefined) {
     process.stdout.write('skipped 1 of 4 targets: PgBouncer is not installed (Debian: apt-get install pgbouncer)\n');
@@ -85,17 +99,29 @@ async function startBareRelay(server: Endpoint, folder: string, cleanup: Cleanup
   return { ...server, host: LOOPBACK, port };
 }
 
-async function startOurs(server: Endpoint, clients: number, folder: string, cleanup: Cleanup): Promise<Endpoint> {
-  const { host, port, database, user, password = '' } = server;
+/** The proxy in front of one database, or of its shards by the key of pgbench's accounts. */
+async function startOurs(
+  servers: readonly Endpoint[],
+  clients: number,
+  folder: string,
+  cleanup: Cleanup,
+): Promise<Endpoint> {
+  const [first] = servers;
+  if (first === undefined) throw new Error('a proxy needs a server');
+  const { user, password = '' } = first;
+  const own = join(folder, `proxy-${servers.length.toString()}`);
+  mkdirSync(own);
   const configuration = await writeConfiguration(
-    folder,
-    [{ name: database, host, port, databaseName: database }],
+    own,
+    servers.map(({ host, port, database }, shard) => ({ name: 'bench', host, port, databaseName: database, shard })),
     [{ name: user, password, schemaAdmin: true }],
     { general: [`default_pool_size = ${clients.toString()}`] },
   );
   const { config, users } = configuration.files;
-  await startOwn(new URL('./proxy-process.js', import.meta.url), [config, users], configuration.port, folder, cleanup);
-  return { ...server, host: LOOPBACK, port: configuration.port };
+  if (servers.length > 1)
+    appendFileSync(config, '\n[[sharded_tables]]\ndatabase = "bench"\ncolumn = "aid"\ndata_type = "bigint"\n');
+  await startOwn(new URL('./proxy-process.js', import.meta.url), [config, users], configuration.port, own, cleanup);
+  return { ...first, host: LOOPBACK, port: configuration.port, database: 'bench' };
 }
 
 /** Runs a module of this folder in a process of its own. */

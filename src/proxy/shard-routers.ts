@@ -72,12 +72,14 @@ export class ShardRouters {
   constructor(routes: Routes, config: Config) {
     this.#routes = routes;
     this.#config = config;
+    loadParserFor(config);
   }
 
   /** To be called with each configuration that the routes get, after them. */
   apply(config: Config): void {
     this.#config = config;
     this.#readings = new Readings();
+    loadParserFor(config);
   }
 
   isSharded(database: string): boolean {
@@ -122,6 +124,11 @@ export class ShardRouters {
   mayBeOutdated({ readAtMs }: DatabaseRouter): boolean {
     return performance.now() - readAtMs > READ_AGAIN_MS;
   }
+}
+
+/** Ahead of the first client: it takes a tenth of a second, in which nobody is served. Who needs it hears of a failure. */
+function loadParserFor({ databases }: Config): void {
+  if (databases.some(({ shard }) => shard > 0)) loadStatementParser().catch(() => undefined);
 }
 
 function userKey(user: string, database: string): string {

@@ -12,6 +12,8 @@ export interface ServedDatabase {
   readonly host: string;
   readonly port: number;
   readonly databaseName: string;
+  /** absent: it has one shard */
+  readonly shard?: number;
 }
 
 export interface Login {
@@ -47,7 +49,7 @@ export async function writeConfiguration(
   const { general = [], temporal } = further;
   const generalText = section('[general]', [`host = ${quoted(LOOPBACK)}`, `port = ${port.toString()}`, ...general]);
   const temporalText = temporal === undefined ? [] : [temporalSection(temporal)];
-  const names = `[${databases.map(({ name }) => quoted(name)).join(', ')}]`;
+  const names = `[${[...new Set(databases.map(({ name }) => quoted(name)))].join(', ')}]`;
   const userText = (login: Login): string => section('[[users]]', userLines(login, names));
   const adminText = section('[admin]', [`password = ${quoted(password)}`]);
   const mode = 0o600;
@@ -67,12 +69,13 @@ function temporalSection({ address, namespace }: { readonly address: string; rea
   return section('[temporal]', [`address = ${quoted(address)}`, `namespace = ${quoted(namespace)}`]);
 }
 
-function databaseText({ name, host, port, databaseName }: ServedDatabase): string {
+function databaseText({ name, host, port, databaseName, shard = 0 }: ServedDatabase): string {
   return section('[[databases]]', [
     `name = ${quoted(name)}`,
     `host = ${quoted(host)}`,
     `port = ${port.toString()}`,
     `database_name = ${quoted(databaseName)}`,
+    ...(shard > 0 ? [`shard = ${shard.toString()}`] : []),
   ]);
 }
 
