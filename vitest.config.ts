@@ -15,8 +15,12 @@ class LongFirst extends BaseSequencer {
 
 /** The fixed set of real faults. No client may hear nothing for longer than a bound: on its own, so that the bound is about the product. */
 const ALONE = 'test/faults-run/fixed-*.test.ts';
-/** Needs a processor and nothing else: runs beside that set on what it leaves, at the lowest priority. */
-const BESIDE = ['test/simulator/simulator.test.ts', 'test/model/model.test.ts'];
+/** No bound of time in them: they run beside that set on what it leaves of the processors, at the lowest priority. */
+const BESIDE = [
+  'test/simulator/simulator.test.ts',
+  'test/model/model.test.ts',
+  'test/sharding/{router,router-soundness}.test.ts',
+];
 const OTHERS = ['test/**/*.test.ts', 'src/**/*.test.ts'];
 
 export default defineConfig({

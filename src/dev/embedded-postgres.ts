@@ -177,9 +177,7 @@ export class Cluster {
   async #untilReady(child: ChildProcess, data: string): Promise<void> {
     const ended = (): boolean => child.exitCode !== null || child.signalCode !== null;
     const ready = (): boolean => {
-      const file = join(data, 'postmaster.pid');
-      if (!existsSync(file)) return false;
-      const [pid, , , , , , , state] = readFileSync(file, 'utf8').split('\n');
+      const [pid, , , , , , , state] = textOrNone(join(data, 'postmaster.pid')).split('\n');
       return Number(pid) === child.pid && state?.trim() === 'ready';
     };
     const decided = await holdsWithin(() => ended() || ready(), START_DEADLINE_MS);
@@ -199,6 +197,16 @@ export class Cluster {
       problem,
       remedy: `See ${this.directory}/postgres.log.`,
     });
+  }
+}
+
+/** A server that starts removes what a killed one has left, at any moment: empty then. */
+function textOrNone(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
+    throw error;
   }
 }
 

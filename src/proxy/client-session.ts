@@ -13,7 +13,7 @@
  * the message at hand is among them.
  */
 import { CutoverError, messageOf } from '../errors/errors.js';
-import { errorResponseOf, READY_IDLE } from '../wire/backend.js';
+import { errorResponse, errorResponseOf, READY_IDLE } from '../wire/backend.js';
 import { CLIENT_RULES, FRONTEND, STATUS } from '../wire/codes.js';
 import { FrameError, FrameScanner } from '../wire/frames.js';
 import { BatchRecord } from './batch-record.js';
@@ -257,6 +257,9 @@ export class ClientSession implements BorrowingListener {
     const { server } = this;
     const placement = this.#placement;
     if (server === null || (placement !== null && server.replies.empty && !this.#staysHere(placement))) return;
+    // Between two answers, where nothing of the server's can be cut in two.
+    const notice = server.replies.empty ? (placement?.takeNotice() ?? null) : null;
+    if (notice !== null) this.#say(errorResponse({ severity: 'NOTICE', sqlstate: '00000', message: notice }));
     const forwarder = this.#forwarder;
     const stopAtBoundary = this.#gate.closed || placement !== null;
     const outcome = forwarder.forward(this.#scanner, server, stopAtBoundary, this.#keep);

@@ -69,6 +69,8 @@ export class Placement implements Screen {
   #pathUncertain = false;
   /** hints of the open transaction, newest last */
   #hints: SessionHint[] = [];
+  /** the batch ahead begins with EXPLAIN, whose reader wants to know where it runs */
+  #explained = false;
 
   constructor(session: Session, routers: ShardRouters, settings: TrackedSettings, statements: ClientStatements) {
     this.#session = session;
@@ -116,6 +118,13 @@ export class Placement implements Screen {
     return (this.#opening ?? []).join(';');
   }
 
+  /** What to tell the client before the batch ahead is sent; null for most. Told once. */
+  takeNotice(): string | null {
+    if (!this.#explained) return null;
+    this.#explained = false;
+    return `runs on ${placeName(this.#shard)} of "${this.#session.database}"`;
+  }
+
   /** The server is idle, in a transaction, or in a failed one. */
   settled(status: number): void {
     this.#inTransaction = status === STATUS.inTransaction;
@@ -143,6 +152,7 @@ export class Placement implements Screen {
     let first = true;
     for (let next = ahead.next(); ; next = ahead.next()) {
       if (next.done === true) return this.#needOfRest(scanner, next.value);
+      if (first) this.#explained = EXPLAIN.test(next.value.text);
       const need = this.#needOf(next.value.text, next.value.parameters);
       // What is refused behind another statement is refused when it is its turn.
       if (need.kind === 'shard' || (need.kind === 'refused' && first)) return need;
@@ -232,6 +242,7 @@ export class Placement implements Screen {
   }
 }
 
+const EXPLAIN = /^\s*explain\b/i;
 const NOWHERE: DefaultPath = { path: '', role: '' };
 
 function refused(reason: string, unknown = false): Need {

@@ -345,6 +345,24 @@ test('SHOW SHARDS says where each shard is and whether reads over several are an
   expect(await shown()).toEqual([...shards, ['prod', null, 'coordinator', 'in step']]);
 });
 
+test('EXPLAIN says where a statement runs', async () => {
+  const { proxy, config } = await start();
+  await keepCoordinator(config, 'prod');
+  const client = await clientOf(proxy, 'prod');
+  const notices: (string | undefined)[] = [];
+  client.on('notice', ({ message }) => notices.push(message));
+  await client.query(`EXPLAIN SELECT * FROM notes WHERE tenant_id = ${THERE.toString()}`);
+  await client.query('EXPLAIN SELECT * FROM notes WHERE tenant_id = $1', [HERE]);
+  await client.query('EXPLAIN SELECT count(*) FROM notes');
+  await client.query('BEGIN');
+  await client.query(`EXPLAIN DELETE FROM notes WHERE tenant_id = ${THERE.toString()}`);
+  await client.query('COMMIT');
+  await client.query('SELECT 1');
+  expect(notices).toEqual(
+    ['shard 1', 'shard 0', 'the coordinator', 'shard 1'].map((place) => `runs on ${place} of "prod"`),
+  );
+});
+
 test('a coordinator that is not in step, or lacks what is named, is not asked', async () => {
   const { proxy, config, on } = await start();
   for (const shard of [0, 1]) {
