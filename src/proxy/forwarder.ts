@@ -323,10 +323,10 @@ function awaitsRest({ type, start, end, length }: FrameScanner): boolean {
   return true;
 }
 
-/** True where everything sent so far will be answered and the next message begins something new. */
+/** True where something was sent, all of it will be answered, and the next message begins something new. */
 function mayStop(type: number, server: ServerConnection): boolean {
   if (type === FRONTEND.copyData || type === FRONTEND.copyDone || type === FRONTEND.copyFail) return false;
-  return !server.replies.empty && server.replies.complete;
+  return server.replies.owesClient && server.replies.complete;
 }
 
 function both(first: Undo, second: Undo): Undo {

@@ -70,6 +70,11 @@ export class ReplyQueue {
     return this.#kinds.length - this.#at;
   }
 
+  /** something of the client's own was sent and is not answered; statements of the proxy's come before it */
+  get owesClient(): boolean {
+    return !this.empty && this.#kinds.at(-1) !== REPLY.setup;
+  }
+
   /** everything sent so far will be answered without the client sending more */
   get complete(): boolean {
     if (this.copyIn) return false;

@@ -84,6 +84,18 @@ test('each row is written to the shard of its key and read from there, by every 
   expect(await on(1, tenants)).toEqual([{ tenant: Number(THERE) }]);
 });
 
+test('a client whose settings its server gets ahead of its first statement is answered', async () => {
+  const { proxy } = await start();
+  for (const name of ['one', 'other']) {
+    const client = await clientOf(proxy, 'prod', { application_name: name });
+    for (const tenant of [HERE, THERE]) {
+      const { rows } = await client.query('SELECT text FROM notes WHERE tenant_id = $1', [tenant]);
+      expect(rows).toEqual([]);
+    }
+    expect((await client.query('SHOW application_name')).rows).toEqual([{ application_name: name }]);
+  }
+});
+
 test('a transaction begins anew on the shard of its first statement, with what it has said before', async () => {
   const { proxy, on } = await start();
   const client = await clientOf(proxy, 'prod');
