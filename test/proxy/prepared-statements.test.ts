@@ -2,6 +2,7 @@
 import { expect, test } from 'vitest';
 import type { Proxy } from '../../src/proxy/contract.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
+import { until } from '../support/wait.js';
 import { clientOf, configFor, proxyFor } from './support.js';
 
 const clusters = useClusters({ old: { major: 15 }, new: { major: 18 } });
@@ -109,7 +110,7 @@ test('a text of a megabyte is prepared, with the gate open, closed meanwhile, an
   const gate = proxy.gate('prod');
   gate.close('cutover');
   const held = run('held');
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  await until('the client is held', () => proxy.clients().some(({ state }) => state === 'waiting'));
   gate.open('cutover');
   expect(await held).toEqual({ length: 1_048_577 });
   await client.query('BEGIN');

@@ -9,6 +9,7 @@ import { shardOf } from '../../src/sharding/hash.js';
 import { cstring, frame } from '../../src/wire/backend.js';
 import { SYNC } from '../../src/wire/frontend.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
+import { until } from '../support/wait.js';
 import { clientOf, configFor, proxyFor, RawClient } from './support.js';
 
 const clusters = useClusters({ first: { major: 18 }, second: { major: 18 } });
@@ -256,13 +257,15 @@ test('a statement too long to be looked at is refused', async () => {
   expect((await another.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
 });
 
-test('a table made on every shard is known at the next statement that names it', async () => {
+test('a table made on every shard is known soon to a statement that names it', async () => {
   const { proxy, on } = await start();
   const client = await clientOf(proxy, 'prod');
   await client.query('SELECT 1');
   for (const shard of [0, 1]) await on(shard, 'CREATE TABLE later (tenant_id bigint PRIMARY KEY)');
-  await new Promise((resolve) => setTimeout(resolve, 1_100));
-  await client.query('INSERT INTO later VALUES ($1)', [THERE]);
+  await until(
+    'the table is known',
+    async () => (await client.query('INSERT INTO later VALUES ($1)', [THERE])).rowCount,
+  );
   expect(await on(1, 'SELECT FROM later')).toHaveLength(1);
 });
 
