@@ -1,13 +1,10 @@
 /** One task: read which statement a Bind binds, and to which values. */
-import { NO_PARAMETERS, type StatementParameters } from '../sharding/router-parameters.js';
+import type { StatementParameters } from '../sharding/router-parameters.js';
 import { readBind, readBoundValues, readParseText, readParseTypes } from '../wire/frontend.js';
 import type { ClientStatements } from './client-statements.js';
 
 /** A statement of a sharded database is looked at whole: a longer Query or Bind is refused. */
 export const TOO_LONG_BYTES = 16 * 1024 * 1024;
-
-/** A simple query. */
-export const SIMPLE = NO_PARAMETERS;
 
 export interface BoundStatement {
   readonly portal: string;

@@ -5,7 +5,7 @@
  * (statement-cache.ts), and prepared on the way when the server at hand lacks them.
  */
 import { CutoverError } from '../errors/errors.js';
-import type { StatementParameters } from '../sharding/router-parameters.js';
+import { NO_PARAMETERS, type StatementParameters } from '../sharding/router-parameters.js';
 import { FRONTEND } from '../wire/codes.js';
 import { cstring } from '../wire/backend.js';
 import type { FrameScanner } from '../wire/frames.js';
@@ -22,7 +22,7 @@ import {
   readTarget,
   rebindHead,
 } from '../wire/frontend.js';
-import { boundTo, SIMPLE, TOO_LONG_BYTES } from './bound-statement.js';
+import { boundTo, TOO_LONG_BYTES } from './bound-statement.js';
 import { STATEMENTS_MAX, type ClientStatements } from './client-statements.js';
 import { raising } from './raising.js';
 import { REPLY, type Undo } from './reply-queue.js';
@@ -163,7 +163,8 @@ export class Forwarder {
     server.replies.push(REPLY.query);
     // A text that passes in parts is not looked into: the first part is on its way before the last has come.
     const text = (): string => readQuery(this.#buffer, start, end);
-    const refusal = end - start === length ? (this.#refuse(text) ?? this.screen?.instead(text(), SIMPLE, '')) : null;
+    const refusal =
+      end - start === length ? (this.#refuse(text) ?? this.screen?.instead(text(), NO_PARAMETERS, '')) : null;
     if (refusal) this.#replace(start, end, query(refusal));
   }
 

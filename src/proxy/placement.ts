@@ -115,7 +115,8 @@ export class Placement implements Screen {
 
   /** What begins the open transaction on another shard. */
   get opening(): string {
-    return (this.#opening ?? []).join(';');
+    // A comment may go to the end of its line.
+    return (this.#opening ?? []).join('\n;');
   }
 
   /** What to tell the client before the batch ahead is sent; null for most. Told once. */

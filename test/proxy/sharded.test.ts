@@ -101,7 +101,7 @@ test('a transaction begins anew on the shard of its first statement, with what i
   const { proxy, on } = await start();
   const client = await clientOf(proxy, 'prod');
   for (const tenant of [HERE, THERE, HERE_TOO, THERE]) {
-    await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
+    await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ -- a comment goes to the end of its line');
     await client.query("SET LOCAL application_name = 'mine'");
     await client.query('SAVEPOINT one');
     const settings = "current_setting('transaction_isolation') || current_setting('application_name')";
