@@ -21,7 +21,7 @@ import { runningMaintenance } from '../src/postgres/preflight/activity.js';
 import { roundTrip } from '../src/postgres/preflight/lease.js';
 import { beginEpoch, noteEvents, readRecord } from '../src/postgres/record.js';
 import { standbysBehind } from '../src/postgres/standbys.js';
-import { rehearseSequences } from '../src/postgres/sequences.js';
+import { advanceAhead, rehearseSequences } from '../src/postgres/sequences.js';
 import { streamHealth, streamName, tableSyncs, type StreamHealth } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { computeDerivedData } from './derived-data.js';
@@ -35,7 +35,7 @@ const POLL_MS = 100;
 const PURPOSES: readonly Purpose[] = ['record', 'seal', 'parity', 'sequences', 'renew'];
 
 /** The sides of an epoch: exchanged when it goes back. */
-export function sidesOfHeading(migration: Migration, heading: Heading): { source: Side; destination: Side } {
+function sidesOfHeading(migration: Migration, heading: Heading): { source: Side; destination: Side } {
   return heading === 'forward'
     ? { source: migration.source, destination: migration.destination }
     : { source: migration.destination, destination: migration.source };
@@ -77,6 +77,8 @@ export async function awaitMoment(
     saveConfig: cutover.saveConfig,
   };
   await Promise.all(context.fleet.nodes(nodes).map((node) => node.prepare(swap)));
+  const at = async (side: Side): Promise<Connection> =>
+    context.connections.get(await context.directory.endpointOf(side), 'sequences');
   let remembered = false;
   for (;;) {
     pinned = await pinnedSince(context, migration, { source, destination });
@@ -85,8 +87,10 @@ export async function awaitMoment(
     if (reason === null && remembered) break;
     // What was compared is remembered for the pause, so it is compared once more after that.
     remembered = reason === null;
-    if (remembered) await rememberCatalogues(context, migration, heading);
-    else await delay(POLL_MS);
+    if (remembered) {
+      await rememberCatalogues(context, migration, heading);
+      await advanceAhead(await at(source), await at(destination), destination, floorEpoch);
+    } else await delay(POLL_MS);
   }
   const problems = await applyProblems(await connectionTo(context, destination), streamName(migration.id, heading));
   // Again: the moment may have been long in coming.

@@ -9,13 +9,11 @@ import { CutoverError } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
 import type { Connection } from './connection.js';
 
-/** What one side hands to the other: two arrays of equal length, each as PostgreSQL writes it. Passed on as they are. */
-export interface SequenceValues {
-  /** `text[]` of names, schema-qualified and quoted, usable as regclass */
-  readonly names: string;
-  /** `numeric[]`: last value issued plus the gap, in the direction of the increment, within the sequence's limits */
-  readonly values: string;
-}
+/**
+ * What one side hands to the other: the sequence's name, schema-qualified and quoted, usable as regclass, and as PostgreSQL writes a
+ * numeric the last value issued plus the gap, in the direction of the increment, within the sequence's limits.
+ */
+export type SequenceValues = Readonly<Record<string, string>>;
 
 /** Values skipped on each move, for callers of nextval that bypass the tables. */
 export const SEQUENCE_GAP = 1000;
@@ -32,10 +30,9 @@ export const SEQUENCES_TO_MOVE = `pg_sequence s JOIN pg_class c ON c.oid = s.seq
 const READ_SQL = {
   name: 'cutover_sequences',
   text: `
-  SELECT coalesce(array_agg(format('%I.%I', nspname, relname)) FILTER (WHERE last IS NOT NULL), '{}')::text AS names,
-    coalesce(array_agg(CASE WHEN seqincrement > 0
+  SELECT coalesce(json_object_agg(format('%I.%I', nspname, relname), (CASE WHEN seqincrement > 0
       THEN least(last::numeric + seqincrement::numeric * $1::int, seqmax)
-      ELSE greatest(last::numeric + seqincrement::numeric * $1::int, seqmin) END) FILTER (WHERE last IS NOT NULL), '{}')::text AS values,
+      ELSE greatest(last::numeric + seqincrement::numeric * $1::int, seqmin) END)::text) FILTER (WHERE last IS NOT NULL), '{}') AS values,
     coalesce(array_agg(format('%I.%I', nspname, relname)) FILTER (WHERE CASE WHEN last IS NULL
       THEN NOT has_sequence_privilege(seqrelid, 'USAGE, SELECT') END), '{}') AS withheld
   FROM (
@@ -51,15 +48,14 @@ const READ_SQL = {
  * @throws CutoverError `sequence_withheld` where the role may not read one: passed over, it would issue its values twice
  */
 export async function readSequences(side: Connection): Promise<SequenceValues> {
-  const { rows } = await side.query<SequenceValues & { withheld: readonly string[] }>({
+  const { rows } = await side.query<{ values: SequenceValues; withheld: readonly string[] }>({
     ...READ_SQL,
     values: [SEQUENCE_GAP],
   });
   const row = rows[0];
   invariant(row, 'an aggregate has one row');
-  const { names, values, withheld } = row;
-  refuseWithheld(side, withheld);
-  return { names, values };
+  refuseWithheld(side, row.withheld);
+  return row.values;
 }
 
 /**
@@ -85,19 +81,57 @@ function refuseWithheld(side: Connection, withheld: readonly string[]): void {
   });
 }
 
-/** Moves the destination's sequences on, never back; does nothing when it is open already. */
+/** What each destination was given ahead of the pause, by the connection: a server that was started anew has another one. */
+const givenAhead = new WeakMap<Connection, SequenceValues>();
+
+/**
+ * Ahead of the pause: moves the destination's sequences on already, so that the pause has only those to move that issue values until
+ * then. May be called again; a value skipped for nothing harms nothing.
+ */
+export async function advanceAhead(
+  source: Connection,
+  destination: Connection,
+  side: Side,
+  epoch: number,
+): Promise<void> {
+  givenAhead.delete(destination);
+  const values = await readSequences(source);
+  const { skipped } = await advance(destination, side, epoch, Object.entries(values));
+  if (skipped === undefined) givenAhead.set(destination, values);
+}
+
+/**
+ * Moves the destination's sequences on, never back; does nothing when it is open already. May be called again.
+ *
+ * @returns how many were moved; those that stand where `advanceAhead` put them are not among them
+ */
 export async function advanceSequences(
   destination: Connection,
   side: Side,
   epoch: number,
-  { names, values }: SequenceValues,
+  values: SequenceValues,
 ): Promise<number> {
-  const { rows } = await destination.query<{
-    answer: { advanced: number; systemIdentifier: string; databaseOid: number };
-  }>({
+  const before = givenAhead.get(destination);
+  const issued = Object.entries(values).filter(([name, value]) => before?.[name] !== value);
+  return (await advance(destination, side, epoch, issued)).advanced;
+}
+
+interface Advanced {
+  readonly advanced: number;
+  /** why none was moved: this side serves, or a later epoch closed it */
+  readonly skipped?: string;
+}
+
+async function advance(
+  destination: Connection,
+  side: Side,
+  epoch: number,
+  values: readonly (readonly [name: string, value: string])[],
+): Promise<Advanced> {
+  const { rows } = await destination.query<{ answer: Advanced & Side }>({
     name: 'cutover_advance',
     text: 'SELECT cutover.advance_sequences($1, $2::text[], $3::bigint[]) AS answer',
-    values: [epoch, names, values],
+    values: [epoch, values.map(([name]) => name), values.map(([, value]) => value)],
   });
   const answer = rows[0]?.answer;
   if (!answer || !sameSide(answer, side))
@@ -105,7 +139,7 @@ export async function advanceSequences(
       expected: side.systemIdentifier,
       actual: answer?.systemIdentifier ?? 'none',
     });
-  return answer.advanced;
+  return answer;
 }
 
 /**
@@ -122,5 +156,5 @@ export async function rehearseSequences(source: Connection, destination: Connect
     await readSequences(connection);
   }
   // No sequence is named, so whatever the epoch, none is moved; the highest one gets past the check of the fence row.
-  await advanceSequences(destination, side, Number.MAX_SAFE_INTEGER, { names: '{}', values: '{}' });
+  await advance(destination, side, Number.MAX_SAFE_INTEGER, []);
 }

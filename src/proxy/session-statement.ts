@@ -12,13 +12,10 @@ type SessionRoute = Extract<Route, { kind: 'session' }>;
 
 const AGAIN = new Set(['TransactionStmt', 'VariableSetStmt', 'ConstraintsSetStmt']);
 const STAYS = new Set(['FetchStmt', 'ClosePortalStmt', 'DeallocateStmt', 'DiscardStmt', 'UnlistenStmt']);
-/** What they name is on one server, and the next transaction may be on another. */
-const TWO_PHASE = /^\s*(?:prepare\s+transaction|(?:commit|rollback)\s+prepared)\b/i;
 /** What changes the meaning of names, or may. */
 const PATH = /search_path|\bschema\b|\brole\b|authorization|\breset\b|\bdiscard\b/i;
 
 export function effectOf({ command }: SessionRoute, text: string): SessionEffect {
-  if (TWO_PHASE.test(text)) return { refused: 'a prepared transaction is on one shard only' };
   if (AGAIN.has(command)) return 'again';
   if (STAYS.has(command)) return 'stays';
   if (command === 'SelectStmt') return PATH.test(text) ? { refused: 'search_path is set with SET only' } : 'stays';

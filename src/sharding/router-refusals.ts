@@ -22,6 +22,7 @@ export const REFUSAL_TEXTS: Readonly<Record<RefusalReason, string>> = {
   sequence: "it asks for a sequence's state, which each shard has for itself",
   'advisory-lock': 'it takes an advisory lock or notifies while it uses tables',
   'large-object': 'large objects are not sharded',
+  'two-phase': 'a prepared transaction is on one shard only',
   'set-config': 'it calls set_config beside other work; use SET, or set_config alone',
   'key-missing': 'it leaves the sharding column to a default that only the server can compute',
   'key-not-constant': 'the sharding key is neither a constant nor a parameter, or not one whose type is certain',

@@ -19,6 +19,9 @@ const SESSION = new Set([
   'LoadStmt',
 ]);
 
+/** Kinds of TransactionStmt whose transaction is on one server, and the next statement may be on another. */
+const TWO_PHASE = new Set(['TRANS_STMT_PREPARE', 'TRANS_STMT_COMMIT_PREPARED', 'TRANS_STMT_ROLLBACK_PREPARED']);
+
 /** About a whole server or its other databases, or about replication, which the engine keeps: never by way of the router. */
 const CLUSTER =
   /^(Createdb|Dropdb|AlterDatabase|CreateTableSpace|DropTableSpace|AlterTableSpace|AlterSystem|(Create|Alter|Drop)(Subscription|Publication)|(Create|Alter|Drop|Grant)Role|AlterRoleSet|DropOwned|ReassignOwned)/;
@@ -30,6 +33,7 @@ const DDL =
 const MAINTENANCE = new Set(['CheckPointStmt', 'ClusterStmt', 'ReindexStmt']);
 
 export function utilityVerdict(kind: string, body: Tree): SettledVerdict {
+  if (TWO_PHASE.has(text(body, 'kind') ?? '')) return refused('two-phase');
   if (SESSION.has(kind)) return { kind: 'session', command: kind, hint: hintOf(kind, body) };
   if (kind === 'VariableShowStmt') return { kind: 'any', fixed: false };
   if (kind === 'TruncateStmt' || kind === 'LockStmt') return every(false, true);

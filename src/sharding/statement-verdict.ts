@@ -63,6 +63,7 @@ export type RefusalReason =
   | 'sequence'
   | 'advisory-lock'
   | 'large-object'
+  | 'two-phase'
   | 'set-config'
   | 'key-missing'
   | 'key-not-constant'

@@ -51,7 +51,7 @@ export class Moving {
   /** Eight writers, a reader and a client that draws numbers, through the proxy. */
   async load(): Promise<Ledger> {
     const endpoint = this.system.endpoint();
-    this.#ledger = await startLedger({ endpoint, writtenTables: 3, thinkMs: 5 });
+    this.#ledger = await startLedger({ endpoint, writtenTables: 3, thinkMs: 15 });
     this.#tickets = await drawTickets(endpoint);
     await this.writes();
     return this.#ledger;

@@ -1,4 +1,5 @@
 /** One task: a client that only draws numbers from sequences, and the check that none was drawn twice. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf } from '../../src/errors/errors.js';
 import { connect } from '../../src/postgres/connection.js';
 import type { Endpoint } from '../../src/postgres/endpoint.js';
@@ -13,6 +14,8 @@ export const SEQUENCES = `
 const DRAW = `SELECT nextval('public.ticket') AS ticket, nextval('public.cached') AS cached,
   nextval('public.countdown') AS countdown, nextval('public."Odd name"') AS odd`;
 const DRAWS_MAX = 1_000_000;
+/** Without one it would keep a processor busy by itself, and take it from all else that is tested beside it. */
+const THINK_MS = 5;
 
 export interface Tickets {
   /** how many rounds were answered */
@@ -25,7 +28,7 @@ export interface Tickets {
   stop(): Promise<void>;
 }
 
-/** Draws from all of {@link SEQUENCES} without a pause until it is stopped. */
+/** Draws from all of {@link SEQUENCES} again and again until it is stopped. */
 export async function drawTickets(endpoint: Endpoint): Promise<Tickets> {
   const client = await connect(endpoint, { applicationName: 'tickets' });
   const seen = new Set<string>();
@@ -41,6 +44,7 @@ export async function drawTickets(endpoint: Endpoint): Promise<Tickets> {
         if (seen.has(key)) repeated.push(key);
         seen.add(key);
       }
+      await delay(THINK_MS);
     }
   };
   const running = run().catch((error: unknown) => void refused.push(messageOf(error)));

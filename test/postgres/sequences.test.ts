@@ -2,7 +2,13 @@
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { connect, type Connection } from '../../src/postgres/connection.js';
 import { installRecord, readIdentity, type Identity } from '../../src/postgres/record.js';
-import { advanceSequences, readSequences, rehearseSequences, SEQUENCE_GAP } from '../../src/postgres/sequences.js';
+import {
+  advanceAhead,
+  advanceSequences,
+  readSequences,
+  rehearseSequences,
+  SEQUENCE_GAP,
+} from '../../src/postgres/sequences.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 
 const clusters = useClusters({ source: { major: 17 }, destination: { major: 18 } });
@@ -99,4 +105,35 @@ it('a rehearsal moves nothing, and values issued after it are handed over', asyn
   expect(await advanceSequences(destination, side, 1, await readSequences(source))).toBe(4);
   expect(await last(ODD)).toBe((8 + SEQUENCE_GAP).toString());
   expect(await last('public.unused')).toBe((1 + SEQUENCE_GAP).toString());
+});
+
+it('what was given ahead of the pause is given again only where values were issued since', async () => {
+  await advanceAhead(source, destination, side, 0);
+  expect(await last(ODD)).toBe((7 + SEQUENCE_GAP).toString());
+  await source.query(`SELECT nextval($1), nextval('public.unused')`, [ODD]);
+  expect(await advanceSequences(destination, side, 1, await readSequences(source))).toBe(2);
+  expect(await last(ODD)).toBe((8 + SEQUENCE_GAP).toString());
+  expect(await last('public.unused')).toBe((1 + SEQUENCE_GAP).toString());
+  expect(await last('public.short')).toBe('50');
+});
+
+it('a destination connected anew is given everything: what it was given ahead may be gone with the server', async () => {
+  await advanceAhead(source, destination, side, 0);
+  await destination.query(`SELECT setval('public.short', 3)`);
+  const values = await readSequences(source);
+  expect(await advanceSequences(destination, side, 1, values)).toBe(0);
+  const anew = await connect(clusters.destination.endpoint(destination.database ?? ''));
+  try {
+    expect(await advanceSequences(anew, side, 1, values)).toBe(1);
+  } finally {
+    await anew.end();
+  }
+  expect(await last('public.short')).toBe('50');
+});
+
+it('a side that took nothing ahead of the pause is given everything in it', async () => {
+  await destination.query(`UPDATE cutover.fence SET epoch = 1, state = 'ready'`);
+  await advanceAhead(source, destination, side, 0);
+  expect(await last(ODD)).toBeNull();
+  expect(await advanceSequences(destination, side, 1, await readSequences(source))).toBe(3);
 });

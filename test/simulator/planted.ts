@@ -3,7 +3,7 @@
  *
  * Each is what a programmer could have written: a check left out, an order turned round, a step taken for done.
  */
-import type { EngineContext } from '../../activities/context.js';
+import { connectionTo, type EngineContext } from '../../activities/context.js';
 import { CriticalSection } from '../../activities/critical-section.js';
 import type { Story } from '../../activities/pause-story.js';
 import type { EpochPlan, PartResult } from '../../src/cutover/contract.js';
@@ -16,7 +16,6 @@ import { openDestination, ready, type Decision } from '../../src/postgres/record
 import { streamName } from '../../src/postgres/streams.js';
 import type { Transaction, Work } from './database.js';
 import type { Invariant } from './invariants.js';
-import { recordOf } from './moment.js';
 import { markerKey, RECORD_FUNCTIONS } from './record-functions.js';
 import type { Parts } from './world.js';
 
@@ -66,15 +65,9 @@ class TakesParityForGiven extends Faulty {
   }
 }
 
-class ForgetsSequences extends Faulty {
-  override advanceSequences(): Promise<number> {
-    return Promise.resolve(0);
-  }
-}
-
 class DoesNotProveTheWayBack extends Faulty {
   override async createReverseReplication(plan: EpochPlan): Promise<void> {
-    await ready(await recordOf(this.context, plan.destination), plan.destination, {
+    await ready(await connectionTo(this.context, plan.destination), plan.destination, {
       ...{ epoch: plan.epoch, nonce: plan.nonce, shard: 0, fenced: true },
       subscription: streamName(plan.migration.id, plan.heading),
     });
@@ -93,7 +86,7 @@ class OpensBeforeTheCommit extends Faulty {
       ...{ source: plan.source, destination: plan.destination, seal_lsn: '0/1', reason: null },
       ...{ begun_at: '', decided_at: null },
     };
-    await openDestination(await recordOf(this.context, plan.destination), expected);
+    await openDestination(await connectionTo(this.context, plan.destination), expected);
     return super.openDestination(plan, earlier, decided);
   }
 }
@@ -126,6 +119,10 @@ class ResumesOnTheOldSide extends Faulty {
     const { database } = plan.migration;
     await Promise.allSettled(this.nodes(plan).map((node) => node.resume(database, plan.epoch, sideOf(plan.source))));
   }
+}
+
+function* advancesNothing(transaction: Transaction): Work<Record<string, unknown>> {
+  return { ...transaction.database.identity(), advanced: 0 };
 }
 
 /** The seal as it would be if nothing ever came late: whatever epoch the fence and the record are at. */
@@ -215,7 +212,7 @@ export const PLANTED: readonly PlantedFault[] = [
   {
     step: 'advanceSequences',
     what: 'sequences are not advanced',
-    parts: { section: ForgetsSequences },
+    parts: { functions: { 'cutover.advance_sequences': advancesNothing } },
     breaks: ['I2'],
   },
   {

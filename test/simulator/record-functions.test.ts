@@ -174,7 +174,7 @@ function anyCall(random: Random, known: readonly Decision[]): Call {
     default:
       return {
         name: 'cutover.advance_sequences',
-        values: [epoch, '{public.writes_key_seq}', `{${random.below(100).toString()}}`],
+        values: [epoch, ['public.writes_key_seq'], [random.below(100).toString()]],
       };
   }
 }

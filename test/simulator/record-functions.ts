@@ -267,12 +267,12 @@ function* keep(transaction: Transaction, values: readonly unknown[]): Work<Recor
 }
 
 function* advanceSequences(transaction: Transaction, values: readonly unknown[]): Work<Record<string, unknown>> {
-  const [epoch, names, numbers] = values as [number, string, string];
+  const [epoch, , [number = '0']] = values as [number, readonly string[], readonly string[]];
   const { database } = transaction;
   const fence = yield* fenceForUpdate(transaction);
   if (fence.state === 'open' || fence.epoch > epoch)
     return { ...database.identity(), advanced: 0, skipped: `fence ${fence.state}` };
-  const wanted = names === '{}' ? 0 : Number(numbers.slice(1, -1));
+  const wanted = Number(number);
   const advanced = wanted > database.sequence ? 1 : 0;
   if (advanced > 0) database.sequence = wanted;
   return { ...database.identity(), advanced };

@@ -12,6 +12,8 @@ export type Reply = (error: Error | null, rows: readonly Row[]) => void;
 type Answer = (database: Database, values: readonly unknown[], streams: readonly Stream[]) => readonly Row[];
 
 const LSN_DIGITS = 2;
+/** The statement by which the way to a server is measured. */
+const ROUND_TRIP = 'SELECT';
 
 function parity(database: Database, values: readonly unknown[], streams: readonly Stream[]): readonly Row[] {
   const [name, cluster, , epoch, nonce, lsn] = values as [string, string, number, number, string, string];
@@ -43,11 +45,54 @@ function record(database: Database): readonly Row[] {
 }
 
 function sequences(database: Database): readonly Row[] {
-  if (database.sequence === 0) return [{ names: '{}', values: '{}', withheld: [] }];
-  return [
-    { names: '{public.writes_key_seq}', values: `{${(database.sequence + SEQUENCE_GAP).toString()}}`, withheld: [] },
-  ];
+  const used = database.sequence > 0;
+  const values = used ? { 'public.writes_key_seq': (database.sequence + SEQUENCE_GAP).toString() } : {};
+  return [{ values, withheld: [] }];
 }
+
+/** The row of the migration, by who its sides were when it began. */
+function migration(_: Database, __: readonly unknown[], [forward]: readonly Stream[]): readonly Row[] {
+  invariant(forward, 'a stream leads forward');
+  return [{ source: forward.from.identity(), destination: forward.to.identity() }];
+}
+
+function slot(database: Database, values: readonly unknown[], streams: readonly Stream[]): readonly Row[] {
+  const stream = streams.find((s) => s.name === values[0] && s.from === database);
+  if (!stream) return [];
+  const lagBytes = database.lsn - stream.progressLsn;
+  return [{ name: stream.name, active: !stream.broken, lagBytes, retainedBytes: lagBytes, lost: stream.broken }];
+}
+
+/** Transactions that have run longer than the drain may take. */
+function longRunning(database: Database, values: readonly unknown[]): readonly Row[] {
+  const [drainMs] = values as [number];
+  return [...database.open]
+    .filter(({ beganAt }) => database.scheduler.now - beganAt > drainMs)
+    .map(({ client }) => ({ holder: `${client.name} has run a transaction for long` }));
+}
+
+/** What is asked of schemas, tables and subscriptions ahead of the pause: nothing about them changes here. */
+const QUIET: readonly (readonly [string, Answer])[] = [
+  ['UPDATE cutover.fence SET peer_address', () => []],
+  ['SET enable_nestloop', () => []],
+  ['SET deadlock_timeout', () => []],
+  ["has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')", () => []],
+  ['SELECT cutover.fence_gap($1) AS gap', () => [{ gap: null }]],
+  ['SELECT cutover.table_gap($1) AS gap', () => [{ gap: null }]],
+  ['SELECT cutover.destination_gap($1, $2) AS gap', () => [{ gap: null }]],
+  ['SELECT cutover.fenced_tables(), ', () => [{}]],
+  ["WHERE t.tgname = 'cutover_fence_write'", () => [{}]],
+  ['SELECT cutover.tables_changed(', () => [{ changed: false }]],
+  ['SELECT cutover.remember_catalogue(', () => [{}]],
+  ['IS NOT NULL AS known', () => [{ known: true }]],
+  ['IS NOT NULL AS counted', () => [{ counted: true, readable: true }]],
+  ['AS "steadySeconds"', () => []],
+  ["counter.key ~ '(_error_count$|^confl_)'", () => [{ problems: 0 }]],
+  ['LEFT JOIN pg_stat_progress_copy p', () => []],
+  ['AS whole FROM pg_publication', () => [{ whole: true }]],
+  ["type = 'SchemaChanged'", () => []],
+  ['AS fingerprint', () => [{ fingerprint: '1/1' }]],
+];
 
 /** A part of the text by which each statement is known, and what it answers at one instant. */
 const ANSWERS: readonly (readonly [string, Answer])[] = [
@@ -63,6 +108,11 @@ const ANSWERS: readonly (readonly [string, Answer])[] = [
   ['FROM pg_locks l', () => []],
   ["SELECT 'lease' AS renewing", () => [{ renewing: 'lease' }]],
   ['SELECT cutover.note(', () => [{}]],
+  ["to_regclass('cutover.migration') IS NOT NULL", () => [{ present: true }]],
+  ['FROM cutover.migration WHERE active', migration],
+  ['AS "lagBytes"', slot],
+  ['has run a transaction for', longRunning],
+  ...QUIET,
 ];
 
 /** What a database answers; a planted fault replaces functions of the record. */
@@ -96,7 +146,8 @@ export class Statements {
   #answerTo(text: string): Answer {
     const known = this.#known.get(text);
     if (known) return known;
-    const answer = ANSWERS.find(([part]) => text.includes(part))?.[1];
+    const answer =
+      text === ROUND_TRIP ? (): readonly Row[] => [{}] : ANSWERS.find(([part]) => text.includes(part))?.[1];
     invariant(
       answer,
       `the simulator has no answer to this statement; give it one in test/simulator/statements.ts: ${text.slice(0, 300)}`,

@@ -9,8 +9,8 @@ import type { EpochOutcome, EpochPlan, Heading, Migration } from '../../src/cuto
 import { pauseBetweenAttemptsMs, workflowTaskTimeoutMs } from '../../src/cutover/policy.js';
 import { messageOf } from '../../src/errors/errors.js';
 import { invariant } from '../../src/errors/invariant.js';
+import { awaitMoment } from '../../activities/moment.js';
 import { pause } from '../../workflows/pause.js';
-import { moment } from './moment.js';
 import type { Worker } from './processes.js';
 import { Actor } from './scheduler.js';
 import type { World } from './world.js';
@@ -68,7 +68,9 @@ export class FakeTemporal {
     const { patience } = this.#world;
     for (let attempt = 1; attempt <= patience.attempts; attempt++) {
       const request = { migration, heading, attempt: `${run}/${attempt.toString()}`, acceptLoss: false };
-      const plan = await this.#activity('moment', (worker) => moment(worker.context, request));
+      const plan = await this.#activity('moment', (worker) =>
+        awaitMoment(worker.context, request, () => Promise.resolve()),
+      );
       this.plans.push(plan);
       this.#world.attemptBegins(plan);
       const outcome = await this.#pause(plan);
