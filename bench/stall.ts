@@ -8,6 +8,7 @@ import { holdsWithin } from '../src/dev/processes.js';
 import type { Cleanup } from '../src/cli/demo/cleanup.js';
 import { Operator, type Move } from '../src/cli/demo/operator.js';
 import { APPLICATION_USER, DESTINATION, setStage, SOURCE, type Stage } from '../src/cli/demo/stage.js';
+import { DiskProbe } from './disk-probe.js';
 import { IdleClients } from './idle-clients.js';
 import { machine, type Machine } from './machine.js';
 import { SlowTemporal } from './slow-temporal.js';
@@ -61,7 +62,9 @@ export async function stall(options: StallOptions, cleanup: Cleanup): Promise<nu
   cleanup.defer(() => idle.end());
   const operator = await Operator.connect(stage.configuration.admin);
   cleanup.defer(() => operator.end());
-  const runs = await new Bench(operator, ledger, slowTemporal).repeat(options.runs);
+  const disk = new DiskProbe();
+  cleanup.defer(() => disk.end());
+  const runs = await new Bench(operator, ledger, slowTemporal, disk).repeat(options.runs);
   await ledger.stop();
   const idleLost = idle.lost;
   const comparison = await compareAtSource(stage, ledger, history);
@@ -72,11 +75,13 @@ class Bench {
   readonly #operator: Operator;
   readonly #ledger: Ledger;
   readonly #slowTemporal: SlowTemporal;
+  readonly #disk: DiskProbe;
 
-  constructor(operator: Operator, ledger: Ledger, slowTemporal: SlowTemporal) {
+  constructor(operator: Operator, ledger: Ledger, slowTemporal: SlowTemporal, disk: DiskProbe) {
     this.#operator = operator;
     this.#ledger = ledger;
     this.#slowTemporal = slowTemporal;
+    this.#disk = disk;
   }
 
   async repeat(runs: number): Promise<readonly Run[]> {
@@ -127,6 +132,7 @@ class Bench {
       epoch: move.epoch,
       gapMs: rounded(this.#ledger.longestGapBetween(from, to)),
       stallMs: rounded(this.#ledger.longestStallBetween(from, to)),
+      longestSyncMs: this.#disk.longestBetween(from, to),
       pausedMs: move.pausedMs,
       aborted,
       stepMs: Object.fromEntries(move.steps.map(({ name, ms }) => [name, ms])),

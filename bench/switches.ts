@@ -8,6 +8,8 @@ export interface Switch {
   readonly gapMs: number;
   /** longest wait of one writer for one answer */
   readonly stallMs: number;
+  /** longest time that the disk needed for a page beside it (disk-probe.ts) */
+  readonly longestSyncMs: number;
   readonly pausedMs: number;
   /** attempts that were given up before this one */
   readonly aborted: number;
@@ -47,6 +49,15 @@ export function slowedSummary(temporalDelayMs: number, runs: readonly Run[]): Re
   return { temporalDelayMs, slowed: sumOf(slowed), usual: sumOf(usual), medianGapGrowthPercent: growthPercent };
 }
 
+/** A disk that needs longer for one page stands still: no server can acknowledge a write in that time. */
+const SYNC_MS_MAX = 50;
+
+/** The worst of those switches in which the disk did not stand still, and how many those are. */
+function onQuickDisk(switches: readonly Switch[]): Readonly<Record<string, unknown>> {
+  const quick = switches.filter(({ longestSyncMs }) => longestSyncMs <= SYNC_MS_MAX);
+  return { switches: quick.length, worstGapMs: rounded(Math.max(0, ...quick.map(({ gapMs }) => gapMs))) };
+}
+
 /** Medians and the worst of some switches. */
 export function sumOf(switches: readonly Switch[]): Readonly<Record<string, unknown>> {
   const gaps = switches.map(({ gapMs }) => gapMs);
@@ -55,6 +66,8 @@ export function sumOf(switches: readonly Switch[]): Readonly<Record<string, unkn
   return {
     medianGapMs: rounded(median(gaps)),
     worstGapMs: rounded(Math.max(...gaps)),
+    longestSyncMs: Math.max(...switches.map(({ longestSyncMs }) => longestSyncMs)),
+    onQuickDisk: onQuickDisk(switches),
     medianStallMs: rounded(median(switches.map(({ stallMs }) => stallMs))),
     medianPausedMs: rounded(median(switches.map(({ pausedMs }) => pausedMs))),
     worstPausedMs: rounded(Math.max(...switches.map(({ pausedMs }) => pausedMs))),

@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
 import { programPath } from '../../bench/pgbench.js';
 import { median } from '../../bench/statistics.js';
-import { isSlowed, slowedSummary, type Run, type Switch } from '../../bench/switches.js';
+import { isSlowed, slowedSummary, sumOf, type Run, type Switch } from '../../bench/switches.js';
 import { invariant } from '../../src/errors/invariant.js';
 
 const PROGRAM = fileURLToPath(new URL('../../dist/bench/main.js', import.meta.url));
@@ -31,11 +31,25 @@ test('a median is that of the values, whatever their order', () => {
   expect(median([10, 9])).toBe(9.5);
 });
 
+const SWITCH: Switch = {
+  ...{ epoch: 1, gapMs: 30, stallMs: 30, longestSyncMs: 2, pausedMs: 30, aborted: 0 },
+  stepMs: { sealSource: 1 },
+};
+
+test('the worst gap is told apart from that of a disk that stood still', () => {
+  const switches = [SWITCH, { ...SWITCH, gapMs: 900, longestSyncMs: 870 }, { ...SWITCH, gapMs: 70 }];
+  expect(sumOf(switches)).toMatchObject({
+    worstGapMs: 900,
+    longestSyncMs: 870,
+    onQuickDisk: { switches: 2, worstGapMs: 70 },
+  });
+});
+
 test('a slowed Temporal is compared with as many switches without, and the cold first run with neither', () => {
   const runs = Array.from({ length: 9 }, (_, index): Run => {
     const temporalDelayMs = isSlowed(index + 1) ? 200 : 0;
     const gapMs = index === 0 ? 1_000 : temporalDelayMs > 0 ? 33 : 30;
-    const one: Switch = { epoch: index, gapMs, stallMs: gapMs, pausedMs: gapMs, aborted: 0, stepMs: { sealSource: 1 } };
+    const one: Switch = { ...SWITCH, epoch: index, gapMs };
     return { cutover: one, rollback: one, errors: 0, temporalDelayMs, commandMs: 1 };
   });
   expect(runs.slice(1).filter(({ temporalDelayMs }) => temporalDelayMs > 0)).toHaveLength(4);
@@ -72,7 +86,7 @@ test('boot compares a start with records to one without', { timeout: RUN_MS }, a
 test('stall prints a line a run and a summary with both directions', { timeout: RUN_MS }, async () => {
   const lines = await bench('stall', '--runs', '1', '--tables', '3', '--rows', '1000', '--nodes', '2', '--idle', '50');
   expect(lines).toHaveLength(2);
-  const one = { ...numbers('epoch', 'gapMs', 'stallMs', 'pausedMs'), aborted: 0 };
+  const one = { ...numbers('epoch', 'gapMs', 'stallMs', 'longestSyncMs', 'pausedMs'), aborted: 0 };
   expect(json(lines[0])).toMatchObject({
     run: 1,
     cutover: { ...one, epoch: 1 },
