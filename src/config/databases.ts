@@ -16,6 +16,11 @@ export function databaseEntries(source: CheckedSource<ConfigFile>): readonly Dat
   });
 }
 
+/** How many shards a database has; 1 for one that is not configured. Those of a configuration are numbered from 0 on without a gap. */
+export function shardCount(databases: readonly DatabaseEntry[], name: string): number {
+  return Math.max(0, ...databases.filter((entry) => entry.name === name).map(({ shard }) => shard)) + 1;
+}
+
 function databaseEntry(keys: DatabaseKeys): DatabaseEntry {
   return {
     name: keys.name,

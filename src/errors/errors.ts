@@ -395,6 +395,18 @@ export const ERRORS = {
     message: 'the transaction runs on {place} of "{database}" and this statement belongs to {needed}',
     remedy: 'End the transaction first; a transaction over several shards is not implemented.',
   },
+  shards_not_committed: {
+    sqlstate: '40000',
+    level: 'warn',
+    message: 'nothing was changed on any shard: {problem}',
+    remedy: 'Correct what the message names, or run the statement again.',
+  },
+  shards_undecided: {
+    sqlstate: '08007',
+    level: 'error',
+    message: 'whether the change on several shards was committed is not known: {problem}',
+    remedy: 'Look before running it again: it is on all shards or on none as soon as the first one answers.',
+  },
   sharded_not_moved: {
     sqlstate: '0A000',
     level: 'warn',

@@ -1,5 +1,6 @@
 /** One task: find the configured database that a side of a migration is, whatever name it has today. */
 import type { Config } from '../config/config.js';
+import { shardCount } from '../config/databases.js';
 import { sameSide, sideKey, type Side } from '../cutover/side.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { withConnection } from '../postgres/connection.js';
@@ -20,9 +21,11 @@ export class Directory {
   /** Names the engine can reach: those with one shard and a schema_admin. */
   get names(): readonly string[] {
     const config = this.#config();
-    const names = new Set(config.databases.map((d) => d.name));
-    for (const { name, shard } of config.databases) if (shard > 0) names.delete(name);
-    return [...names].filter((name) => config.users.some((u) => u.database === name && u.schemaAdmin));
+    const names = [...new Set(config.databases.map((d) => d.name))];
+    return names.filter(
+      (name) =>
+        shardCount(config.databases, name) === 1 && config.users.some((u) => u.database === name && u.schemaAdmin),
+    );
   }
 
   endpoint(name: string): Endpoint {
@@ -52,7 +55,7 @@ export class Directory {
   }
 
   #expectOneShard(name: string): void {
-    const shards = this.#config().databases.filter((d) => d.name === name && d.role !== 'replica').length;
+    const shards = shardCount(this.#config().databases, name);
     if (shards > 1) throw new CutoverError('sharded_not_moved', { database: name, shards });
   }
 

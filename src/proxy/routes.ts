@@ -5,6 +5,7 @@
  * names change places in a cutover, the pools stay and the names move.
  */
 import type { Config, DatabaseEntry, PoolerMode, UserEntry } from '../config/config.js';
+import { shardCount } from '../config/databases.js';
 import { CutoverError } from '../errors/errors.js';
 import { endpointFor, type Endpoint } from '../postgres/endpoint.js';
 import { coordinatorAt } from '../sharding/coordinator-place.js';
@@ -71,8 +72,7 @@ export class Routes {
     const pools = new Map<string, Pool>();
     const routes = new Map<string, Route>();
     const primaries = config.databases.filter((row) => row.role !== 'replica');
-    this.#shards = new Map();
-    for (const { name, shard } of primaries) this.#shards.set(name, Math.max(this.shardsOf(name), shard + 1));
+    this.#shards = new Map(primaries.map(({ name }) => [name, shardCount(primaries, name)]));
     for (const user of config.users) {
       for (const entry of primaries.filter((row) => row.name === user.database)) {
         const mode = this.#modeOf(config, entry, user);

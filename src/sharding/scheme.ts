@@ -1,5 +1,6 @@
 /** One task: answer for each table of a database how its rows are spread over the shards. Pure. */
 import type { Config } from '../config/config.js';
+import { shardCount } from '../config/databases.js';
 import type {
   Mapping,
   KeyType,
@@ -60,10 +61,9 @@ export interface TableShape {
 /** The scheme of one database of the configuration; every table of a database with one shard is on shard 0 anyway. */
 export function schemeOf(config: Pick<Config, 'databases' | 'sharding'>, database: string): ShardingScheme {
   const ofDatabase = (entry: { readonly database: string }): boolean => entry.database === database;
-  const shards = config.databases.filter((entry) => entry.name === database).map((entry) => entry.shard);
   return {
     database,
-    shards: Math.max(0, ...shards) + 1,
+    shards: shardCount(config.databases, database),
     omnisharded: config.sharding.omnisharded.filter(ofDatabase),
     schemas: config.sharding.schemas.filter(ofDatabase),
     tables: config.sharding.tables.filter(ofDatabase),
