@@ -2,7 +2,7 @@
  * One task: the eight steps of the pause, from top to bottom. Decisions are made in src/cutover and in PostgreSQL; here they
  * are carried out.
  *
- * The steps run in three parts (closeSource 1–2, proveDestination 3–5, openDestination 6–8) as local activities of one
+ * The steps run in three parts (closeSource 1–2, proveDestination 3–5, openDestination 6–8), all of them in one local activity of one
  * workflow task. Each may run again after any later one, or twice at once; each await has a deadline, and beside each
  * step stands what happens when the process dies there.
  */
@@ -47,20 +47,32 @@ export class CriticalSection {
     this.#context = context;
   }
 
+  /**
+   * The pause: steps 1 to 8; to 5 in a rehearsal. The story so far is part of the answer, also of one that failed; what it left is
+   * taken back by `returnToSource`. May run again after any end of it, or twice at once.
+   */
+  async moveTraffic(plan: EpochPlan): Promise<PartResult> {
+    const closed = await this.closeSource(plan);
+    if (!closed.ok) return closed;
+    const proven = await this.proveDestination(plan, closed.events, closed.sealLsn);
+    const events = [...closed.events, ...proven.events];
+    if (!proven.ok || plan.rehearse === true) return { ...proven, events };
+    const opened = await this.openDestination(plan, events, closed.sealLsn === null);
+    return { ...opened, events: [...events, ...opened.events] };
+  }
+
   // ── closeSource: steps 1 and 2 ────────────────────────────────────────────────────────────────────────────────────────
 
   async closeSource(plan: EpochPlan): Promise<PartResult> {
     const story = new Story(plan.epoch);
     return this.#part(plan, story, 'pauseTraffic', async (at) => {
-      const pausedAt = new Date().toISOString();
-      const pause = await this.pauseTraffic(plan, story, pausedAt);
+      // The destination waits for nobody, so it is looked at while clients end their transactions.
+      const alike = requireEqualSchemas(this.#context, plan, plan.destination);
+      alike.catch(() => undefined);
+      const pause = await this.pauseTraffic(plan, story);
       if (pause === 'decided') return null;
       at('sealSource');
-      // The destination waits for nobody, so it is looked at beside the seal.
-      const [lsn] = await Promise.all([
-        this.sealSource(plan, story),
-        requireEqualSchemas(this.#context, plan, plan.destination),
-      ]);
+      const [lsn] = await Promise.all([this.sealSource(plan, story), alike]);
       return lsn;
     });
   }
@@ -70,7 +82,7 @@ export class CriticalSection {
    *
    * If the process dies here: nothing is written yet; each node's lease ends, it aborts the epoch and opens on the source.
    */
-  async pauseTraffic(plan: EpochPlan, story: Story, pausedAt: string): Promise<'held' | 'decided'> {
+  async pauseTraffic(plan: EpochPlan, story: Story): Promise<'held' | 'decided'> {
     await this.#context.onStep(plan, 'pauseTraffic');
     const { migration, epoch, source, destination, leaseMs, drainMs, drainAction } = plan;
     const request = {
@@ -93,7 +105,7 @@ export class CriticalSection {
             throw new CutoverError('drain_timeout', { waitedMs: drainMs, holders: holders.join('; ') || 'unknown' });
           return answers;
         },
-        (answers) => ({ at: pausedAt, clientsHeld: answers.reduce((sum, a) => sum + a.clientsHeld, 0) }),
+        (answers) => ({ clientsHeld: answers.reduce((sum, a) => sum + a.clientsHeld, 0) }),
       );
       return 'held';
     } catch (error) {

@@ -52,9 +52,7 @@ export function createActivities(context: EngineContext): Activities & PauseActi
     writeTimeline: (plan, outcome) => writeTimeline(context, plan, outcome),
     recordEvents: (migration, stream, events) => recordEvents(context, migration, stream, events),
     keepEvents: (request, stream, events) => keepEvents(context, request, stream, events),
-    closeSource: (plan) => section.closeSource(plan),
-    proveDestination: (plan, earlier, sealLsn) => section.proveDestination(plan, earlier, sealLsn),
-    openDestination: (plan, earlier, decided) => section.openDestination(plan, earlier, decided),
+    moveTraffic: (plan) => section.moveTraffic(plan),
     returnToSource: (plan, reason) => section.returnToSource(plan, reason),
   };
   return withReadableFailures(activities);

@@ -146,9 +146,15 @@ export async function resolveLeftOver(
 }
 
 async function rememberCatalogues(context: EngineContext, migration: Migration, heading: Heading): Promise<void> {
-  const { source, destination } = sidesOfHeading(migration, heading);
-  for (const side of [source, destination])
-    await rememberCatalogue(await connectionTo(context, side), streamName(migration.id, heading));
+  const stream = streamName(migration.id, heading);
+  for (const side of Object.values(sidesOfHeading(migration, heading))) {
+    const endpoint = await context.directory.endpointOf(side);
+    const at = (purpose: Purpose): Promise<Connection> => context.connections.get(endpoint, purpose);
+    await rememberCatalogue(await at('record'), stream);
+    // What the pause will ask, asked once by each connection: the first time a plan is made for every part of it.
+    await columnsChanged(await at('watch'), stream);
+    for (const purpose of ['record', 'seal'] as const) await tablesChanged(await at(purpose), stream);
+  }
 }
 
 /** Connections opened, statements planned, functions called once: the first call of each costs milliseconds. */
@@ -172,11 +178,6 @@ async function warm(context: EngineContext, migration: Migration, heading: Headi
   await canaryArrived(await at(source, 'record'), destination.systemIdentifier, 0, '');
   await rehearseSequences(await at(source, 'sequences'), await at(destination, 'sequences'), destination);
   await rehearseSeal(await at(source, 'seal'), streamName(migration.id, heading));
-  for (const side of [source, destination]) {
-    await columnsChanged(await at(side, 'watch'), streamName(migration.id, heading));
-    for (const purpose of ['record', 'seal'] as const)
-      await tablesChanged(await at(side, purpose), streamName(migration.id, heading));
-  }
   // An autovacuum gives way only after deadlock_timeout; a role without the right to set it keeps the server's.
   await (await at(source, 'seal')).query(`SET deadlock_timeout = '50ms'`).catch(() => undefined);
   if (migration.concurrent) return;

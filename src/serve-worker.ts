@@ -1,5 +1,4 @@
 /** One task: put a worker process together: no proxy in it, the nodes are steered over their admin databases. */
-import type { WorkflowBundleOption } from '@temporalio/worker';
 import type { EngineContext } from '../activities/context.js';
 import type { Config, TemporalConfig } from './config/config.js';
 import { loadConfig, type ConfigFiles } from './config/load.js';
@@ -10,7 +9,7 @@ import { Fleet, loopbackOf } from './fleet/fleet.js';
 import { Connections } from './postgres/connections.js';
 import type { Logger } from './proxy/logger.js';
 import { temporalClient } from './temporal/connection.js';
-import { isRunning, startWorker } from './temporal/worker.js';
+import { isRunning, startWorker, type WorkerVersion } from './temporal/worker.js';
 
 export interface WorkerOptions {
   readonly files: ConfigFiles;
@@ -20,8 +19,8 @@ export interface WorkerOptions {
   readonly temporalAddress?: string;
   readonly logger: Logger;
   readonly onStep?: EngineContext['onStep'];
-  /** the workflows to run; those of this version when absent */
-  readonly workflowBundle?: WorkflowBundleOption;
+  /** this one when absent */
+  readonly version?: WorkerVersion;
 }
 
 export interface ServedWorker {
@@ -94,7 +93,7 @@ async function startedWorker(
     onStep: options.onStep ?? (() => undefined),
   };
   try {
-    const worker = await startWorker(temporal, context, options.workflowBundle);
+    const worker = await startWorker(temporal, context, options.version);
     return {
       ended: worker.ended,
       stop: async () => {

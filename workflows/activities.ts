@@ -106,11 +106,12 @@ export const fewTries = (summary: string): Activities =>
     retry: { ...RETRY, maximumAttempts: 3 },
   });
 
-/** A part of the pause. One try: the workflow decides what follows a failure, and a second try is a second epoch. */
-export function pausePart(plan: EpochPlan, summary: string): PauseActivities {
+/** The pause, or the way out of it. One try: the workflow decides what follows a failure, and a second try is a second epoch. */
+export function localActivity(plan: EpochPlan, summary: string): PauseActivities {
   const options: LocalActivityOptions = {
     summary,
-    startToCloseTimeout: plan.timeoutMs + plan.drainMs + 2 * plan.leaseMs,
+    // Longer than all that its steps wait for: clients, writers that bypass the proxy, parity, standbys.
+    startToCloseTimeout: plan.drainMs + 2 * plan.timeoutMs + 4 * plan.leaseMs,
     retry: { maximumAttempts: 1 },
   };
   return proxyLocalActivities<PauseActivities>(options);

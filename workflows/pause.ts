@@ -1,36 +1,27 @@
 /**
- * One task: the pause, as a workflow of its own: one workflow task that begins with the three parts as local activities.
+ * One task: the pause, as a workflow of its own: one workflow task that begins with the eight steps as a local activity.
  *
  * A workflow of its own because its workflow task timeout must be short (a dead worker is noticed by it) and can be set
  * only when a workflow starts.
  */
 import { REHEARSAL, type EpochOutcome, type EpochPlan } from '../src/cutover/contract.js';
 import { EVENT_OF, pausedMsOf, SEQUENCE_OF, type EpochEvent } from '../src/cutover/epoch.js';
-import { pausePart } from './activities.js';
+import { localActivity } from './activities.js';
 
 export async function pause(plan: EpochPlan): Promise<EpochOutcome> {
-  const epoch = `epoch ${plan.epoch.toString()}`;
-  const closed = await pausePart(plan, `Hold the clients and seal the source (steps 1–2, ${epoch})`).closeSource(plan);
-  if (!closed.ok) return giveUp(plan, closed.events, `${closed.step}: ${closed.reason}`);
-  const proven = await pausePart(
+  const moved = await localActivity(
     plan,
-    `Prove the destination: parity, sequences, way back (steps 3–5, ${epoch})`,
-  ).proveDestination(plan, closed.events, closed.sealLsn);
-  const soFar = [...closed.events, ...proven.events];
-  if (!proven.ok) return giveUp(plan, soFar, `${proven.step}: ${proven.reason}`);
-  if (plan.rehearse === true) return giveUp(plan, soFar, REHEARSAL);
-  const opened = await pausePart(
-    plan,
-    `Commit, swap the configuration, resume on the destination (steps 6–8, ${epoch})`,
-  ).openDestination(plan, soFar, closed.sealLsn === null);
-  const events = [...soFar, ...opened.events];
-  if (!opened.ok) return giveUp(plan, events, `${opened.step}: ${opened.reason}`);
+    `Hold the clients, seal the source, prove the destination, commit and resume (steps 1–8, epoch ${plan.epoch.toString()})`,
+  ).moveTraffic(plan);
+  const { events } = moved;
+  if (!moved.ok) return giveUp(plan, events, `${moved.step}: ${moved.reason}`);
+  if (plan.rehearse === true) return giveUp(plan, events, REHEARSAL);
   return { epoch: plan.epoch, outcome: 'committed', reason: null, events, pausedMs: pausedMsOf(events) };
 }
 
 /** Before the commit this aborts; after it, it goes forward: the record decides, not this workflow. */
 async function giveUp(plan: EpochPlan, events: readonly EpochEvent[], reason: string): Promise<EpochOutcome> {
-  const decided = await pausePart(
+  const decided = await localActivity(
     plan,
     `Return the traffic to the side that serves (epoch ${plan.epoch.toString()})`,
   ).returnToSource(plan, reason);

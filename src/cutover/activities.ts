@@ -14,7 +14,6 @@ import type {
   TaskEvent,
   Turn,
 } from './contract.js';
-import type { EpochEvent } from './epoch.js';
 import type { VerifyResult } from './verification.js';
 
 /** Ordinary activities: scheduled by the server, retried, heartbeating where they are long. */
@@ -82,8 +81,8 @@ export interface MomentRequest {
 
 /** Local activities: the pause. They answer data and never throw for what an operator can cause. */
 export interface PauseActivities {
-  closeSource(plan: EpochPlan): Promise<PartResult>;
-  proveDestination(plan: EpochPlan, earlier: readonly EpochEvent[], sealLsn: string | null): Promise<PartResult>;
-  openDestination(plan: EpochPlan, earlier: readonly EpochEvent[], decided: boolean): Promise<PartResult>;
+  /** Steps 1 to 8; to 5 in a rehearsal. */
+  moveTraffic(plan: EpochPlan): Promise<PartResult>;
+  /** The way out of a pause that failed: aborts it unless it is committed, and opens the side that serves. */
   returnToSource(plan: EpochPlan, reason: string): Promise<{ outcome: 'committed' | 'aborted'; reason: string }>;
 }

@@ -109,7 +109,7 @@ export interface EpochPlan {
   readonly rehearse?: boolean;
 }
 
-/** The outcome of a part of the pause: data, not an exception, so that Temporal never retries it by itself. */
+/** The outcome of the pause, or of a part of it: data, not an exception, so that Temporal never retries it by itself. */
 export type PartResult =
   | { readonly ok: true; readonly events: readonly EpochEvent[]; readonly sealLsn: string | null }
   | { readonly ok: false; readonly events: readonly EpochEvent[]; readonly step: Step; readonly reason: string };

@@ -15,6 +15,12 @@ export interface RunningWorker {
   stop(): Promise<void>;
 }
 
+/** What a worker runs: a worker of another version brings its own workflows, and the activities they know. */
+export interface WorkerVersion {
+  readonly workflowBundle: WorkflowBundleOption;
+  readonly activities: (context: EngineContext) => object;
+}
+
 /** How long a stopping worker waits for its activities; the pause ends in less, copies resume elsewhere. */
 const SHUTDOWN_GRACE = '3s';
 
@@ -25,13 +31,13 @@ const STICKY_TIMEOUT = '2s';
  *
  * The bundle is built ahead (`npm run build`): making one from source would stall the event loop, and with it the relay.
  *
- * @param workflowBundle the workflows to run; those of this version unless named
+ * @param version this one unless named
  * @throws CutoverError `temporal_unreachable` | `bundle_missing`
  */
 export async function startWorker(
   config: TemporalConfig,
   context: EngineContext,
-  workflowBundle: WorkflowBundleOption = { codePath: bundlePath() },
+  version: WorkerVersion = { workflowBundle: { codePath: bundlePath() }, activities: createActivities },
 ): Promise<RunningWorker> {
   quietRuntime();
   const { connection, namespace } = await temporalWorkerConnection(config);
@@ -39,8 +45,8 @@ export async function startWorker(
     connection,
     namespace,
     taskQueue: config.taskQueue,
-    workflowBundle,
-    activities: createActivities(context),
+    workflowBundle: version.workflowBundle,
+    activities: version.activities(context),
     shutdownGraceTime: SHUTDOWN_GRACE,
     maxHeartbeatThrottleInterval: '1s',
     // A dead worker keeps its workflows to itself for this long; the default of 10 s is a move that stands still.

@@ -5,7 +5,7 @@ import { STEPS, type Step } from '../../src/cutover/epoch.js';
 import { sideOf } from '../../src/cutover/side.js';
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
 import { connect } from '../../src/postgres/connection.js';
-import { acceptingSides, move, planFor, runParts } from '../support/faults.js';
+import { acceptingSides, move, planFor } from '../support/faults.js';
 import { configFor, usePair } from '../support/pair.js';
 import { until } from '../support/wait.js';
 
@@ -170,7 +170,7 @@ it('abort with the engine’s connections dead: the source serves again, and the
   });
   const plan = await planFor(pair(), 'forward');
   const section = new CriticalSection(pair().context);
-  expect(await runParts(section, plan)).toMatchObject({ ok: false });
+  expect(await section.moveTraffic(plan)).toMatchObject({ ok: false });
   expect(await section.returnToSource(plan, 'its connections died')).toMatchObject({ outcome: 'aborted' });
   expect(await acceptingSides(pair())).toEqual(['source']);
   await asClient((query) => query(INSERT, ['after dead connections']));
@@ -201,7 +201,7 @@ describe('leftovers of a run aborted at a step break the next run', () => {
     at(step, () => Promise.reject(new Error('it died here')));
     const plan = await planFor(pair(), 'forward');
     const section = new CriticalSection(pair().context);
-    const result = await runParts(section, plan);
+    const result = await section.moveTraffic(plan);
     expect(result).toMatchObject({ ok: false, step });
     const { outcome } = await section.returnToSource(plan, 'it died');
     // After step 6 it is decided: what was begun is carried to its end.

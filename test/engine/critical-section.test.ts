@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { CriticalSection } from '../../activities/critical-section.js';
 import { awaitMoment } from '../../activities/moment.js';
 import { writeTimeline } from '../../activities/story.js';
-import type { EpochPlan, Heading, PartResult } from '../../src/cutover/contract.js';
+import type { EpochPlan, Heading } from '../../src/cutover/contract.js';
 import { STEPS, EVENT_OF } from '../../src/cutover/epoch.js';
 import type { Connection } from '../../src/postgres/connection.js';
 import { usePair, type Pair } from '../support/pair.js';
@@ -15,16 +15,6 @@ function plan(pair: Pair, heading: Heading): Promise<EpochPlan> {
   attempts++;
   const request = { migration: pair.migration, heading, attempt: `test/${attempts.toString()}`, acceptLoss: false };
   return awaitMoment(pair.context, request, () => Promise.resolve());
-}
-
-async function run(section: CriticalSection, epoch: EpochPlan): Promise<PartResult> {
-  const closed = await section.closeSource(epoch);
-  if (!closed.ok) return closed;
-  const proven = await section.proveDestination(epoch, closed.events, closed.sealLsn);
-  if (!proven.ok) return proven;
-  const events = [...closed.events, ...proven.events];
-  const opened = await section.openDestination(epoch, events, closed.sealLsn === null);
-  return { ...opened, events: [...events, ...opened.events] };
 }
 
 async function servedMajor(client: Connection): Promise<number> {
@@ -48,7 +38,7 @@ describe.each([
     for (const heading of ['forward', 'reverse', 'forward', 'reverse'] as const) {
       await client.query(`INSERT INTO public.item (name) VALUES ($1)`, [heading]);
       const epoch = await plan(pair(), heading);
-      const result = await run(section, epoch);
+      const result = await section.moveTraffic(epoch);
       expect(result, JSON.stringify(result)).toMatchObject({ ok: true });
       expect(result.events.map((e) => e.type)).toEqual(STEPS.map((s) => EVENT_OF[s]));
       await writeTimeline(pair().context, epoch, {

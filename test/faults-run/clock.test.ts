@@ -1,7 +1,7 @@
 /** One task: a clock of the machine that jumps, in the process that runs node and engine, ends no lease and moves no decision. */
 import { expect, test, vi, onTestFinished } from 'vitest';
 import { CriticalSection } from '../../activities/critical-section.js';
-import { acceptingSides, planFor, runParts, settle, Writers } from '../support/faults.js';
+import { acceptingSides, planFor, settle, Writers } from '../support/faults.js';
 import { usePair } from '../support/pair.js';
 import { until } from '../support/wait.js';
 
@@ -31,7 +31,7 @@ test('a clock that jumps before every step: the move commits at its first try, a
     ['reverse', 'source'],
   ] as const) {
     const plan = await planFor(pair(), heading);
-    const result = await runParts(new CriticalSection(pair().context), plan);
+    const result = await new CriticalSection(pair().context).moveTraffic(plan);
     expect(result, JSON.stringify(result)).toMatchObject({ ok: true });
     await settle(pair(), plan, result);
     expect(await acceptingSides(pair())).toEqual([serving]);

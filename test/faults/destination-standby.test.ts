@@ -5,7 +5,7 @@ import { startStandby } from '../../src/dev/embedded-postgres.js';
 import { childrenOf, signalProcess } from '../../src/dev/processes.js';
 import { withConnection } from '../../src/postgres/connection.js';
 import { standbysBehind } from '../../src/postgres/standbys.js';
-import { acceptingSides, move, planFor, runParts } from '../support/faults.js';
+import { acceptingSides, move, planFor } from '../support/faults.js';
 import { usePair } from '../support/pair.js';
 import { until } from '../support/wait.js';
 
@@ -25,7 +25,7 @@ test('it is named, the source serves on, and with the standby level the move wor
   const plan = await planFor(pair, 'forward');
   for (const pid of family) signalProcess(pid, 'SIGSTOP');
   const section = new CriticalSection(pair.context);
-  const held = await runParts(section, plan);
+  const held = await section.moveTraffic(plan);
   for (const pid of family) signalProcess(pid, 'SIGCONT');
   expect(held).toMatchObject({ ok: false, reason: expect.stringContaining('standby "heir" is') as unknown });
   await section.returnToSource(plan, 'a standby is behind');

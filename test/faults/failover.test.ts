@@ -14,7 +14,7 @@ import { childrenOf, signalProcess } from '../../src/dev/processes.js';
 import { withConnection } from '../../src/postgres/connection.js';
 import { commitEpoch, readRecord } from '../../src/postgres/record.js';
 import { standbysBehind } from '../../src/postgres/standbys.js';
-import { acceptingSides, decisionAt, move, planFor, runParts } from '../support/faults.js';
+import { acceptingSides, decisionAt, move, planFor } from '../support/faults.js';
 import { Pair } from '../support/pair.js';
 import { until } from '../support/wait.js';
 
@@ -104,7 +104,7 @@ describe('the source', () => {
     const plan = await planFor(pair, 'forward');
     for (const pid of family) signalProcess(pid, 'SIGSTOP');
     const section = new CriticalSection(pair.context);
-    const held = await runParts(section, plan);
+    const held = await section.moveTraffic(plan);
     for (const pid of family) signalProcess(pid, 'SIGCONT');
     expect(held).toMatchObject({ ok: false, step: 'awaitParity' });
     expect(held.ok ? '' : held.reason).toContain('standby "heir" is');

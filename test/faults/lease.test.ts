@@ -11,16 +11,7 @@ import { connect, withConnection } from '../../src/postgres/connection.js';
 import { abortEpoch, commitEpoch } from '../../src/postgres/record.js';
 import { SILENT } from '../../src/proxy/logger.js';
 import { serve, type Served } from '../../src/serve.js';
-import {
-  acceptingSides,
-  countPauses,
-  decisionAt,
-  move,
-  planFor,
-  runParts,
-  withoutNodes,
-  Writers,
-} from '../support/faults.js';
+import { acceptingSides, countPauses, decisionAt, move, planFor, withoutNodes, Writers } from '../support/faults.js';
 import { configText, usePair, type Pair } from '../support/pair.js';
 import { until } from '../support/wait.js';
 
@@ -35,7 +26,7 @@ async function silentBefore(pair: Pair, plan: EpochPlan, step: Step): Promise<vo
   pair.onStep = (_, current) => {
     if (current === step) throw new Silence(`silent before ${step}`);
   };
-  const result = await runParts(new CriticalSection(pair.context), plan);
+  const result = await new CriticalSection(pair.context).moveTraffic(plan);
   pair.onStep = () => undefined;
   expect(result).toMatchObject({ ok: false, reason: `silent before ${step}` });
 }

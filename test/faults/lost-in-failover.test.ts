@@ -5,7 +5,7 @@ import { finalizeMigration, removeMigration } from '../../activities/ending.js';
 import { setFinal } from '../../src/postgres/record.js';
 import { setEnding } from '../../src/postgres/migrations.js';
 import { withConnection } from '../../src/postgres/connection.js';
-import { acceptingSides, move, planFor, runParts, settle } from '../support/faults.js';
+import { acceptingSides, move, planFor, settle } from '../support/faults.js';
 import { usePair, type Pair } from '../support/pair.js';
 import { until } from '../support/wait.js';
 
@@ -30,7 +30,7 @@ describe('after the traffic has moved', () => {
     const pair = pairOf();
     const section = new CriticalSection(pair.context);
     const first = await planFor(pair, 'forward');
-    await settle(pair, first, await runParts(section, first));
+    await settle(pair, first, await section.moveTraffic(first));
     // As a request that saw the source serve, and stalled until now.
     await expect(planFor(pair, 'forward')).rejects.toThrow(/does not serve/);
     expect(await writes(pair)).toBe(true);
@@ -54,7 +54,7 @@ describe('after the traffic has moved', () => {
         code: 'epoch_closed',
       });
     });
-    await runParts(new CriticalSection(pair.context), back);
+    await new CriticalSection(pair.context).moveTraffic(back);
     expect(await acceptingSides(pair)).toEqual(['source']);
   });
 });

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { CriticalSection } from '../../activities/critical-section.js';
 import type { PartResult } from '../../src/cutover/contract.js';
 import { connect } from '../../src/postgres/connection.js';
-import { acceptingSides, move, planFor, runParts, settle } from '../support/faults.js';
+import { acceptingSides, move, planFor, settle } from '../support/faults.js';
 import { usePair } from '../support/pair.js';
 import { until } from '../support/wait.js';
 
@@ -34,7 +34,7 @@ describe('parity', () => {
     });
     await stray('DELETE FROM public.item WHERE id = 777777');
     const section = new CriticalSection(pair.context);
-    const result = await runParts(section, plan);
+    const result = await section.moveTraffic(plan);
     expect(result).toMatchObject({ ok: false, step: 'awaitParity' });
     expect(reasonOf(result)).toMatch(/the apply worker met [1-9]\d* errors or conflicts since the moment/);
     await section.returnToSource(plan, 'errors');
@@ -54,7 +54,7 @@ describe('cutover_fence = "off"', () => {
     await direct.query('BEGIN');
     await direct.query(`INSERT INTO public.item (name) VALUES ('not waited for')`);
     const plan = await planFor(pair, 'forward');
-    const result = await runParts(new CriticalSection(pair.context), plan);
+    const result = await new CriticalSection(pair.context).moveTraffic(plan);
     expect(result).toMatchObject({ ok: true });
     await settle(pair, plan, result);
     await direct.query('ROLLBACK');

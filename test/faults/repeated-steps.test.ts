@@ -9,7 +9,6 @@ import {
   decisionAt,
   move,
   planFor,
-  runParts,
   settle,
   Writers,
 } from '../support/faults.js';
@@ -74,7 +73,7 @@ describe.each([
     const pauses = countPauses(pair.proxy.gate('prod'));
     const plan = await planFor(pair, heading);
     const other = anotherEngine(pair);
-    const [first, second] = await Promise.all([runParts(section, plan), runParts(other.section, plan)]);
+    const [first, second] = await Promise.all([section.moveTraffic(plan), other.section.moveTraffic(plan)]);
     await other.close();
     expect([first, second], JSON.stringify([first, second])).toMatchObject([{ ok: true }, { ok: true }]);
     await settle(pair, plan, first);
@@ -86,11 +85,11 @@ describe.each([
   test('the steps from 1 again after 8 change nothing and answer the same', async () => {
     const pauses = countPauses(pair.proxy.gate('prod'));
     const plan = await planFor(pair, heading);
-    const first = await runParts(section, plan);
+    const first = await section.moveTraffic(plan);
     expect(first, JSON.stringify(first)).toMatchObject({ ok: true });
-    expect(await runParts(section, plan)).toMatchObject({ ok: true });
+    expect(await section.moveTraffic(plan)).toMatchObject({ ok: true });
     await settle(pair, plan, first);
-    expect(await runParts(section, plan)).toMatchObject({ ok: true });
+    expect(await section.moveTraffic(plan)).toMatchObject({ ok: true });
     expect(pauses()).toBe(1);
     expect(await acceptingSides(pair)).toEqual([served(heading)]);
     heading = opposite(heading);

@@ -8,7 +8,7 @@ import { SchemaGuardWatch } from '../../src/fleet/schema-guard-watch.js';
 import { connect } from '../../src/postgres/connection.js';
 import { streamName } from '../../src/postgres/streams.js';
 import { STAMP_OF_S } from '../../src/postgres/subscription-stamp.js';
-import { move, planFor, runParts } from '../support/faults.js';
+import { move, planFor } from '../support/faults.js';
 import { usePair, type Pair } from '../support/pair.js';
 import { until } from '../support/wait.js';
 
@@ -121,7 +121,7 @@ describe('before a switch', { timeout: MOMENT_DEADLINE_MS }, () => {
     };
     const plan = await planFor(pair(), 'forward');
     const section = new CriticalSection(pair().context);
-    const result = await runParts(section, plan);
+    const result = await section.moveTraffic(plan);
     expect(result).toMatchObject({ ok: false, step: 'awaitParity' });
     expect(result).toMatchObject({ reason: expect.stringMatching(/column late is integer at the source/) as string });
     await section.returnToSource(plan, 'the test');

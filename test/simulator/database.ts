@@ -207,6 +207,8 @@ export class Database extends Actor {
     if ('pause' in wait) {
       scheduler.after(this, scheduler.between(0, STATEMENT_MS), goOn, true);
     } else if ('thinkMs' in wait) {
+      // What it sent last was under way when it died: the server finds nobody at the other end.
+      if (!transaction.client.alive) this.#noticeGone(transaction);
       scheduler.after(
         transaction.client,
         wait.thinkMs,
@@ -289,16 +291,20 @@ export class Database extends Actor {
     for (const transaction of this.open) {
       if (transaction.client !== client) continue;
       if (transaction.single && this.scheduler.chance(50)) continue;
-      const noticedMs = transaction.single ? DISCONNECT_NOTICED_MS : 20;
-      this.scheduler.after(
-        this,
-        this.scheduler.between(0, noticedMs),
-        () => {
-          transaction.stop?.(new SqlError('57P01', 'terminating connection: the client is gone'));
-        },
-        true,
-      );
+      this.#noticeGone(transaction);
     }
+  }
+
+  #noticeGone(transaction: Transaction): void {
+    const noticedMs = transaction.single ? DISCONNECT_NOTICED_MS : 20;
+    this.scheduler.after(
+      this,
+      this.scheduler.between(0, noticedMs),
+      () => {
+        transaction.stop?.(new SqlError('57P01', 'terminating connection: the client is gone'));
+      },
+      true,
+    );
   }
 
   /** The server is started again: what was not committed is rolled back; a flag stays as it was set. */

@@ -42,12 +42,12 @@ class Faulty extends CriticalSection {
 }
 
 class DoesNotWaitForTransactions extends Faulty {
-  override async pauseTraffic(plan: EpochPlan, story: Story, pausedAt: string): Promise<'held' | 'decided'> {
+  override async pauseTraffic(plan: EpochPlan, story: Story): Promise<'held' | 'decided'> {
     try {
-      return await super.pauseTraffic({ ...plan, drainMs: 0 }, story, pausedAt);
+      return await super.pauseTraffic({ ...plan, drainMs: 0 }, story);
     } catch (error) {
       if (!(error instanceof CutoverError) || error.code !== 'drain_timeout') throw error;
-      story.done('pauseTraffic', { at: pausedAt });
+      story.done('pauseTraffic', { at: new Date().toISOString() });
       return 'held';
     }
   }

@@ -15,7 +15,7 @@ import type { Worker } from './processes.js';
 import { Actor } from './scheduler.js';
 import type { World } from './world.js';
 
-type Part = 'closeSource' | 'proveDestination' | 'openDestination' | 'returnToSource';
+type Part = 'moveTraffic' | 'returnToSource';
 
 /** A part of the pause as it was asked for: Temporal may ask again, at any time, with the same arguments. */
 export interface PartCall {

@@ -29,21 +29,10 @@ export function planFor(pair: Pair, heading: Heading, context: EngineContext = p
   return awaitMoment(context, request, () => Promise.resolve());
 }
 
-/** The three parts one after the other; the first that fails is the answer. */
-export async function runParts(section: CriticalSection, plan: EpochPlan): Promise<PartResult> {
-  const closed = await section.closeSource(plan);
-  if (!closed.ok) return closed;
-  const proven = await section.proveDestination(plan, closed.events, closed.sealLsn);
-  if (!proven.ok) return proven;
-  const events = [...closed.events, ...proven.events];
-  const opened = await section.openDestination(plan, events, closed.sealLsn === null);
-  return { ...opened, events: [...events, ...opened.events] };
-}
-
 /** A whole move without a fault, its story written as the workflow would. */
 export async function move(pair: Pair, heading: Heading): Promise<EpochPlan> {
   const plan = await planFor(pair, heading);
-  const result = await runParts(new CriticalSection(pair.context), plan);
+  const result = await new CriticalSection(pair.context).moveTraffic(plan);
   expect(result, JSON.stringify(result)).toMatchObject({ ok: true });
   await settle(pair, plan, result);
   return plan;

@@ -11,7 +11,7 @@ let engine: ScriptedEngine;
 
 beforeAll(async () => {
   engine = await ScriptedEngine.start(temporal().address, 'died-in-pause', {
-    openDestination: () => Promise.reject(ApplicationFailure.nonRetryable('the engine is gone')),
+    moveTraffic: () => Promise.reject(ApplicationFailure.nonRetryable('the engine is gone')),
     returnToSource: () => Promise.reject(ApplicationFailure.nonRetryable('the engine is gone')),
     // The nodes have gone forward by themselves.
     resolvePause: ({ epoch }) =>

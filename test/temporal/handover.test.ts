@@ -1,21 +1,36 @@
 /**
  * One task: a worker of the previous version hands a migration in flight to one of this version, which carries it to its end.
  *
- * The previous version is its workflow bundle, kept in previous/: what a worker of today cannot go on with is what that one decided.
+ * The previous version is its workflow bundle, kept in previous/: what a worker of today cannot go on with is what that one decided. Its
+ * activities are those of today under the names that it knows.
  */
 import { readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
-import type { WorkflowBundleOption } from '@temporalio/worker';
 import { expect, it, onTestFinished } from 'vitest';
+import { CriticalSection } from '../../activities/critical-section.js';
+import { createActivities } from '../../activities/index.js';
 import { connect } from '../../src/postgres/connection.js';
 import { SILENT } from '../../src/proxy/logger.js';
 import { serveWorker, type ServedWorker } from '../../src/serve-worker.js';
+import type { WorkerVersion } from '../../src/temporal/worker.js';
 import { Moving } from '../moves/moving.js';
 import { until } from '../support/wait.js';
 import { allHistories, type History } from './histories.js';
 
-const PREVIOUS: WorkflowBundleOption = {
-  code: gunzipSync(readFileSync(new URL('previous/workflow-bundle.js.gz', import.meta.url))).toString('utf8'),
+const PREVIOUS: WorkerVersion = {
+  workflowBundle: {
+    code: gunzipSync(readFileSync(new URL('previous/workflow-bundle.js.gz', import.meta.url))).toString('utf8'),
+  },
+  activities: (context) => {
+    const section = new CriticalSection(context);
+    return {
+      ...createActivities(context),
+      // Its pause had three local activities.
+      closeSource: section.closeSource.bind(section),
+      proveDestination: section.proveDestination.bind(section),
+      openDestination: section.openDestination.bind(section),
+    };
+  },
 };
 /** Only a ceiling: every wait is for a condition. */
 const TIMEOUT_MS = 120_000;
@@ -31,17 +46,23 @@ async function migration(): Promise<{ readonly moving: Moving; readonly handOver
     worker: false,
   });
   onTestFinished(() => moving.stop());
-  const start = (version: { workflowBundle?: WorkflowBundleOption }): Promise<ServedWorker> => {
+  const start = (version?: WorkerVersion): Promise<ServedWorker> => {
     const { files, temporal, address } = moving.system;
-    return serveWorker({ files, port: address.port, temporalAddress: temporal.address, logger: SILENT, ...version });
+    return serveWorker({
+      files,
+      port: address.port,
+      temporalAddress: temporal.address,
+      logger: SILENT,
+      ...(version && { version }),
+    });
   };
-  let worker = await start({ workflowBundle: PREVIOUS });
+  let worker = await start(PREVIOUS);
   onTestFinished(() => worker.stop());
   return {
     moving,
     handOver: async () => {
       await worker.stop();
-      worker = await start({});
+      worker = await start();
     },
   };
 }

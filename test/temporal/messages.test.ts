@@ -115,7 +115,7 @@ describe('a move says why not', () => {
     expect(await update(move, 'abort')).toBe('abort: accepted');
     expect(await move.result()).toBe('prod → prod_new: stopped, the source serves');
     release();
-    expect(engine.calls.slice(before)).not.toContain('closeSource');
+    expect(engine.calls.slice(before)).not.toContain('moveTraffic');
   });
 
   test('two moves told in the wrong order: the newer epoch stands, for the move and for its streams', async () => {
@@ -165,7 +165,7 @@ describe('a move says why not', () => {
     expect(await update(cutover, 'abort')).toBe('aborted by an operator');
     await expect(cutover.result()).rejects.toMatchObject({ cause: { message: 'not moved: aborted by an operator' } });
     release();
-    expect(engine.calls.slice(before)).not.toContain('closeSource');
+    expect(engine.calls.slice(before)).not.toContain('moveTraffic');
     expect(engine.calls.slice(before)).toContain('releaseOperation');
     await update(move, 'abort');
     await move.result();

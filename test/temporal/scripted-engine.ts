@@ -140,7 +140,7 @@ export function migrationOf(owner: string): Migration {
   };
 }
 
-function part(steps: readonly Step[]): Promise<PartResult> {
+function story(steps: readonly Step[]): Promise<PartResult> {
   const events = steps.map((step): EpochEvent => ({ type: EVENT_OF[step], data: { ms: 1 } }));
   return Promise.resolve({ ok: true, events, sealLsn: '0/1' });
 }
@@ -211,11 +211,9 @@ function defaults(holder: { engine?: ScriptedEngine }): Required<Script> {
     writeTimeline: nothing,
     recordEvents: nothing,
     keepEvents: nothing,
-    closeSource: () => part(STEPS.slice(0, 2)),
-    proveDestination: () => part(STEPS.slice(2, 5)),
-    openDestination: (plan) => {
+    moveTraffic: (plan) => {
       if (holder.engine) holder.engine.serving = plan.heading === 'forward' ? 'destination' : 'source';
-      return part(STEPS.slice(5));
+      return story(STEPS);
     },
     returnToSource: (_, reason) => Promise.resolve({ outcome: 'aborted', reason }),
   };
