@@ -387,7 +387,12 @@ export class CriticalSection {
     const servers = [plan.source, plan.destination].map((side) => async () => {
       await (await this.#connection(side, 'renew')).query(`SELECT 'lease' AS renewing`);
     });
-    const lease = new LeaseKeeper(this.#nodes(plan), plan, servers);
+    const { connections, directory } = this.#context;
+    // Where a side is not found, the work fails by itself.
+    const found = [plan.source, plan.destination].map((side) => directory.endpointOf(side));
+    const endpoints = await Promise.all(found).catch(() => []);
+    const unansweredMs = (): number => Math.max(0, ...endpoints.map((endpoint) => connections.unansweredMs(endpoint)));
+    const lease = new LeaseKeeper(this.#nodes(plan), plan, servers, unansweredMs);
     try {
       const working = work((next) => {
         step = next;

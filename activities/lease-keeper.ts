@@ -5,6 +5,8 @@ import type { FleetNode } from '../src/fleet/node.js';
 
 /** Renewals in one lease: two may be lost before it ends. */
 const RENEWALS_PER_LEASE = 3;
+/** No statement of the pause takes a larger part of the lease: the longest is the seal, which waits half of it for other writers. */
+const STATEMENT_SHARE = 0.6;
 
 /** Asks a server with each renewal, on a connection that nothing else waits on. */
 class Pulse {
@@ -41,7 +43,7 @@ class Pulse {
  * Renews three times a lease. A node that has not answered for two renewals is silent: its part of the
  * clients could not be told what was decided, so an undecided epoch is better aborted (docs/protocol.md, section 4).
  *
- * While a server does not answer, nothing is renewed: a step that hangs on it would hold the clients for as long as it hangs. Without
+ * While a server does not answer, or one of its sessions does not that a step waits for, nothing is renewed: a step that hangs on it would hold the clients for as long as it hangs. Without
  * renewals the nodes decide, each by connections of its own. They do so as well once a part has taken longer than all its waits
  * together, whatever it hangs on.
  */
@@ -52,8 +54,16 @@ export class LeaseKeeper {
   readonly #heardAt = new Map<FleetNode, number>();
   #ended = false;
 
-  /** @param servers asks a server of the move whether it is there */
-  constructor(nodes: readonly FleetNode[], plan: EpochPlan, servers: readonly (() => Promise<unknown>)[]) {
+  /**
+   * @param servers asks a server of the move whether it is there
+   * @param unansweredMs how long the longest wait of a step for an answer of a server has lasted
+   */
+  constructor(
+    nodes: readonly FleetNode[],
+    plan: EpochPlan,
+    servers: readonly (() => Promise<unknown>)[],
+    unansweredMs: () => number,
+  ) {
     const { leaseMs, epoch, migration } = plan;
     const everyMs = leaseMs / RENEWALS_PER_LEASE;
     const silenceMs = 2 * everyMs;
@@ -92,7 +102,7 @@ export class LeaseKeeper {
         return;
       }
       // All are asked, whatever the first one says. Time in which a node is not asked is no silence of its own.
-      const present = pulses.map((pulse) => pulse.beat()).every(Boolean);
+      const present = pulses.map((pulse) => pulse.beat()).every(Boolean) && unansweredMs() <= STATEMENT_SHARE * leaseMs;
       for (const node of nodes)
         if (present) void renew(node);
         else this.#heardAt.set(node, (this.#heardAt.get(node) ?? 0) + everyMs);

@@ -47,6 +47,15 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
 /** What the driver says when the deadline of a query has passed. */
 const LATE = 'Query read timeout';
 
+/** When each statement was sent that has no answer yet, oldest first: a server answers in order. */
+const unanswered = new WeakMap<Connection, number[]>();
+
+/** For how long the oldest statement without an answer has been waiting for it; 0 when nothing waits. */
+export function unansweredMs(connection: Connection): number {
+  const since = unanswered.get(connection)?.[0];
+  return since === undefined ? 0 : performance.now() - since;
+}
+
 /**
  * A query past its deadline has an unknown outcome, and the driver lets every later one queue behind it: on a connection that went
  * silent (a firewall forgot it, a machine lost its power) for as long as TCP goes on trying. So the connection ends there, and
@@ -54,12 +63,20 @@ const LATE = 'Query read timeout';
  */
 function endWhenLate(client: Connection): void {
   const send = client.query.bind(client) as (...given: unknown[]) => unknown;
+  const waiting: number[] = [];
+  unanswered.set(client, waiting);
   const query = (...given: unknown[]): unknown => {
     const answer = send(...given);
-    if (answer instanceof Promise)
-      answer.catch((error: unknown) => {
-        if (messageOf(error) === LATE) client.end().catch(() => undefined);
-      });
+    if (answer instanceof Promise) {
+      waiting.push(performance.now());
+      answer.then(
+        () => waiting.shift(),
+        (error: unknown) => {
+          waiting.shift();
+          if (messageOf(error) === LATE) client.end().catch(() => undefined);
+        },
+      );
+    }
     return answer;
   };
   Object.assign(client, { query });

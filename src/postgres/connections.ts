@@ -1,5 +1,5 @@
 /** One task: keep the engine's connections warm between the steps, so that nothing inside a pause has to connect. */
-import { connect, type Connection, type ConnectOptions } from './connection.js';
+import { connect, unansweredMs, type Connection, type ConnectOptions } from './connection.js';
 import { addressOf, type Endpoint } from './endpoint.js';
 
 /** Connections by purpose: two purposes never wait for each other's statements. */
@@ -7,6 +7,9 @@ export type Purpose = 'record' | 'seal' | 'parity' | 'sequences' | 'watch' | 'pa
 
 interface Entry {
   readonly opening: Promise<Connection>;
+  readonly begunAtMs: number;
+  /** null: it is not open yet */
+  connection: Connection | null;
   broken: boolean;
 }
 
@@ -24,10 +27,12 @@ export class Connections {
     const key = `${addressOf(endpoint)} ${endpoint.user} ${purpose}`;
     const present = this.#entries.get(key);
     if (present && !present.broken) return present.opening;
-    const entry: Entry = { opening: connect(endpoint, this.#options), broken: false };
+    const begunAtMs = performance.now();
+    const entry: Entry = { opening: connect(endpoint, this.#options), begunAtMs, connection: null, broken: false };
     this.#entries.set(key, entry);
     entry.opening.then(
       (connection) => {
+        entry.connection = connection;
         const broke = (): void => {
           entry.broken = true;
         };
@@ -39,6 +44,15 @@ export class Connections {
       },
     );
     return entry.opening;
+  }
+
+  /** For how long the longest wait for an answer of this server, or for a connection to it, has lasted; 0 when nothing waits. */
+  unansweredMs(endpoint: Endpoint): number {
+    const prefix = `${addressOf(endpoint)} ${endpoint.user} `;
+    const live = [...this.#entries].filter(([key, { broken }]) => key.startsWith(prefix) && !broken);
+    return live.reduce((longest, [, { connection, begunAtMs }]) => {
+      return Math.max(longest, connection === null ? performance.now() - begunAtMs : unansweredMs(connection));
+    }, 0);
   }
 
   /** Gives up a connection whose state is unknown, for instance after a client-side timeout. */

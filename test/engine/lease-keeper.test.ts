@@ -13,6 +13,8 @@ const PLAN: EpochPlan = {
   ...{ acceptLoss: false, saveConfig: false, maxAttempts: 1 },
 };
 
+const NOTHING_WAITS = (): number => 0;
+
 beforeEach(() => {
   vi.useFakeTimers();
 });
@@ -23,7 +25,12 @@ afterEach(() => {
 
 test('a part that hangs on a silent server is given up after all its waits together, and renews no more', async () => {
   const renew = vi.fn(() => Promise.resolve(true));
-  const keeper = new LeaseKeeper([{ name: 'node1', renew } as Partial<FleetNode> as FleetNode], PLAN, []);
+  const keeper = new LeaseKeeper(
+    [{ name: 'node1', renew } as Partial<FleetNode> as FleetNode],
+    PLAN,
+    [],
+    NOTHING_WAITS,
+  );
   const lost = vi.fn();
   keeper.lost.catch(lost);
   await vi.advanceTimersByTimeAsync(1_000);
@@ -37,7 +44,12 @@ test('a part that hangs on a silent server is given up after all its waits toget
 test('a node that does not answer two renewals is silent, and named; one that misses a single one is not', async () => {
   let answers = true;
   const renew = vi.fn(() => (answers ? Promise.resolve(true) : Promise.reject(new Error('no route to host'))));
-  const keeper = new LeaseKeeper([{ name: 'node1', renew } as Partial<FleetNode> as FleetNode], PLAN, []);
+  const keeper = new LeaseKeeper(
+    [{ name: 'node1', renew } as Partial<FleetNode> as FleetNode],
+    PLAN,
+    [],
+    NOTHING_WAITS,
+  );
   const lost = vi.fn();
   keeper.lost.catch(lost);
   await vi.advanceTimersByTimeAsync(200);
@@ -56,7 +68,7 @@ test('while a server does not answer nothing is renewed, and no node is blamed; 
   let silence = false;
   const ask = (): Promise<void> => (silence ? new Promise((resolve) => silent.push(resolve)) : Promise.resolve());
   const nodes = [{ name: 'node1', renew } as Partial<FleetNode> as FleetNode];
-  const keeper = new LeaseKeeper(nodes, { ...PLAN, timeoutMs: 60_000 }, [() => Promise.resolve(), ask]);
+  const keeper = new LeaseKeeper(nodes, { ...PLAN, timeoutMs: 60_000 }, [() => Promise.resolve(), ask], NOTHING_WAITS);
   const lost = vi.fn();
   keeper.lost.catch(lost);
   await vi.advanceTimersByTimeAsync(400);
@@ -76,11 +88,27 @@ test('while a server does not answer nothing is renewed, and no node is blamed; 
   keeper.end();
 });
 
+test('while a step waits too long for one session nothing is renewed, though its server answers', async () => {
+  const renew = vi.fn(() => Promise.resolve(true));
+  const nodes = [{ name: 'node1', renew } as Partial<FleetNode> as FleetNode];
+  let waitsMs = 360;
+  const keeper = new LeaseKeeper(nodes, { ...PLAN, timeoutMs: 60_000 }, [() => Promise.resolve()], () => waitsMs);
+  await vi.advanceTimersByTimeAsync(400);
+  expect(renew).toHaveBeenCalledTimes(2);
+  waitsMs = 361;
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(renew).toHaveBeenCalledTimes(2);
+  waitsMs = 0;
+  await vi.advanceTimersByTimeAsync(200);
+  expect(renew).toHaveBeenCalledTimes(3);
+  keeper.end();
+});
+
 test('a server that refuses is asked again with each renewal', async () => {
   const renew = vi.fn(() => Promise.resolve(true));
   const ask = vi.fn(() => Promise.reject(new Error('connection refused')));
   const nodes = [{ name: 'node1', renew } as Partial<FleetNode> as FleetNode];
-  const keeper = new LeaseKeeper(nodes, PLAN, [ask]);
+  const keeper = new LeaseKeeper(nodes, PLAN, [ask], NOTHING_WAITS);
   await vi.advanceTimersByTimeAsync(800);
   expect(ask).toHaveBeenCalledTimes(4);
   expect(renew).toHaveBeenCalledTimes(1);
@@ -92,7 +120,7 @@ test('a node that is silent is named even where a server answers only every othe
   let turn = 0;
   const ask = (): Promise<void> => (turn++ % 2 === 0 ? Promise.resolve() : Promise.reject(new Error('timeout')));
   const nodes = [{ name: 'node1', renew } as Partial<FleetNode> as FleetNode];
-  const keeper = new LeaseKeeper(nodes, { ...PLAN, timeoutMs: 60_000 }, [ask]);
+  const keeper = new LeaseKeeper(nodes, { ...PLAN, timeoutMs: 60_000 }, [ask], NOTHING_WAITS);
   const lost = vi.fn();
   keeper.lost.catch(lost);
   await vi.advanceTimersByTimeAsync(700);

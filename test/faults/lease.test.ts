@@ -7,12 +7,14 @@ import { CriticalSection } from '../../activities/critical-section.js';
 import type { EpochPlan, Heading } from '../../src/cutover/contract.js';
 import { epochStream, STEPS, type Step } from '../../src/cutover/epoch.js';
 import { sideOf } from '../../src/cutover/side.js';
+import { signalProcess } from '../../src/dev/processes.js';
 import { connect, withConnection } from '../../src/postgres/connection.js';
 import { abortEpoch, commitEpoch } from '../../src/postgres/record.js';
 import { SILENT } from '../../src/proxy/logger.js';
 import { serve, type Served } from '../../src/serve.js';
 import { acceptingSides, countPauses, decisionAt, move, planFor, withoutNodes, Writers } from '../support/faults.js';
 import { configText, usePair, type Pair } from '../support/pair.js';
+
 import { until } from '../support/wait.js';
 
 const LEASE_MS = 700;
@@ -48,6 +50,29 @@ describe.each([
   });
   afterEach(async () => {
     await writers.settle(pairOf());
+  });
+
+  test('a session that stands still where its server answers is not waited for', async () => {
+    const pair = pairOf();
+    const plan = await planFor(pair, heading);
+    const serving = heading === 'forward' ? pair.source : pair.destination;
+    const sealing = await pair.context.connections.get(serving.endpoint('app'), 'seal');
+    const { rows } = await sealing.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
+    const pid = rows[0]?.pid ?? 0;
+    onTestFinished(() => {
+      signalProcess(pid, 'SIGCONT');
+    });
+    pair.onStep = (_, step) => {
+      if (step === 'sealSource') signalProcess(pid, 'SIGSTOP');
+    };
+    const gate = pair.proxy.gate('prod');
+    const attempt = new CriticalSection(pair.context).moveTraffic(plan);
+    await until('the gate closes', () => gate.reasons.includes('cutover'));
+    await until('the gate opens by itself', () => !gate.reasons.includes('cutover'), 10_000);
+    signalProcess(pid, 'SIGCONT');
+    pair.onStep = () => undefined;
+    expect(await attempt).toMatchObject({ ok: false, step: 'sealSource' });
+    expect(await decisionAt(serving, plan.epoch)).toMatchObject({ state: 'aborted' });
   });
 
   test.each(steps)('before %s: the node decides by its lease, and the next move works', async (step) => {
