@@ -401,6 +401,13 @@ export const ERRORS = {
     message: 'nothing was changed on any shard: {problem}',
     remedy: 'Correct what the message names, or run the statement again.',
   },
+  shards_not_ready: {
+    sqlstate: '55000',
+    level: 'warn',
+    message: 'the shards of "{database}" cannot commit together, so nothing was changed: {problem}',
+    remedy:
+      'Set max_prepared_transactions on every shard to as many writes as run at once, and run: cutover coordinator {database}.',
+  },
   shards_undecided: {
     sqlstate: '08007',
     level: 'error',

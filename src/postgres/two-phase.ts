@@ -62,12 +62,15 @@ type OnStep = (step: TwoPhaseStep) => void | Promise<void>;
 
 /** A session with an open transaction whose work is done. */
 export interface Participant {
+  /** the number of its shard */
+  readonly shard: number;
   /** @throws an error with the server's `severity`, or another one when the session was lost */
   execute(sql: string): Promise<void>;
 }
 
-const PREFIX = 'cutover_shards_';
-const TRANSACTION = /^(cutover_shards_[0-9a-f-]+)_\d+$/;
+/** Of the names of all transactions that one shard decides, so that whoever finds one knows whom to ask. */
+const prefixOf = (shard: number): string => `cutover_shards_${shard.toString()}_`;
+const TRANSACTION = /^(cutover_shards_\d+_[0-9a-f-]+)_\d+$/;
 /** It is gone (undefined_object), or another session is ending it (object_not_in_prerequisite_state). */
 const ENDED_BY_ANOTHER: ReadonlySet<string | undefined> = new Set(['42704', '55000']);
 /** A transaction that is being decided may be asked about; longer than this nobody waits for it. */
@@ -88,9 +91,9 @@ export async function commitOnAll(
   others: readonly Participant[],
   onStep: OnStep = () => undefined,
 ): Promise<void> {
-  const transaction = PREFIX + randomUUID();
+  const transaction = prefixOf(first.shard) + randomUUID();
   // Each part has a name of its own: names are those of a server, and several shards may be on one.
-  const parts = others.map((participant, index) => ({ participant, name: `${transaction}_${(index + 1).toString()}` }));
+  const parts = others.map((participant) => ({ participant, name: `${transaction}_${participant.shard.toString()}` }));
   let prepared = 0;
   try {
     // Its number is older than any row that says `aborted` for it: see forget().
@@ -162,12 +165,15 @@ export interface Resolved {
 }
 
 /**
- * Ends what earlier processes left prepared, by the decision on `first`. All connections are of the role whose transactions these are;
+ * Ends what earlier processes left prepared and shard `shard` decides. All connections are of the role whose transactions these are;
  * none is in a transaction. May be called again, and by several at once.
  *
+ * @param first of the shard that decides
+ * @param others of all other shards
  * @param olderThanMs younger ones are left to who is at work on them
  */
 export async function resolveLeftBehind(
+  shard: number,
   first: Connection,
   others: readonly Connection[],
   olderThanMs: number,
@@ -177,7 +183,7 @@ export async function resolveLeftBehind(
   const kept = await first.query<{ transaction: string }>('SELECT cutover_shards.kept() AS transaction');
   await first.query(`SET lock_timeout = ${DECIDING_LOCK_TIMEOUT_MS.toString()}`);
   for (const other of others) {
-    for (const { transaction, name } of await leftBehind(other, olderThanMs)) {
+    for (const { transaction, name } of await leftBehind(other, prefixOf(shard), olderThanMs)) {
       const { rows } = await first.query<{ outcome: string }>('SELECT cutover_shards.abort($1) AS outcome', [
         transaction,
       ]);
@@ -195,6 +201,16 @@ export async function resolveLeftBehind(
   return resolved;
 }
 
+/** The roles of which something has been left prepared here, for longer than that. */
+export async function ownersLeftBehind(connection: Connection, olderThanMs: number): Promise<readonly string[]> {
+  const { rows } = await connection.query<{ owner: string }>(
+    `SELECT DISTINCT owner FROM pg_prepared_xacts WHERE database = current_database() AND gid ~ '^cutover_shards_\\d+_'
+       AND prepared < clock_timestamp() - make_interval(secs => $1::float8 / 1000) ORDER BY 1 LIMIT 100`,
+    [olderThanMs],
+  );
+  return rows.map(({ owner }) => owner);
+}
+
 async function isPrepared(connection: Connection, transaction: string): Promise<boolean> {
   const { rows } = await connection.query(
     'SELECT FROM pg_prepared_xacts WHERE database = current_database() AND starts_with(gid, $1) LIMIT 1',
@@ -205,6 +221,7 @@ async function isPrepared(connection: Connection, transaction: string): Promise<
 
 async function leftBehind(
   connection: Connection,
+  prefix: string,
   olderThanMs: number,
 ): Promise<readonly { readonly transaction: string; readonly name: string }[]> {
   const { rows } = await connection.query<{ gid: string }>(
@@ -212,7 +229,7 @@ async function leftBehind(
      WHERE database = current_database() AND owner = session_user AND starts_with(gid, $1)
        AND prepared < clock_timestamp() - make_interval(secs => $2::float8 / 1000)
      ORDER BY prepared LIMIT 1000`,
-    [PREFIX, olderThanMs],
+    [prefix, olderThanMs],
   );
   return rows.flatMap(({ gid }) => {
     const transaction = TRANSACTION.exec(gid)?.[1];

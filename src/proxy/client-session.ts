@@ -6,6 +6,7 @@
  *   idle      nothing in flight; in session mode a server may be kept
  *   waiting   a message waits for a server (borrowing.ts: gate, pool, setup)
  *   attached  messages pass; back to idle at ReadyForQuery outside of a transaction with nothing left to answer
+ *   writing   a statement runs on several shards (shard-write.ts)
  *   rerouting the fence refused the batch; the hook is asked whether it may be sent anew
  *   leaving   the client is gone, what it started is brought to an end
  *   closed    nothing is left of it
@@ -15,17 +16,19 @@
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { errorResponse, errorResponseOf, READY_IDLE } from '../wire/backend.js';
 import { CLIENT_RULES, FRONTEND, STATUS } from '../wire/codes.js';
-import { FrameError, FrameScanner } from '../wire/frames.js';
+import { FrameScanner } from '../wire/frames.js';
 import { BatchRecord } from './batch-record.js';
 import { Borrowing, type BorrowingListener } from './borrowing.js';
 import { ClientChannel } from './client-channel.js';
 import { ClientStatements } from './client-statements.js';
 import { Forwarder } from './forwarder.js';
-import type { Gate, Holder } from './gate.js';
+import type { Gate } from './gate.js';
 import { SESSION_TAG, type ServerConnection } from './server-connection.js';
 import { Placement, type Place } from './placement.js';
 import { refusing } from './schema-change.js';
 import { SessionCounters } from './session-counters.js';
+import { sessionError } from './session-error.js';
+import { SessionWriter } from './session-writer.js';
 import type { LoggedInClient, SessionContext } from './session-context.js';
 import { TrackedSettings } from './tracked-settings.js';
 
@@ -38,7 +41,7 @@ const VANISHED_TIMEOUT_MS = 5_000;
 /** Where everything of a database with one shard runs. */
 const ONLY_SHARD: Place = { kind: 'shard', shard: 0 };
 
-type Phase = 'idle' | 'waiting' | 'attached' | 'rerouting' | 'leaving' | 'closed';
+type Phase = 'idle' | 'waiting' | 'attached' | 'writing' | 'rerouting' | 'leaving' | 'closed';
 
 export class ClientSession implements BorrowingListener {
   readonly id: number;
@@ -70,6 +73,7 @@ export class ClientSession implements BorrowingListener {
   #gone = false;
   /** of a sharded database, from its first statement on: where each transaction runs */
   #placement: Placement | null = null;
+  readonly #writer: SessionWriter;
 
   constructor(client: LoggedInClient, context: SessionContext) {
     this.id = client.id;
@@ -82,6 +86,7 @@ export class ClientSession implements BorrowingListener {
     this.statements = new ClientStatements(context.statements);
     this.#forwarder = new Forwarder(client.id, this.statements, refusing(context, client));
     this.#settings = new TrackedSettings(client.settings, client.parameters);
+    this.#writer = new SessionWriter(this, context, this.#settings, this.#forwarder);
     this.#borrowing = new Borrowing(client, context, this.#settings, this);
     this.channel = new ClientChannel(client.socket, {
       received: (chunk) => {
@@ -90,6 +95,7 @@ export class ClientSession implements BorrowingListener {
       },
       drained: () => {
         this.server?.resume();
+        this.#writer.hold(false);
         this.#advance();
       },
       gone: () => {
@@ -118,21 +124,18 @@ export class ClientSession implements BorrowingListener {
   /** A transaction is open, or answers are owed. An idle session that keeps its server holds nothing. */
   get holding(): boolean {
     const { server } = this;
-    return server !== null && (this.#phase === 'attached' || this.#phase === 'leaving' || !server.idle);
+    if (server === null) return this.#writer.holding;
+    return this.#phase === 'attached' || this.#phase === 'leaving' || !server.idle;
   }
 
-  holder(): Holder {
-    return {
-      clientId: this.id,
-      user: this.user,
-      application: this.applicationName,
-      serverPid: this.server?.processId ?? 0,
-      transactionMs: this.counters.transactionMsSoFar,
-    };
+  /** 0 = it holds no server */
+  get serverPid(): number {
+    return this.server?.processId ?? this.#writer.serverPid;
   }
 
   /** Asks the server to stop the statement it runs for this client; nothing happens when there is none. */
   cancel(): void {
+    this.#writer.cancel();
     this.#borrowing.cancel();
   }
 
@@ -174,13 +177,10 @@ export class ClientSession implements BorrowingListener {
     try {
       step();
     } catch (error) {
-      if (error instanceof CutoverError) this.terminate(error);
-      else if (error instanceof FrameError)
-        this.terminate(new CutoverError('protocol_violation', { problem: error.message }));
-      else {
+      const told = sessionError(error);
+      if (told.code === 'internal')
         this.#context.logger.error({ client: this.id }, `session failed: ${messageOf(error)}`);
-        this.terminate(new CutoverError('internal', { problem: messageOf(error) }, { cause: error }));
-      }
+      this.terminate(told);
     }
   }
 
@@ -209,9 +209,10 @@ export class ClientSession implements BorrowingListener {
       this.#answerWith(place.error);
       return true;
     }
-    this.#phase = 'waiting';
     this.counters.waiting();
-    if (place.kind === 'read') this.#readRouter();
+    this.#phase = place.kind === 'several' ? 'writing' : 'waiting';
+    if (place.kind === 'several') this.#writer.begin(place.plan, this.#scanner, this.#answer, this.#written);
+    else if (place.kind === 'read') this.#readRouter();
     else this.#borrowing.begin(place.shard);
     return true;
   }
@@ -235,13 +236,22 @@ export class ClientSession implements BorrowingListener {
       },
       (error: unknown) => {
         logger.warn({ client: this.id, database: this.database }, messageOf(error));
-        if (this.#phase === 'waiting')
-          this.notObtained(
-            error instanceof CutoverError ? error : new CutoverError('internal', { problem: messageOf(error) }),
-          );
+        if (this.#phase === 'waiting') this.notObtained(sessionError(error));
       },
     );
   }
+
+  readonly #answer = (bytes: Buffer): void => {
+    if (this.#phase === 'writing') this.#say(bytes);
+  };
+
+  /** What ran on several shards has been answered. */
+  readonly #written = (): void => {
+    this.#timedOut = false;
+    if (this.#phase === 'leaving') this.#close();
+    else if (this.#phase === 'writing') this.#boundary();
+    this.#advance();
+  };
 
   /** @returns false when the batch cannot go to this server: it belongs to another shard, or has not come far enough to tell */
   #staysHere(placement: Placement): boolean {
@@ -291,6 +301,7 @@ export class ClientSession implements BorrowingListener {
     this.channel.write(bytes);
     if (!this.channel.full) return;
     this.server?.pause();
+    this.#writer.hold(true);
     this.#updateReading();
   }
 
@@ -452,7 +463,8 @@ export class ClientSession implements BorrowingListener {
     this.channel.leave();
     const { server } = this;
     if (server === null) {
-      this.#close();
+      if (this.#writer.leave()) this.#timer = setTimeout(this.#leftTooLong, timeoutMs);
+      else this.#close();
       return;
     }
     server.resume();
@@ -464,6 +476,7 @@ export class ClientSession implements BorrowingListener {
   readonly #leftTooLong = (): void => {
     this.cancel();
     this.server?.destroy();
+    this.#writer.abandon();
   };
 
   /** When nothing is in flight, an open transaction is rolled back, then the server goes back. */

@@ -23,11 +23,15 @@ import { hintOf } from './session-hint.js';
 import { effectOf, mayChangePath } from './session-statement.js';
 import type { ShardRouters, UserRouter } from './shard-routers.js';
 import { statementsAhead, type Rest } from './statements-ahead.js';
+import type { WritePlan } from './shard-write.js';
 import type { TrackedSettings } from './tracked-settings.js';
+import { partMessages, readWriteBatch } from './write-batch.js';
 
 /** Where a batch goes; `more`: the rest of it must come first; `read`: the router must be read (again) first. */
 export type Place =
   | { readonly kind: 'shard'; readonly shard: number }
+  /** one statement that writes on several shards */
+  | { readonly kind: 'several'; readonly plan: WritePlan }
   | { readonly kind: 'refused'; readonly error: CutoverError }
   | { readonly kind: 'more' }
   | { readonly kind: 'read' };
@@ -43,6 +47,7 @@ type Need =
   /** `everywhere`: it only reads, and the coordinator answers it as well */
   | { readonly kind: 'shard'; readonly shard: number; readonly everywhere: boolean }
   | { readonly kind: 'any' }
+  | { readonly kind: 'several'; readonly text: string; readonly write: SeveralRoute }
   | { readonly kind: 'again'; readonly hints: readonly SessionHint[] }
   | { readonly kind: 'refused'; readonly reason: string; readonly unknown: boolean };
 
@@ -89,6 +94,7 @@ export class Placement implements Screen {
     this.#home %= router.shards;
     const need = this.#needAhead(scanner);
     if (need === null) return { kind: 'more' };
+    if (need.kind === 'several') return this.#several(scanner, need.text, need.write);
     if (need.kind !== 'refused')
       return { kind: 'shard', shard: this.#go(need.kind === 'shard' ? need.shard : this.#home) };
     if (need.unknown && this.#routers.mayBeOutdated(router)) return { kind: 'read' };
@@ -105,6 +111,35 @@ export class Placement implements Screen {
     if (need === null) return 'more';
     if (need.kind !== 'shard' || need.shard === this.#shard) return 'stay';
     return { shard: this.#go(need.shard) };
+  }
+
+  /** A statement for several shards has to be the whole batch. */
+  #several(scanner: FrameScanner, text: string, write: SeveralRoute): Place {
+    const refusedAs = (reason: string): Place => ({ kind: 'refused', error: this.#refusal(reason) });
+    const { statements } = this.#settings.current;
+    // What is prepared belongs to the role that prepares it, and whoever resolves logs in as the user.
+    if (statements.has('role') || statements.has('session_authorization'))
+      return refusedAs('it writes on several shards after SET ROLE, which is not implemented');
+    const batch = readWriteBatch(scanner.buffer.subarray(scanner.position), this.#statements);
+    if (batch === 'more') {
+      scanner.hold(scanner.unreadBytes + 1);
+      return { kind: 'more' };
+    }
+    if (batch === null) return refusedAs(NOT_ALONE);
+    if (write.kind !== 'rows') {
+      const shards = write.kind === 'several' ? write.shards : this.#allShards();
+      const messages = partMessages(batch, null);
+      const parts = shards.map((shard) => ({ shard, messages, rows: null }));
+      return { kind: 'several', plan: { batch, parts, alike: write.kind === 'every' } };
+    }
+    const split = this.#settings.utf8 ? (this.#router?.router.split(text, write.parts) ?? null) : null;
+    if (split === null) return refusedAs('its rows belong to several shards and cannot be told apart in its text');
+    const parts = split.map((part) => ({ shard: part.shard, messages: partMessages(batch, part), rows: part.rows }));
+    return { kind: 'several', plan: { batch, parts: parts.sort((a, b) => a.shard - b.shard), alike: false } };
+  }
+
+  #allShards(): readonly number[] {
+    return Array.from({ length: this.#router?.shards ?? 0 }, (_, shard) => shard);
   }
 
   #go(shard: number): number {
@@ -138,6 +173,7 @@ export class Placement implements Screen {
   instead(text: string, parameters: StatementParameters, portal: string): string | null {
     const need = this.#needOf(text, parameters);
     if (need.kind === 'refused') return raising(this.#refusal(need.reason));
+    if (need.kind === 'several') return raising(this.#refusal(NOT_ALONE));
     const problem = this.#shard === COORDINATOR && need.kind !== 'again' ? this.#coordinatorProblem(text) : null;
     if (problem !== null) return raising(this.#refusal(problem));
     if (need.kind === 'shard' && need.shard !== this.#shard && !(need.everywhere && this.#shard === COORDINATOR))
@@ -156,7 +192,7 @@ export class Placement implements Screen {
       if (first) this.#explained = EXPLAIN.test(next.value.text);
       const need = this.#needOf(next.value.text, next.value.parameters);
       // What is refused behind another statement is refused when it is its turn.
-      if (need.kind === 'shard' || (need.kind === 'refused' && first)) return need;
+      if (need.kind === 'shard' || (first && (need.kind === 'refused' || need.kind === 'several'))) return need;
       first = false;
     }
   }
@@ -187,13 +223,16 @@ export class Placement implements Screen {
     const session = statements.flatMap(({ route, start, end }) =>
       route.kind === 'session' ? [needOfSession(route, text.slice(start, end))] : [],
     );
-    if (forTables.length > 0) session.push(this.#needOfTables(commonRoute(forTables), text, hint.hint !== undefined));
+    if (forTables.length > 0) {
+      const need = this.#needOfTables(commonRoute(forTables), text, hint.hint !== undefined);
+      session.push(need.kind === 'several' && statements.length > 1 ? refused(NOT_ALONE) : need);
+    }
     return session.reduce(both, { kind: 'again', hints: [] });
   }
 
   /** A hint asks for the rows of one shard, which the coordinator does not tell apart. */
   #needOfTables(route: Route, text: string, hinted: boolean): Need {
-    const need = needOfRoute(route);
+    const need = needOfRoute(route, text);
     if (need.kind !== 'shard') return need;
     const problem = need.shard === COORDINATOR ? this.#coordinatorProblem(text) : null;
     if (problem !== null) return refused(problem, route.kind === 'coordinator' && route.reason.startsWith(UNKNOWN));
@@ -263,7 +302,12 @@ function needOfSession(route: Extract<Route, { kind: 'session' }>, text: string)
   return effect === 'stays' ? { kind: 'any' } : refused(effect.refused);
 }
 
-function needOfRoute(route: Route): Need {
+type SeveralRoute = Extract<Route, { kind: 'several' | 'rows' | 'every' }>;
+
+const NOT_ALONE =
+  'it writes on several shards inside a transaction or beside other statements, which is not implemented; send it by itself';
+
+function needOfRoute(route: Route, text: string): Need {
   switch (route.kind) {
     case 'shard':
       return { kind: 'shard', shard: route.shard, everywhere: !route.write };
@@ -274,11 +318,15 @@ function needOfRoute(route: Route): Need {
     case 'coordinator':
       return { kind: 'shard', shard: COORDINATOR, everywhere: true };
     case 'every':
+      if (route.ddl) return refused('it changes the schema of several shards, which is not implemented');
+      return { kind: 'several', text, write: route };
     case 'several':
     case 'rows':
+      return { kind: 'several', text, write: route };
     case 'moves-key':
+      return refused('it moves rows from one shard to another, which is not implemented');
     case 'copy':
-      return refused('it writes on several shards, which is not implemented');
+      return refused('COPY on several shards, which is not implemented');
     case 'session':
       return { kind: 'any' };
   }

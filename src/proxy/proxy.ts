@@ -13,10 +13,11 @@ import { authenticate, type Authenticated } from './client-login.js';
 import { ClientSession } from './client-session.js';
 import type { AdminHandler, ClientStatus, PoolStats, PoolStatus, Proxy, ProxyHooks, ServerStatus } from './contract.js';
 import { CredentialStore } from './credentials.js';
-import { Gate } from './gate.js';
+import { Gate, type Holder } from './gate.js';
 import { SILENT, type Logger } from './logger.js';
 import { Routes } from './routes.js';
 import type { SessionContext } from './session-context.js';
+import { ShardRecovery } from './shard-recovery.js';
 import { ShardRouters } from './shard-routers.js';
 import { parametersFor } from './startup-settings.js';
 import { StatementCache } from './statement-cache.js';
@@ -62,6 +63,7 @@ class RunningProxy implements Proxy, SessionContext {
   readonly #gates = new Map<string, Gate>();
   /** every connection that clients have opened */
   readonly #sockets = new Set<Socket>();
+  readonly #recovery: ShardRecovery;
   readonly #sweeper: NodeJS.Timeout;
   #lastId = 0;
   #closing = false;
@@ -75,6 +77,7 @@ class RunningProxy implements Proxy, SessionContext {
     this.gateWaitMs = options.gateWaitMs ?? GATE_WAIT_MS;
     this.routes = new Routes(options.config);
     this.routers = new ShardRouters(this.routes, options.config);
+    this.#recovery = new ShardRecovery(this.routes, this.logger);
     this.#credentials = new CredentialStore(options.config);
     this.#listener = this.#makeListener();
     this.#sweeper = setInterval(() => {
@@ -128,7 +131,7 @@ class RunningProxy implements Proxy, SessionContext {
     if (gate === undefined) {
       const holders = (): readonly ClientSession[] =>
         [...this.#sessions.values()].filter((session) => session.database === database && session.holding);
-      gate = new Gate({ holders: () => holders().map((session) => session.holder()) });
+      gate = new Gate({ holders: () => holders().map(holderOf) });
       this.#gates.set(database, gate);
     }
     return gate;
@@ -287,6 +290,7 @@ class RunningProxy implements Proxy, SessionContext {
 
   #sweep(): void {
     this.routes.sweep();
+    this.#recovery.sweep();
     const limitMs = this.#config.general.queryTimeoutMs;
     if (limitMs === null) return;
     for (const session of this.#sessions.values()) session.cancelAfter(limitMs);
@@ -309,6 +313,16 @@ class RunningProxy implements Proxy, SessionContext {
       };
     });
   }
+}
+
+function holderOf(session: ClientSession): Holder {
+  return {
+    clientId: session.id,
+    user: session.user,
+    application: session.applicationName,
+    serverPid: session.serverPid,
+    transactionMs: session.counters.transactionMsSoFar,
+  };
 }
 
 function closing(listener: Server): Promise<void> {

@@ -52,6 +52,11 @@ export class Routes {
     throw new CutoverError('database_unknown', { database });
   }
 
+  /** The pool of shard 0, for counts; null: the configuration has lost the user or the database. */
+  poolOf(user: string, database: string): Pool | null {
+    return this.#routes.get(JSON.stringify([user, database, 0]))?.pool ?? null;
+  }
+
   /** Routes of every user to every shard of a database, by user and shard as one text. */
   ofDatabase(database: string): ReadonlyMap<string, Route> {
     const found = new Map<string, Route>();
@@ -60,6 +65,11 @@ export class Routes {
       if (name === database) found.set(JSON.stringify([user, shard]), route);
     }
     return found;
+  }
+
+  /** Names of databases with several shards. */
+  get sharded(): readonly string[] {
+    return [...this.#shards].filter(([, shards]) => shards > 1).map(([name]) => name);
   }
 
   /** How many shards a database has; 1 for one that is not configured. */

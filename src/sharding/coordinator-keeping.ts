@@ -1,4 +1,7 @@
-/** One task: make the coordinator of a configured database or bring it in step, and tell whether reads may go there. */
+/**
+ * One task: make the coordinator of a configured database or bring it in step, with what the shards need to commit together, and tell
+ * whether reads may go there.
+ */
 import type { Config } from '../config/config.js';
 import { messageOf } from '../errors/errors.js';
 import { withConnection } from '../postgres/connection.js';
@@ -12,6 +15,7 @@ import {
 } from '../postgres/coordinator/make.js';
 import type { LeftOut } from '../postgres/coordinator/spec.js';
 import { engineEndpoint } from '../postgres/endpoint.js';
+import { TWO_PHASE_DDL } from '../postgres/two-phase.js';
 import { coordinatorAt, coordinatorSpec } from './coordinator-place.js';
 
 /** Reads may go there, but for those that name something it does not have; or why they may not. */
@@ -30,6 +34,8 @@ const LOOK_TIMEOUT_MS = 10_000;
 export async function keepCoordinator(config: Config, database: string): Promise<MadeCoordinator> {
   const shard = engineEndpoint(config, database);
   const place = coordinatorAt(config, database, shard);
+  for (const endpoint of coordinatorSpec(config, database).shards)
+    await withConnection(endpoint, (connection) => connection.query(TWO_PHASE_DDL));
   const maintenance = { ...place, database: config.sharding.coordinator === null ? shard.database : 'postgres' };
   await withConnection(maintenance, (server) =>
     withConnection(shard, (first) => createCoordinatorDatabase(server, place.database, first)),

@@ -1,8 +1,9 @@
 /** One task: route the statements of one sharded database: verdicts from the cache, bound to parameters, bent by hints. */
-import { bindVerdict, type Route } from './router-binding.js';
+import { bindVerdict, type Route, type RowPart } from './router-binding.js';
 import { VerdictCache } from './router-cache.js';
 import { commentHint, hintedRoute, type Hint } from './router-hints.js';
 import { NO_PARAMETERS, type StatementParameters } from './router-parameters.js';
+import { splitInsert, type InsertPart } from './router-split.js';
 import { analyseStatements } from './statement.js';
 import type { RoutingContext } from './statement-analysis.js';
 import type { StatementParser } from './statement-parser.js';
@@ -56,6 +57,11 @@ export class Router {
       const route = bindVerdict(verdict, scheme, parameters);
       return { route: hint === null ? route : hintedRoute(hint, verdict, route, scheme), start, end };
     });
+  }
+
+  /** The parts of an INSERT that {@link Router.route} has bound to several shards; null: it cannot be told apart. */
+  split(sql: string, parts: readonly RowPart[]): readonly InsertPart[] | null {
+    return splitInsert(this.parser, sql, parts);
   }
 
   get statistics(): VerdictCache['statistics'] {

@@ -27,6 +27,13 @@ export function int16(value: number): Buffer {
   return bytes;
 }
 
+/** A count of two bytes, as of parameters: up to 65,535. */
+export function uint16(value: number): Buffer {
+  const bytes = Buffer.allocUnsafe(2);
+  bytes.writeUInt16BE(value);
+  return bytes;
+}
+
 export function int32(value: number): Buffer {
   const bytes = Buffer.allocUnsafe(4);
   bytes.writeInt32BE(value);

@@ -5,7 +5,7 @@
  * FrameError when a name does not end inside them. Rewriters copy the header and names only; the rest of a
  * frame stays where it is. Formats: PostgreSQL documentation, 54.7.
  */
-import { cstring, frame, int32 } from './backend.js';
+import { cstring, frame, int32, uint16 } from './backend.js';
 import { FrameError, HEADER_BYTES } from './frames.js';
 
 export const SYNC = frame('S');
@@ -99,6 +99,17 @@ export function rebindHead(buffer: Buffer, start: number, length: number, names:
   return head;
 }
 
+/** Bind of the unnamed statement to the unnamed portal. */
+export function bind({ formats, values, resultFormats }: BoundValues): Buffer {
+  const bytes = values.flatMap((value) => (value === null ? [int32(-1)] : [int32(value.length), value]));
+  const head = [cstring(''), cstring(''), uint16(formats.length), ...formats.map(uint16), uint16(values.length)];
+  return frame('B', ...head, ...bytes, resultFormats);
+}
+
+export const DESCRIBE_PORTAL = frame('D', Buffer.from('P'), cstring(''));
+/** Execute of the unnamed portal, to its end. */
+export const EXECUTE = frame('E', cstring(''), int32(0));
+
 /** Bind of the unnamed statement, which takes no parameters, to a portal. */
 export function bindUnnamed(portal: string): Buffer {
   return frame('B', cstring(portal), cstring(''), Buffer.alloc(6));
@@ -113,6 +124,8 @@ export function readParseTypes(body: Buffer): readonly number[] {
 export interface BoundValues {
   readonly formats: readonly number[];
   readonly values: readonly (Buffer | null)[];
+  /** count and format codes of the result's columns, as they stand in the message */
+  readonly resultFormats: Buffer;
 }
 
 /** Formats and values of a Bind that has arrived whole; views, not copies. */
@@ -129,7 +142,7 @@ export function readBoundValues(buffer: Buffer, names: BindNames, end: number): 
     if (at > end) throw new FrameError('a value in a Bind has no end');
     return bytes < 0 ? null : buffer.subarray(from, at);
   });
-  return { formats, values };
+  return { formats, values, resultFormats: buffer.subarray(at, end) };
 }
 
 /** 0 … n-1 for the n things that a count of two bytes announces, each of at least `bytes` bytes. */
@@ -150,6 +163,13 @@ export function readTarget(buffer: Buffer, start: number, end: number): Target {
   const at = start + HEADER_BYTES;
   if (at + 1 >= end) throw new FrameError('a Describe or Close without a name');
   return { kind: buffer[at] ?? 0, name: buffer.toString('utf8', at + 1, endOfString(buffer, at + 1, end)) };
+}
+
+/** The row limit of an Execute; 0: none. */
+export function readExecuteLimit(buffer: Buffer, start: number, end: number): number {
+  const at = endOfString(buffer, start + HEADER_BYTES, end) + 1;
+  if (at + 4 > end) throw new FrameError('an Execute without a limit');
+  return buffer.readUInt32BE(at);
 }
 
 /** The portal name of an Execute. */

@@ -16,13 +16,18 @@ const DEADLINE_MS = 30_000;
 
 type OnStep = (step: TwoPhaseStep) => void | Promise<void>;
 
-const part = (connection: Connection): Participant => ({
+const part = (connection: Connection, shard: number): Participant => ({
+  shard,
   execute: async (sql) => {
     await connection.query(sql);
   },
 });
 const commitOnAll = (first: Connection, others: readonly Connection[], onStep?: OnStep): Promise<void> =>
-  commitParts(part(first), others.map(part), onStep);
+  commitParts(
+    part(first, 0),
+    others.map((other, index) => part(other, index + 1)),
+    onStep,
+  );
 
 let databases: string[];
 let opened: Connection[];
@@ -74,7 +79,7 @@ async function left(): Promise<{ rows: number[]; prepared: number; decisions: st
 async function resolve(user?: string): Promise<{ committed: number; aborted: number }> {
   const [first, ...others] = await connectAll(user);
   if (!first) throw new Error('there is a first shard');
-  return resolveLeftBehind(first, others, 0);
+  return resolveLeftBehind(0, first, others, 0);
 }
 
 it('what is committed is on all of them, and nothing is left of how', async () => {
@@ -124,7 +129,7 @@ it('a decision is kept as long as a part of it is prepared, and forgotten by who
   }).catch(() => undefined);
   const [deciding, near, far] = await connectAll();
   if (!deciding || !near || !far) throw new Error('there are three shards');
-  expect(await resolveLeftBehind(deciding, [near, far], 600_000)).toEqual({ committed: 0, aborted: 0 });
+  expect(await resolveLeftBehind(0, deciding, [near, far], 600_000)).toEqual({ committed: 0, aborted: 0 });
   expect(await left()).toEqual({ rows: [1, 0, 0], prepared: 2, decisions: ['committed'] });
   expect(await resolve()).toEqual({ committed: 2, aborted: 0 });
   expect(await resolve()).toEqual({ committed: 0, aborted: 0 });

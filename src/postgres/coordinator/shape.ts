@@ -3,7 +3,7 @@ import type { Connection } from '../connection.js';
 import type { TableShape } from './spec.js';
 
 /** Schemas that are nobody's data: PostgreSQL's own, and what Cutover keeps beside it. */
-export const USER_SCHEMAS = `n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'cutover')
+export const USER_SCHEMAS = `n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'cutover', 'cutover_shards')
   AND n.nspname !~ '^cutover_shard_[0-9]+$'`;
 
 /** What an extension made comes and goes with it. */

@@ -47,7 +47,7 @@ export async function dumpSchema(endpoint: Endpoint, options: DumpOptions = {}):
 
 /** Options known to pg_dump since 14 only, so that an older one of the system works as well. */
 function argumentsFor(options: DumpOptions): string[] {
-  const excluded = options.excludeSchemas ?? ['cutover'];
+  const excluded = options.excludeSchemas ?? ['cutover', 'cutover_shards'];
   return [
     '--schema-only',
     // The DROP statements at the head are kept with what they drop: they undo a schema that was made.
