@@ -2,13 +2,15 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CopyProgress, Migration } from '../src/cutover/contract.js';
 import { CutoverError } from '../src/errors/errors.js';
-import { quoteIdentifier } from '../src/postgres/connection.js';
+import { quoteIdentifier, type Connection } from '../src/postgres/connection.js';
 import type { TableName } from '../src/postgres/fence.js';
-import { publishedTables, tableSizes } from '../src/postgres/publications.js';
-import { ensurePublication, streamName, tableSyncs, type TableSync } from '../src/postgres/streams.js';
+import { tableSizes } from '../src/postgres/publications.js';
+import { ensurePublication, tableSyncs, type PublishedTable, type TableSync } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { SlotLimits, type Alarm } from './limits.js';
+import { publicationOf, tablesOf } from './published-rows.js';
 import { requireUnchanged } from './schema-changes.js';
+import { streamsOf, type Stream } from './stream-ends.js';
 
 const POLL_MS = 200;
 /** A table that makes no progress for this long has failed: its worker restarts and fails again. */
@@ -16,13 +18,23 @@ const STALL_MS = 10 * 60_000;
 
 const key = (t: TableName): string => `${t.schema}.${t.table}`;
 
-/** One source table with its size on disk, in bytes. */
-interface SizedTable extends TableName {
+/** One table of one stream, with the size on disk, in bytes, of the whole of it. */
+interface SizedTable extends PublishedTable {
   readonly bytes: number;
 }
 
+/** One stream while it copies. */
+interface Copying {
+  readonly stream: Stream;
+  readonly source: Connection;
+  readonly destination: Connection;
+  /** largest first */
+  readonly tables: readonly SizedTable[];
+  syncs: ReadonlyMap<string, TableSync>;
+}
+
 /**
- * Adds the tables to the publication as earlier ones become ready, so that at most `parallelCopies` are copied at once.
+ * Adds the tables to the publications as earlier ones become ready, so that each subscription copies at most `parallelCopies` at once.
  *
  * PostgreSQL offers no speed limit for table synchronisation; the limit is kept between tables: the next one begins when
  * the bytes copied so far fit the time passed.
@@ -37,10 +49,8 @@ export async function copyTables(
   alarm: Alarm = () => undefined,
   stallMs = STALL_MS,
 ): Promise<CopyProgress> {
-  const source = await connectionTo(context, migration.source);
-  const destination = await connectionTo(context, migration.destination);
-  const name = streamName(migration.id, 'forward');
-  const tables = await tableSizes(source, await publishedTables(source, migration.publication));
+  const streams: Copying[] = [];
+  for (const stream of streamsOf(migration, 'forward')) streams.push(await copyingOf(context, migration, stream));
   const { parallelCopies, copyBytesPerSecond } = context.config().cutover;
   const limits = new SlotLimits(context, migration, alarm);
   const start = performance.now();
@@ -49,29 +59,53 @@ export async function copyTables(
   for (;;) {
     await limits.check(false);
     await requireUnchanged(context, migration);
-    const syncs = new Map((await tableSyncs(destination, name)).map((s) => [key(s), s]));
-    const progress = summarise(tables, syncs);
+    for (const copying of streams) {
+      const syncs = await tableSyncs(copying.destination, copying.stream.name);
+      copying.syncs = new Map(syncs.map((s) => [key(s), s]));
+    }
+    const progress = summarise(streams);
     report(progress);
-    if (progress.tablesReady === tables.length) return progress;
+    if (progress.tablesReady === progress.tablesTotal) return progress;
     const shape = JSON.stringify(progress);
     if (shape !== last) moved = performance.now();
     last = shape;
     if (performance.now() - moved > stallMs)
-      throw new CutoverError('copy_stalled', { database: migration.peer, tables: unready(tables, syncs).join(', ') });
-    const copying = tables.filter((t) => syncs.has(key(t)) && !isReady(syncs.get(key(t)))).length;
-    const waiting = tables.filter((t) => !syncs.has(key(t)));
+      throw new CutoverError('copy_stalled', { database: migration.peer, tables: unready(streams).join(', ') });
     const fits =
       copyBytesPerSecond === null || progress.bytes <= ((performance.now() - start) / 1000) * copyBytesPerSecond;
-    const room = fits ? batchSize(waiting, parallelCopies - copying) : 0;
-    if (room > 0) {
-      const published = [...tables.filter((t) => syncs.has(key(t))), ...waiting.slice(0, room)];
-      await ensurePublication(source, name, published);
-      await destination.query(
-        `ALTER SUBSCRIPTION ${quoteIdentifier(name)} REFRESH PUBLICATION WITH (copy_data = true)`,
-      );
-    }
+    if (fits) for (const copying of streams) await copyMore(copying, parallelCopies);
     await delay(POLL_MS);
   }
+}
+
+async function copyingOf(context: EngineContext, migration: Migration, stream: Stream): Promise<Copying> {
+  const source = await connectionTo(context, stream.publisher);
+  const tables = await tablesOf(context, migration, stream);
+  const byName = new Map(tables.map((table) => [key(table), table]));
+  const sized = await tableSizes(source, tables);
+  return {
+    stream,
+    source,
+    destination: await connectionTo(context, stream.subscriber),
+    tables: sized.map((table) => ({ ...table, ...byName.get(key(table)) })),
+    syncs: new Map(),
+  };
+}
+
+/** Adds tables to one stream, as far as earlier ones have made room: the limit is that of each subscription. */
+async function copyMore(
+  { stream, source, destination, tables, syncs }: Copying,
+  parallelCopies: number,
+): Promise<void> {
+  const copying = tables.filter((t) => syncs.has(key(t)) && !isReady(syncs.get(key(t)))).length;
+  const waiting = tables.filter((t) => !syncs.has(key(t)));
+  const room = batchSize(waiting, parallelCopies - copying);
+  if (room <= 0) return;
+  const published = [...tables.filter((t) => syncs.has(key(t))), ...waiting.slice(0, room)];
+  await ensurePublication(source, stream.name, published, publicationOf(stream));
+  await destination.query(
+    `ALTER SUBSCRIPTION ${quoteIdentifier(stream.name)} REFRESH PUBLICATION WITH (copy_data = true)`,
+  );
 }
 
 /** Small tables go together: one REFRESH for each of a thousand empty tables would take minutes. */
@@ -86,17 +120,21 @@ function batchSize(waiting: readonly SizedTable[], free: number): number {
 
 const isReady = (sync: TableSync | undefined): boolean => sync?.state === 'r';
 
-function summarise(tables: readonly SizedTable[], syncs: ReadonlyMap<string, TableSync>): CopyProgress {
-  let [tablesReady, bytes, rows] = [0, 0, 0];
-  for (const table of tables) {
-    const sync = syncs.get(key(table));
-    if (isReady(sync)) tablesReady++;
-    bytes += isReady(sync) ? table.bytes : (sync?.bytes ?? 0);
-    rows += sync?.rows ?? 0;
-  }
-  return { tablesReady, tablesTotal: tables.length, bytes, rows };
+/** A table counts once for each shard that it is copied from and to; of its size on disk each of these has its share. */
+function summarise(streams: readonly Copying[]): CopyProgress {
+  let [tablesReady, tablesTotal, bytes, rows] = [0, 0, 0, 0];
+  for (const { stream, tables, syncs } of streams)
+    for (const table of tables) {
+      const sync = syncs.get(key(table));
+      tablesTotal++;
+      if (isReady(sync)) tablesReady++;
+      bytes += isReady(sync) ? table.bytes / stream.shards.subscribing : (sync?.bytes ?? 0);
+      rows += sync?.rows ?? 0;
+    }
+  return { tablesReady, tablesTotal, bytes: Math.round(bytes), rows };
 }
 
-function unready(tables: readonly TableName[], syncs: ReadonlyMap<string, TableSync>): readonly string[] {
-  return tables.filter((t) => !isReady(syncs.get(key(t)))).map(key);
+function unready(streams: readonly Copying[]): readonly string[] {
+  const names = streams.flatMap(({ tables, syncs }) => tables.filter((t) => !isReady(syncs.get(key(t)))).map(key));
+  return [...new Set(names)];
 }

@@ -6,7 +6,6 @@
  * workflow task. Each may run again after any later one, or twice at once; each await has a deadline, and beside each
  * step stands what happens when the process dies there.
  */
-import { advanceSequences as writeSequences, readSequences } from '../src/postgres/sequences.js';
 import type { EpochPlan, PartResult } from '../src/cutover/contract.js';
 import { epochStream, SEQUENCE_OF, type EpochEvent, type Step } from '../src/cutover/epoch.js';
 import { CutoverError, messageOf } from '../src/errors/errors.js';
@@ -25,16 +24,26 @@ import {
   seal,
   type Decision,
 } from '../src/postgres/record.js';
-import { streamName } from '../src/postgres/streams.js';
 import type { Purpose } from '../src/postgres/connections.js';
-import { sideOf, type Side } from '../src/cutover/side.js';
+import { shardsOf, sideOf, type PinnedSide, type Side } from '../src/cutover/side.js';
 import { requireEqualSchemas } from './guards.js';
 import { LeaseKeeper } from './lease-keeper.js';
 import type { EngineContext } from './context.js';
 import { createReverseNow, undoReverse } from './exclusive-streams.js';
-import { firstFailureAt, roundMs, Story, tablesSealed, unfenced, waiver, type Parity } from './pause-story.js';
+import {
+  firstFailureAt,
+  roundMs,
+  sealsTold,
+  Story,
+  unfenced,
+  waiver,
+  type Parity,
+  type Sealed,
+} from './pause-story.js';
 import { poll } from './poll.js';
-import { destinationStands, standbysHaveSeal } from './proofs.js';
+import { destinationStands, sourceStands, standbysHaveSeal } from './proofs.js';
+import { handOver } from './sequences.js';
+import { firstFrom, firstTo, streamsTo, type Stream } from './stream-ends.js';
 
 const LOCK_NOT_AVAILABLE = '55P03';
 /** The seal may wait for direct writers no longer than this part of the lease. */
@@ -67,7 +76,7 @@ export class CriticalSection {
     const story = new Story(plan.epoch);
     return this.#part(plan, story, 'pauseTraffic', async (at) => {
       // The destination waits for nobody, so it is looked at while clients end their transactions.
-      const alike = requireEqualSchemas(this.#context, plan, plan.destination);
+      const alike = requireEqualSchemas(this.#context, plan, 'destination');
       alike.catch(() => undefined);
       const pause = await this.pauseTraffic(plan, story);
       if (pause === 'decided') return null;
@@ -128,33 +137,42 @@ export class CriticalSection {
    */
   async sealSource(plan: EpochPlan, story: Story): Promise<string> {
     await this.#context.onStep(plan, 'sealSource');
-    const connection = await this.#connection(plan.source, 'seal');
-    const lockTimeoutMs = Math.floor(plan.leaseMs * SEAL_SHARE_OF_LEASE);
-    const { lsn } = await story.step(
+    const sealed = await story.step(
       'sealSource',
-      async () => {
-        try {
-          return await seal(connection, plan.source, {
-            epoch: plan.epoch,
-            nonce: plan.nonce,
-            shard: 0,
-            publication: streamName(plan.migration.id, plan.heading),
-            lockTimeoutMs,
-            stream: epochStream(plan.migration.id, plan.epoch),
-            events: story.recorded,
-          });
-        } catch (error) {
-          if ((error as { code?: string }).code !== LOCK_NOT_AVAILABLE) throw error;
-          const holders = await writersInFlight(await this.#connection(plan.source, 'record'));
-          throw new CutoverError('seal_blocked', {
-            waitedMs: lockTimeoutMs,
-            holders: holders.join('; ') || 'gone by now',
-          });
-        }
-      },
-      (sealed) => ({ lsn: sealed.lsn, epoch: plan.epoch, tables: sealed.tables, ...unfenced(plan) }),
+      () => Promise.all(shardsOf(plan.source).map((shard, number) => this.#sealShard(plan, shard, number, story))),
+      (seals) => ({
+        ...seals[0],
+        epoch: plan.epoch,
+        ...(seals.length > 1 ? { shards: seals } : {}),
+        ...unfenced(plan),
+      }),
     );
-    return lsn;
+    const [first] = sealed;
+    invariant(first, 'a side has a shard 0');
+    return first.lsn;
+  }
+
+  async #sealShard(plan: EpochPlan, shard: PinnedSide, number: number, story: Story): Promise<Sealed> {
+    const lockTimeoutMs = Math.floor(plan.leaseMs * SEAL_SHARE_OF_LEASE);
+    try {
+      const { lsn, tables } = await seal(await this.#connection(shard, 'seal'), shard, {
+        epoch: plan.epoch,
+        nonce: plan.nonce,
+        shard: number,
+        publication: firstFrom(plan.migration, plan.heading, number).name,
+        lockTimeoutMs,
+        stream: epochStream(plan.migration.id, plan.epoch),
+        events: story.recorded,
+      });
+      return { lsn, tables };
+    } catch (error) {
+      if ((error as { code?: string }).code !== LOCK_NOT_AVAILABLE) throw error;
+      const holders = await writersInFlight(await this.#connection(shard, 'record'));
+      throw new CutoverError('seal_blocked', {
+        waitedMs: lockTimeoutMs,
+        holders: holders.join('; ') || 'gone by now',
+      });
+    }
   }
 
   // ── proveDestination: steps 3 to 5 ────────────────────────────────────────────────────────────────────────────────────
@@ -167,7 +185,7 @@ export class CriticalSection {
       const elapsed = (): number => roundMs(performance.now() - start);
       // Sequences do not depend on parity, and where the way back runs already neither does its proof: side by side.
       const named = firstFailureAt(at);
-      const parities = this.awaitParity(plan, sealLsn, tablesSealed(earlier)).then((parity) => ({
+      const parities = this.awaitParity(plan, sealsTold(earlier, sealLsn)).then((parity) => ({
         ...parity,
         ms: elapsed(),
       }));
@@ -180,7 +198,7 @@ export class CriticalSection {
         named('advanceSequences', sequences),
         named('createReverseReplication', back),
         // Behind the seal: a writer it waited for may have changed a table.
-        named('awaitParity', requireEqualSchemas(this.#context, plan, plan.source)),
+        named('awaitParity', requireEqualSchemas(this.#context, plan, 'source')),
       ]);
       story.done('awaitParity', { sealLsn, ...parity });
       story.done('advanceSequences', { ms: advanced.ms, sequences: advanced.count });
@@ -192,7 +210,7 @@ export class CriticalSection {
         ms: early ? early.ms : roundMs(elapsed() - parity.ms),
         madeAhead: early !== null,
       });
-      await destinationStands(this.#context, plan);
+      await Promise.all([destinationStands(this.#context, plan), sourceStands(this.#context, plan)]);
       return sealLsn;
     });
   }
@@ -203,30 +221,36 @@ export class CriticalSection {
    *
    * If the process dies here: sealed and undecided; the leases end, the nodes abort, the source serves.
    */
-  async awaitParity(plan: EpochPlan, sealLsn: string, tables: number | null): Promise<Parity> {
+  async awaitParity(plan: EpochPlan, seals: readonly Sealed[]): Promise<Parity> {
     await this.#context.onStep(plan, 'awaitParity');
-    const connection = await this.#connection(plan.destination, 'parity');
-    const mark: SealMark = {
-      subscription: streamName(plan.migration.id, plan.heading),
-      cluster: plan.source.systemIdentifier,
-      shard: 0,
-      epoch: plan.epoch,
-      nonce: plan.nonce,
-      lsn: sealLsn,
-      tables,
-      applyProblems: plan.applyProblems ?? null,
-    };
-    const [answer] = await Promise.all([
-      poll(plan.timeoutMs, async () => {
-        const parity = await parityOf(connection, mark);
-        return { done: parity.level, missing: parity.missing };
-      }),
+    const [answers] = await Promise.all([
+      Promise.all(shardsOf(plan.destination).map((shard, number) => this.#awaitShard(plan, shard, number, seals))),
       standbysHaveSeal(this.#context, plan),
     ]);
-    if (answer.done) return { parity: 'exact' };
+    const missing = answers.flatMap((answer) => (answer.done ? [] : [answer.missing])).join('; ');
+    if (answers.every(({ done }) => done)) return { parity: 'exact' };
     if (plan.timeoutAction === 'cutover' && plan.acceptLoss)
-      return { parity: 'waived', reason: waiver(plan.timeoutMs, answer.missing) };
-    throw new CutoverError('parity_timeout', { waitedMs: plan.timeoutMs, missing: answer.missing });
+      return { parity: 'waived', reason: waiver(plan.timeoutMs, missing) };
+    throw new CutoverError('parity_timeout', { waitedMs: plan.timeoutMs, missing });
+  }
+
+  /** Of one shard of the destination: each of its subscriptions. */
+  async #awaitShard(
+    plan: EpochPlan,
+    shard: Side,
+    number: number,
+    seals: readonly Sealed[],
+  ): Promise<{ done: boolean; missing: string }> {
+    const connection = await this.#connection(shard, 'parity');
+    const marks = streamsTo(plan.migration, plan.heading, number).map((stream) => markOf(plan, stream, seals));
+    return poll(plan.timeoutMs, async () => {
+      const missing: string[] = [];
+      for (const mark of marks) {
+        const parity = await parityOf(connection, mark);
+        if (!parity.level) missing.push(parity.missing);
+      }
+      return { done: missing.length === 0, missing: missing.join('; ') };
+    });
   }
 
   /**
@@ -236,9 +260,7 @@ export class CriticalSection {
    */
   async advanceSequences(plan: EpochPlan): Promise<number> {
     await this.#context.onStep(plan, 'advanceSequences');
-    const source = await this.#connection(plan.source, 'sequences');
-    const values = await readSequences(source);
-    return writeSequences(await this.#connection(plan.destination, 'sequences'), plan.destination, plan.epoch, values);
+    return handOver(this.#context, plan, plan.epoch);
   }
 
   /**
@@ -250,20 +272,31 @@ export class CriticalSection {
   async createReverseReplication(plan: EpochPlan): Promise<void> {
     await this.#context.onStep(plan, 'createReverseReplication');
     if (!plan.migration.concurrent) await createReverseNow(this.#context, plan);
-    const destination = await this.#connection(plan.destination, 'record');
-    await ready(destination, plan.destination, {
+    await Promise.all(shardsOf(plan.destination).map((shard, number) => this.#readyShard(plan, shard, number)));
+    await Promise.all(shardsOf(plan.source).map((shard) => this.#awaitCanaries(plan, shard)));
+  }
+
+  async #readyShard(plan: EpochPlan, shard: PinnedSide, number: number): Promise<void> {
+    await ready(await this.#connection(shard, 'record'), shard, {
       epoch: plan.epoch,
       nonce: plan.nonce,
-      shard: 0,
-      subscription: streamName(plan.migration.id, plan.heading),
+      shard: number,
+      subscription: firstTo(plan.migration, plan.heading, number).name,
       fenced: plan.fence !== 'off',
     });
-    const source = await this.#connection(plan.source, 'record');
-    const answer = await poll(plan.timeoutMs, async () => ({
-      done: await canaryArrived(source, plan.destination.systemIdentifier, plan.epoch, plan.nonce),
-      missing: 'the canary has not come back',
-    }));
-    if (!answer.done) throw new CutoverError('parity_timeout', { waitedMs: plan.timeoutMs, missing: answer.missing });
+  }
+
+  /** What every shard of the destination has written has arrived at one shard of the source. */
+  async #awaitCanaries({ destination, epoch, nonce, timeoutMs }: EpochPlan, shard: Side): Promise<void> {
+    const source = await this.#connection(shard, 'record');
+    const missing = new Set(
+      shardsOf(destination).map(({ systemIdentifier: cluster }, number) => ({ cluster, shard: number, epoch, nonce })),
+    );
+    const answer = await poll(timeoutMs, async () => {
+      for (const canary of missing) if (await canaryArrived(source, canary)) missing.delete(canary);
+      return { done: missing.size === 0, missing: 'the canary has not come back' };
+    });
+    if (!answer.done) throw new CutoverError('parity_timeout', { waitedMs: timeoutMs, missing: answer.missing });
   }
 
   // ── openDestination: steps 6 to 8 ─────────────────────────────────────────────────────────────────────────────────────
@@ -321,7 +354,11 @@ export class CriticalSection {
   }
 
   async #openFence(decision: Decision): Promise<void> {
-    await openFence(await this.#connection(decision.destination, 'record'), decision);
+    await Promise.all(
+      shardsOf(decision.destination).map(async (shard) =>
+        openFence(await this.#connection(shard, 'record'), decision, shard),
+      ),
+    );
   }
 
   /**
@@ -384,12 +421,13 @@ export class CriticalSection {
     work: (at: (step: Step) => void) => Promise<string | null>,
   ): Promise<PartResult> {
     let step = first;
-    const servers = [plan.source, plan.destination].map((side) => async () => {
-      await (await this.#connection(side, 'renew')).query(`SELECT 'lease' AS renewing`);
+    const shards = [plan.source, plan.destination].flatMap(shardsOf);
+    const servers = shards.map((shard) => async () => {
+      await (await this.#connection(shard, 'renew')).query(`SELECT 'lease' AS renewing`);
     });
     const { connections, directory } = this.#context;
     // Where a side is not found, the work fails by itself.
-    const found = [plan.source, plan.destination].map((side) => directory.endpointOf(side));
+    const found = shards.map((shard) => directory.endpointOf(shard));
     const endpoints = await Promise.all(found).catch(() => []);
     const unansweredMs = (): number => Math.max(0, ...endpoints.map((endpoint) => connections.unansweredMs(endpoint)));
     const lease = new LeaseKeeper(this.#nodes(plan), plan, servers, unansweredMs);
@@ -435,4 +473,20 @@ export class CriticalSection {
   async #connection(side: Side, purpose: Purpose): Promise<Connection> {
     return this.#context.connections.get(await this.#context.directory.endpointOf(side), purpose);
   }
+}
+
+/** What a subscription must have applied: the marker of the seal of the shard it comes from. */
+function markOf(plan: EpochPlan, { name, publisher, from }: Stream, seals: readonly Sealed[]): SealMark {
+  const sealed = seals[from];
+  invariant(sealed, 'every shard of the source has been sealed');
+  const { epoch, nonce, applyProblems = null } = plan;
+  return {
+    subscription: name,
+    cluster: publisher.systemIdentifier,
+    shard: from,
+    epoch,
+    nonce,
+    ...sealed,
+    applyProblems: typeof applyProblems === 'object' ? (applyProblems?.[name] ?? null) : applyProblems,
+  };
 }

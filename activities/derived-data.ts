@@ -3,8 +3,9 @@
  * statistics. Without them its first queries read old rows and run by bad plans.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Side } from '../src/cutover/side.js';
+import { shardsOf, type Side } from '../src/cutover/side.js';
 import { withConnection, type Connection } from '../src/postgres/connection.js';
+import type { Endpoint } from '../src/postgres/endpoint.js';
 import type { EngineContext } from './context.js';
 
 /** As long as it takes: the side does not serve, and whoever waits for it hears that it goes on. */
@@ -23,14 +24,14 @@ const MATERIALISED_VIEWS = `
   )
   SELECT format('%I.%I', n.nspname, c.relname) AS name
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE c.relkind = 'm' AND n.nspname <> 'cutover'
+  WHERE c.relkind = 'm' AND n.nspname NOT IN ('cutover', 'cutover_shards')
   ORDER BY (SELECT max(depth) FROM reads WHERE reads.view = c.oid), c.oid`;
 
 /** Autovacuum analyses what changed much since; what was never analysed it may not have come to. */
 const NEVER_ANALYSED = `
   SELECT format('%I.%I', s.schemaname, s.relname) AS name
   FROM pg_stat_user_tables s
-  WHERE s.last_analyze IS NULL AND s.last_autoanalyze IS NULL AND s.schemaname <> 'cutover'
+  WHERE s.last_analyze IS NULL AND s.last_autoanalyze IS NULL AND s.schemaname NOT IN ('cutover', 'cutover_shards')
     AND NOT EXISTS (SELECT FROM pg_stats st WHERE st.schemaname = s.schemaname AND st.tablename = s.relname)
     AND pg_relation_size(s.relid) > 0
   ORDER BY 1`;
@@ -47,8 +48,16 @@ export async function computeDerivedData(
   analysed: 'all' | 'missing',
   tell: (work: string) => Promise<void>,
 ): Promise<void> {
+  for (const shard of shardsOf(side)) await computeAt(await context.directory.endpointOf(shard), analysed, tell);
+}
+
+async function computeAt(
+  endpoint: Endpoint,
+  analysed: 'all' | 'missing',
+  tell: (work: string) => Promise<void>,
+): Promise<void> {
   await withConnection(
-    await context.directory.endpointOf(side),
+    endpoint,
     async (connection) => {
       for (const view of await names(connection, MATERIALISED_VIEWS))
         await telling(connection.query(`REFRESH MATERIALIZED VIEW ${view}`), () => tell(`refreshing ${view}`));

@@ -1,14 +1,17 @@
 /** One task: end a migration: everything taken away before a commit, or the new side kept and the old one fenced after it. */
 import type { Migration } from '../src/cutover/contract.js';
-import { sideOf } from '../src/cutover/side.js';
+import { shardsOf, sideOf, type Side } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
+import type { Connection } from '../src/postgres/connection.js';
 import { disarmFence, isFenced } from '../src/postgres/fence.js';
 import { setActive, setEnding } from '../src/postgres/migrations.js';
 import { allowNewTables } from '../src/postgres/new-tables.js';
+import { allowTruncate } from '../src/postgres/truncate-guard.js';
+import { sendRowsAsTheyAre } from '../src/postgres/whole-rows.js';
 import { isCommitted, readRecord, setFinal, upgradeRecord } from '../src/postgres/record.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { resolveLeftOver } from './moment.js';
-import { removeSchema } from './preparation.js';
+import { removeCoordinator, removeSchema } from './preparation.js';
 import { destinationServes } from './situation.js';
 import { removeStreams } from './streams.js';
 
@@ -22,12 +25,33 @@ export async function removeMigration(context: EngineContext, migration: Migrati
     throw new CutoverError('destination_serves', { database: migration.database });
   }
   await removeStreams(context, migration);
-  await disarmFence(await connectionTo(context, migration.source));
+  await disarm(context, migration.source);
+  await removeCoordinator(context, migration.destination);
   await removeSchema(context, migration);
   await freeIfNeverServed(context, migration);
   await discardPreparedFiles(context, migration);
-  for (const side of [migration.destination, migration.source])
-    await setActive(await connectionTo(context, side), migration.id, false);
+  await release(context, migration, [migration.destination, migration.source]);
+}
+
+/** What the streams of a side with several shards needed of its tables. */
+async function unguard(connection: Connection): Promise<void> {
+  await allowTruncate(connection);
+  await sendRowsAsTheyAre(connection);
+}
+
+/** Takes what bars writes, and what streams needed, away. May be called again. */
+export async function disarmShard(connection: Connection): Promise<void> {
+  await disarmFence(connection);
+  await unguard(connection);
+}
+
+async function disarm(context: EngineContext, side: Side): Promise<void> {
+  for (const shard of shardsOf(side)) await disarmShard(await connectionTo(context, shard));
+}
+
+/** The claim last: until then a repeat finds what is left to do. */
+async function release(context: EngineContext, migration: Migration, sides: readonly Side[]): Promise<void> {
+  for (const shard of sides.flatMap(shardsOf)) await setActive(await connectionTo(context, shard), migration.id, false);
 }
 
 /**
@@ -35,11 +59,18 @@ export async function removeMigration(context: EngineContext, migration: Migrati
  * fence: what was written there is older than what is written now. Where none of its tables is left, new ones are nobody's concern.
  */
 async function freeIfNeverServed(context: EngineContext, migration: Migration): Promise<void> {
-  const destination = await connectionTo(context, migration.destination);
-  const records = [await readRecord(destination), await readRecord(await connectionTo(context, migration.source))];
+  const { source, destination } = migration;
+  const records = await Promise.all(
+    [destination, source].map(async (side) => readRecord(await connectionTo(context, side))),
+  );
   const decisions = records.flatMap((record) => record?.decisions ?? []);
-  if (!decisions.some((decision) => isCommitted(decision.state))) await disarmFence(destination);
-  else if (!(await isFenced(destination))) await allowNewTables(destination);
+  if (!decisions.some((decision) => isCommitted(decision.state))) await disarm(context, destination);
+  else
+    for (const shard of shardsOf(destination)) {
+      const connection = await connectionTo(context, shard);
+      await unguard(connection);
+      if (!(await isFenced(connection))) await allowNewTables(connection);
+    }
 }
 
 /** The files beside the live ones, of a cutover that is not to be. A node that is away has none in hand when it comes back. */
@@ -85,8 +116,7 @@ export async function finalizeMigration(context: EngineContext, migration: Migra
   const epoch = record?.decisions.find((d) => isCommitted(d.state))?.epoch ?? 0;
   await setFinal(serving, epoch, 'committed', 'finalizing');
   await removeStreams(context, migration);
-  await disarmFence(serving);
+  await disarm(context, migration.destination);
   await setFinal(serving, epoch, 'finalizing', 'finalized');
-  for (const side of [migration.source, migration.destination])
-    await setActive(await connectionTo(context, side), migration.id, false);
+  await release(context, migration, [migration.source, migration.destination]);
 }

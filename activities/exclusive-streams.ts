@@ -18,6 +18,7 @@ import {
   ensureReplicationRole,
   ensureSlot,
   ensureSubscription,
+  replicationRole,
   streamName,
 } from '../src/postgres/streams.js';
 import type { EngineContext } from './context.js';
@@ -79,7 +80,8 @@ export async function createReverseNow(context: EngineContext, plan: EpochPlan):
     if (state !== 'sealed') throw new CutoverError('epoch_closed', { epoch: plan.epoch, state: state ?? 'overtaken' });
     await disableSubscription(destination, streamName(plan.migration.id, plan.heading));
     await ensureSlot(destination, name);
-    const publisher = await ensureReplicationRole(destination, destinationEndpoint, plan.migration.id, []);
+    const role = replicationRole(plan.migration.id, other(plan.heading), null);
+    const publisher = await ensureReplicationRole(destination, destinationEndpoint, role, []);
     await ensureSubscription(source, name, publisher, { copyData: false, binary: false, originNone: false });
   });
 }

@@ -1,39 +1,47 @@
 /** One task: what must hold of streams and schemas before a switch, whatever happened to them since they were made. */
 import type { EpochPlan, Heading, Migration } from '../src/cutover/contract.js';
-import type { Side } from '../src/cutover/side.js';
+import { shardsOf, type Side } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
 import { applyTrouble, unpublishedChange } from '../src/postgres/apply-health.js';
-import { columnsChanged } from '../src/postgres/catalogue.js';
+import { columnsChanged, tablesChanged } from '../src/postgres/catalogue.js';
 import type { Connection } from '../src/postgres/connection.js';
+import { destinationGap, fenceGap, tableGap } from '../src/postgres/fence.js';
 import { schemaDifference } from '../src/postgres/schema-fingerprint.js';
-import { streamName } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { schemaChanged } from './schema-changes.js';
-
-interface Sides {
-  readonly source: Side;
-  readonly destination: Side;
-}
+import { streamsFrom, streamsOf, streamsTo, type Stream } from './stream-ends.js';
 
 /** Ahead of the pause: the reason to wait, or null. What it looks at stays as it is (but see `applyTrouble`). */
 export async function guardsNotYet(
   context: EngineContext,
   migration: Migration,
   heading: Heading,
-  { source, destination }: Sides,
 ): Promise<string | null> {
-  const [here, there] = [await connectionTo(context, source), await connectionTo(context, destination)];
-  const stream = streamName(migration.id, heading);
-  const names = (['forward', 'reverse'] as const).map((direction) => streamName(migration.id, direction));
   // The watch of the streams ends the migration for it, within seconds.
   const changed = heading === 'forward' ? await schemaChanged(context, migration) : null;
-  return (
-    changed?.message ??
-    (await unpublishedChange(here, stream)) ??
-    (await applyTrouble(there, names)) ??
-    (await applyTrouble(here, names)) ??
-    (await schemaDifference({ publisher: here, subscriber: there, stream }))
-  );
+  if (changed !== null) return changed.message;
+  const streams = streamsOf(migration, heading);
+  for (const { name, publisher, shards } of streams) {
+    const problem = await unpublishedChange(await connectionTo(context, publisher), name, shards.publishing === 1);
+    if (problem !== null) return problem;
+  }
+  const names = (['forward', 'reverse'] as const).flatMap((to) => streamsOf(migration, to).map(({ name }) => name));
+  // The side that is applied to first: trouble there is why this waits.
+  const [first, second] =
+    heading === 'forward' ? [migration.destination, migration.source] : [migration.source, migration.destination];
+  for (const shard of [...shardsOf(first), ...shardsOf(second)]) {
+    const problem = await applyTrouble(await connectionTo(context, shard), names);
+    if (problem !== null) return problem;
+  }
+  for (const { name, publisher, subscriber } of streams) {
+    const ends = {
+      publisher: await connectionTo(context, publisher),
+      subscriber: await connectionTo(context, subscriber),
+    };
+    const problem = await schemaDifference({ ...ends, stream: name });
+    if (problem !== null) return problem;
+  }
+  return null;
 }
 
 /**
@@ -42,12 +50,48 @@ export async function guardsNotYet(
  *
  * @throws CutoverError `schemas_differ`
  */
-export async function requireEqualSchemas(context: EngineContext, plan: EpochPlan, looked: Side): Promise<void> {
-  const stream = streamName(plan.migration.id, plan.heading);
+export async function requireEqualSchemas(
+  context: EngineContext,
+  plan: EpochPlan,
+  looked: 'source' | 'destination',
+): Promise<void> {
+  const streamsAt = looked === 'source' ? streamsFrom : streamsTo;
+  await Promise.all(
+    shardsOf(plan[looked]).map((shard, number) =>
+      requireEqualAt(context, plan, looked, shard, streamsAt(plan.migration, plan.heading, number)),
+    ),
+  );
+}
+
+async function requireEqualAt(
+  context: EngineContext,
+  plan: EpochPlan,
+  looked: 'source' | 'destination',
+  shard: Side,
+  streams: readonly Stream[],
+): Promise<void> {
   const at = async (side: Side): Promise<Connection> =>
     context.connections.get(await context.directory.endpointOf(side), 'watch');
-  if (!(await columnsChanged(await at(looked), stream))) return;
-  const sides = { publisher: await at(plan.source), subscriber: await at(plan.destination), stream };
-  const problem = await schemaDifference(sides);
-  if (problem !== null) throw new CutoverError('schemas_differ', { problem });
+  const [first, ...others] = streams;
+  if (!first) return;
+  const here = await at(shard);
+  if (await columnsChanged(here, first.name))
+    for (const { name, publisher, subscriber } of streams) {
+      const problem = await schemaDifference({
+        publisher: await at(publisher),
+        subscriber: await at(subscriber),
+        stream: name,
+      });
+      if (problem !== null) throw new CutoverError('schemas_differ', { problem });
+    }
+  // Seal and ready compare the tables of the first one.
+  if (others.length === 0 || !(await tablesChanged(here, first.name))) return;
+  const fenced = plan.fence !== 'off';
+  for (const { name } of others) {
+    const gap =
+      looked === 'destination'
+        ? await destinationGap(here, name, fenced)
+        : ((await tableGap(here, name)) ?? (fenced ? await fenceGap(here, name) : null));
+    if (gap !== null) throw new CutoverError('schemas_differ', { problem: gap });
+  }
 }

@@ -5,22 +5,16 @@
  * fence of a side that does not serve stays as it is.
  */
 import { preparedFiles, removePrepared } from '../src/config/prepared-files.js';
-import { sameSide, sideKey, type Side } from '../src/cutover/side.js';
+import { sameSide, shardsOf, sideKey, type Side } from '../src/cutover/side.js';
 import { CutoverError, messageOf } from '../src/errors/errors.js';
 import { resolveEpoch } from '../src/fleet/resolution.js';
-import { disarmFence } from '../src/postgres/fence.js';
-import { madeHere, type Claim, type MadeHere, type MadeObject } from '../src/postgres/leftovers.js';
+import type { Connection } from '../src/postgres/connection.js';
+import { madeHere, type Claim, type MadeHere, type MadeObject, type ObjectKind } from '../src/postgres/leftovers.js';
 import { setActive } from '../src/postgres/migrations.js';
 import { NEW_TABLES_TRIGGER } from '../src/postgres/new-tables.js';
-import {
-  dropPublication,
-  dropReplicationRole,
-  dropSlot,
-  dropSubscription,
-  streamName,
-} from '../src/postgres/streams.js';
+import { dropPublication, dropReplicationRole, dropSlot, dropSubscription } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
-import { finalizeMigration, removeMigration } from './ending.js';
+import { disarmShard, finalizeMigration, removeMigration } from './ending.js';
 import { destinationServes, toMigration } from './situation.js';
 
 /** `unknown`: nobody could be asked, so it stays. */
@@ -98,13 +92,15 @@ export async function removeLeftovers(context: EngineContext): Promise<Removal> 
 async function survey(context: EngineContext): Promise<Survey> {
   const places: Place[] = [];
   const problems: string[] = [];
-  for (const name of context.directory.names)
+  for (const { name, shard } of context.directory.places) {
+    const place = shard === 0 ? name : `${name} shard ${shard.toString()}`;
     try {
-      const made = await madeHere(await context.connections.get(context.directory.endpoint(name), 'record'));
-      if (!places.some((place) => sameSide(place.identity, made.identity))) places.push({ name, ...made });
+      const made = await madeHere(await context.connections.get(context.directory.endpoint(name, shard), 'record'));
+      if (!places.some((known) => sameSide(known.identity, made.identity))) places.push({ name: place, ...made });
     } catch (error) {
-      problems.push(`database "${name}" cannot be looked into: ${messageOf(error)}`);
+      problems.push(`database "${place}" cannot be looked into: ${messageOf(error)}`);
     }
+  }
   const temporal = await temporalProblem(context);
   const allAnswered = problems.length === 0;
   if (temporal !== null) problems.push(temporal);
@@ -229,7 +225,7 @@ function judgeTableSlot(
   { subscriber, subscription, inUse }: MadeObject,
 ): { verdict: Verdict; why: string } | null {
   const ours = place.claims.some((claim) =>
-    [claim.source, claim.destination].some((side) => side.systemIdentifier === subscriber),
+    [claim.source, claim.destination].flatMap(shardsOf).some((side) => side.systemIdentifier === subscriber),
   );
   if (!ours) return null;
   if (inUse) return { verdict: 'in use', why: 'somebody is connected to it' };
@@ -249,7 +245,7 @@ async function removeSuspect(context: EngineContext, seen: Survey, suspect: Susp
   // Asked again: a move may have been started while others were removed.
   if (claim !== null && (await runningHolder(context, claim)) !== null) return;
   if (claim?.active === true) {
-    const sides = [claim.source, claim.destination];
+    const sides = [claim.source, claim.destination].flatMap(shardsOf);
     const missing = sides.filter((side) => !seen.places.some((place) => sameSide(place.identity, side)));
     if (missing.length === 0) await endWhole(context, claim);
     else for (const place of placesOf(seen, sides)) await settle(context, place, missing);
@@ -297,17 +293,22 @@ async function settle(context: EngineContext, place: Place, missing: readonly Si
       );
 }
 
+/** Takes an object away by its name; may find it gone. The slot of one table's copy is not a migration's. */
+const DROP: Readonly<Record<ObjectKind, (connection: Connection, name: string) => Promise<void>>> = {
+  subscription: dropSubscription,
+  publication: dropPublication,
+  slot: dropSlot,
+  'table slot': dropSlot,
+  role: dropReplicationRole,
+};
+
 /** Subscriptions first, so that nobody comes back for a slot. */
 async function removeStreamsAt(context: EngineContext, places: readonly Place[], id: string): Promise<void> {
-  for (const place of places)
-    for (const heading of ['forward', 'reverse'] as const)
-      await dropSubscription(await connectionTo(context, place.identity), streamName(id, heading));
-  for (const place of places) {
-    const connection = await connectionTo(context, place.identity);
-    for (const heading of ['forward', 'reverse'] as const) await dropPublication(connection, streamName(id, heading));
-    if (place.objects.some((object) => object.kind === 'role' && object.migration === id))
-      await dropReplicationRole(connection, id);
-  }
+  for (const kind of ['subscription', 'publication', 'slot', 'role'] as const)
+    for (const { identity, objects } of places)
+      for (const object of objects)
+        if (object.kind === kind && object.migration === id)
+          await DROP[kind](await connectionTo(context, identity), object.name);
 }
 
 async function removeRest(context: EngineContext, seen: Survey, place: Place): Promise<void> {
@@ -315,5 +316,5 @@ async function removeRest(context: EngineContext, seen: Survey, place: Place): P
   for (const object of place.objects)
     if (object.migration === null && judgeTableSlot(seen, place, object)?.verdict === 'left over')
       await dropSlot(connection, object.name);
-  if (seen.temporalAnswers && triggersAreLeft(place)) await disarmFence(connection);
+  if (seen.temporalAnswers && triggersAreLeft(place)) await disarmShard(connection);
 }

@@ -11,10 +11,12 @@ import { servingOf } from '../src/fleet/resolution.js';
 import type { Connection } from '../src/postgres/connection.js';
 import { appendEvent, lastEventOf } from '../src/postgres/events.js';
 import { readRecord } from '../src/postgres/record.js';
-import { streamHealth, streamName, type StreamHealth } from '../src/postgres/streams.js';
+import { streamHealth, type StreamHealth } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
+import { endsOf, streamsOf, type Stream } from './stream-ends.js';
 
 const INTERVAL_MS = 1_000;
+const HEADINGS = ['forward', 'reverse'] as const satisfies readonly Heading[];
 
 export type Alarm = (sentence: string) => void;
 
@@ -35,8 +37,8 @@ export class SlotLimits {
   readonly #context: EngineContext;
   readonly #migration: Migration;
   readonly #alarm: Alarm;
-  /** alarms that are not over, by heading and measure; read from the record at the first look at a heading */
-  readonly #raised = new Map<Heading, Set<Measure['name']>>();
+  /** alarms that are not over, by slot and measure; read from the record at the first look at a slot */
+  readonly #raised = new Map<string, Set<Measure['name']>>();
   #lookedAt = -Infinity;
 
   constructor(context: EngineContext, migration: Migration, alarm: Alarm) {
@@ -55,24 +57,22 @@ export class SlotLimits {
   async check(moved: boolean): Promise<void> {
     if (performance.now() - this.#lookedAt < INTERVAL_MS) return;
     this.#lookedAt = performance.now();
-    for (const heading of ['forward', 'reverse'] as const) {
-      const publisher = await this.#publisher(heading).catch(() => null);
-      if (publisher) await this.#look(heading, publisher, moved);
+    for (const stream of HEADINGS.flatMap((heading) => streamsOf(this.#migration, heading))) {
+      const publisher = await connectionTo(this.#context, stream.publisher).catch(() => null);
+      if (publisher) await this.#look(stream, publisher, moved);
     }
   }
 
   #publisher(heading: Heading): Promise<Connection> {
-    const { source, destination } = this.#migration;
-    return connectionTo(this.#context, heading === 'forward' ? source : destination);
+    return connectionTo(this.#context, endsOf(this.#migration, heading).publisher);
   }
 
-  async #look(heading: Heading, publisher: Connection, moved: boolean): Promise<void> {
+  async #look({ name: slot, heading }: Stream, publisher: Connection, moved: boolean): Promise<void> {
     const { cutover } = this.#context.config();
-    const slot = streamName(this.#migration.id, heading);
     const health = await streamHealth(publisher, slot);
     if (!health) return;
-    const raised = this.#raised.get(heading) ?? (await this.#readRaised(slot, publisher));
-    this.#raised.set(heading, raised);
+    const raised = this.#raised.get(slot) ?? (await this.#readRaised(slot, await this.#publisher(heading)));
+    this.#raised.set(slot, raised);
     for (const { name, bytes, limitBytes } of measuresOf(health, cutover)) {
       const exceeded = limitBytes > 0 && bytes > limitBytes;
       const isWayBack = moved || (exceeded && (await this.#hasMoved()));
@@ -111,7 +111,7 @@ export class SlotLimits {
   async #tell(type: string, data: Readonly<Record<string, unknown>> & { readonly sentence: string }): Promise<void> {
     this.#alarm(data.sentence);
     await Promise.allSettled(
-      (['forward', 'reverse'] as const).map(async (heading) => {
+      HEADINGS.map(async (heading) => {
         await appendEvent(await this.#publisher(heading), alarmStream(this.#migration.id), type, data);
       }),
     );

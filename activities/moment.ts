@@ -8,9 +8,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { MomentRequest } from '../src/cutover/activities.js';
 import type { EpochPlan, Heading, Migration } from '../src/cutover/contract.js';
 import { epochStream } from '../src/cutover/epoch.js';
-import { sideOf, type Side } from '../src/cutover/side.js';
+import { shardsOf, sideOf, type Side } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
-import { resolveEpoch } from '../src/fleet/resolution.js';
+import { resolveEpoch, servingOf } from '../src/fleet/resolution.js';
 import { applyTrouble } from '../src/postgres/apply-health.js';
 import { columnsChanged, rememberCatalogue, tablesChanged } from '../src/postgres/catalogue.js';
 import type { Connection } from '../src/postgres/connection.js';
@@ -19,16 +19,17 @@ import { destinationGap, fenceGap, rehearseSeal, tableGap } from '../src/postgre
 import { applyProblems, canaryArrived, parityOf } from '../src/postgres/parity.js';
 import { runningMaintenance } from '../src/postgres/preflight/activity.js';
 import { roundTrip } from '../src/postgres/preflight/lease.js';
-import { beginEpoch, noteEvents, readRecord } from '../src/postgres/record.js';
+import { beginEpoch, noteEvents, readRecord, type RecordState } from '../src/postgres/record.js';
 import { standbysBehind } from '../src/postgres/standbys.js';
-import { advanceAhead, rehearseSequences } from '../src/postgres/sequences.js';
-import { streamHealth, streamName, tableSyncs, type StreamHealth } from '../src/postgres/streams.js';
+import { streamHealth, tableSyncs, type StreamHealth } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { computeDerivedData } from './derived-data.js';
 import { applyForward } from './exclusive-streams.js';
 import { guardsNotYet } from './guards.js';
 import { nodesNotYet, requireNodes } from './nodes.js';
 import { pinnedSince, readyRecords } from './pinned-sides.js';
+import { handOverAhead, rehearse } from './sequences.js';
+import { endsOf, firstFrom, firstTo, streamsFrom, streamsOf, streamsTo, type Stream } from './stream-ends.js';
 import { requireVerified } from './verification.js';
 
 const POLL_MS = 100;
@@ -36,9 +37,8 @@ const PURPOSES: readonly Purpose[] = ['record', 'seal', 'parity', 'sequences', '
 
 /** The sides of an epoch: exchanged when it goes back. */
 function sidesOfHeading(migration: Migration, heading: Heading): { source: Side; destination: Side } {
-  return heading === 'forward'
-    ? { source: migration.source, destination: migration.destination }
-    : { source: migration.destination, destination: migration.source };
+  const { publisher, subscriber } = endsOf(migration, heading);
+  return { source: publisher, destination: subscriber };
 }
 
 export async function awaitMoment(
@@ -64,9 +64,8 @@ export async function awaitMoment(
   if (request.rehearse !== true) await requireVerified(context, migration, heading);
   const { cutover } = context.config();
   const { database, peer } = migration;
-  const records = await Promise.all(
-    [source, destination].map(async (side) => readRecord(await connectionTo(context, side))),
-  );
+  const shards = [source, destination].flatMap(shardsOf);
+  const records = await Promise.all(shards.map(async (shard) => readRecord(await connectionTo(context, shard))));
   const floorEpoch = Math.max(0, ...records.flatMap((r) => (r ? [r.fence.epoch, r.decisions[0]?.epoch ?? 0] : [])));
   const nodes = await requireNodes(context, database);
   const swap = {
@@ -77,8 +76,6 @@ export async function awaitMoment(
     saveConfig: cutover.saveConfig,
   };
   await Promise.all(context.fleet.nodes(nodes).map((node) => node.prepare(swap)));
-  const at = async (side: Side): Promise<Connection> =>
-    context.connections.get(await context.directory.endpointOf(side), 'sequences');
   let remembered = false;
   for (;;) {
     pinned = await pinnedSince(context, migration, { source, destination });
@@ -89,10 +86,10 @@ export async function awaitMoment(
     remembered = reason === null;
     if (remembered) {
       await rememberCatalogues(context, migration, heading);
-      await advanceAhead(await at(source), await at(destination), destination, floorEpoch);
+      await handOverAhead(context, { source, destination }, floorEpoch);
     } else await delay(POLL_MS);
   }
-  const problems = await applyProblems(await connectionTo(context, destination), streamName(migration.id, heading));
+  const problems = await problemsOf(context, migration, heading);
   // Again: the moment may have been long in coming.
   if (request.rehearse !== true) await requireVerified(context, migration, heading);
   const decision = await beginEpoch(await connectionTo(context, source), {
@@ -137,49 +134,80 @@ export async function resolveLeftOver(
   source: Side,
   destination: Side,
 ): Promise<void> {
+  const resolve = async (epoch: number, from: Side, to: Side): Promise<void> => {
+    const resolved = { database: migration.database, epoch, source: from, destination: to };
+    await resolveEpoch(context.directory, context.connections, resolved, 'left behind by an earlier attempt');
+  };
   const record = await readRecord(await connectionTo(context, source));
-  for (const decision of record?.decisions ?? []) {
-    if (decision.state !== 'preparing' && decision.state !== 'sealed') continue;
-    const epoch = { database: migration.database, epoch: decision.epoch, source, destination };
-    await resolveEpoch(context.directory, context.connections, epoch, 'left behind by an earlier attempt');
-  }
+  for (const { epoch, state } of record?.decisions ?? [])
+    if (state === 'preparing' || state === 'sealed') await resolve(epoch, source, destination);
+  // A shard that did not answer when its epoch was decided.
+  const { unfinished = null } = servingOf(await recordsOf(context, source)) ?? {};
+  if (unfinished) await resolve(unfinished.epoch, unfinished.source, unfinished.destination);
+}
+
+/** The record of a side, with what its other shards say. */
+async function recordsOf(context: EngineContext, side: Side): Promise<readonly RecordState[]> {
+  const [record, ...others] = await Promise.all(
+    shardsOf(side).map(async (shard) => readRecord(await connectionTo(context, shard))),
+  );
+  return record ? [{ ...record, otherShards: others.filter((other) => other !== null) }] : [];
+}
+
+/** Errors and conflicts that the apply workers have met so far; of several streams by their names. */
+async function problemsOf(
+  context: EngineContext,
+  migration: Migration,
+  heading: Heading,
+): Promise<NonNullable<EpochPlan['applyProblems']> | null> {
+  const counts: Record<string, number | null> = {};
+  const streams = streamsOf(migration, heading);
+  for (const { name, subscriber } of streams)
+    counts[name] = await applyProblems(await connectionTo(context, subscriber), name);
+  const [first] = streams;
+  return streams.length === 1 && first ? (counts[first.name] ?? null) : counts;
 }
 
 async function rememberCatalogues(context: EngineContext, migration: Migration, heading: Heading): Promise<void> {
-  const stream = streamName(migration.id, heading);
-  for (const side of Object.values(sidesOfHeading(migration, heading))) {
-    const endpoint = await context.directory.endpointOf(side);
-    const at = (purpose: Purpose): Promise<Connection> => context.connections.get(endpoint, purpose);
-    await rememberCatalogue(await at('record'), stream);
-    // What the pause will ask, asked once by each connection: the first time a plan is made for every part of it.
-    await columnsChanged(await at('watch'), stream);
-    for (const purpose of ['record', 'seal'] as const) await tablesChanged(await at(purpose), stream);
-  }
+  const { source, destination } = sidesOfHeading(migration, heading);
+  for (const [shard, side] of shardsOf(source).entries())
+    await rememberAt(context, side, firstFrom(migration, heading, shard).name);
+  for (const [shard, side] of shardsOf(destination).entries())
+    await rememberAt(context, side, firstTo(migration, heading, shard).name);
+}
+
+async function rememberAt(context: EngineContext, shard: Side, stream: string): Promise<void> {
+  const endpoint = await context.directory.endpointOf(shard);
+  const at = (purpose: Purpose): Promise<Connection> => context.connections.get(endpoint, purpose);
+  await rememberCatalogue(await at('record'), stream);
+  // What the pause will ask, asked once by each connection: the first time a plan is made for every part of it.
+  await columnsChanged(await at('watch'), stream);
+  for (const purpose of ['record', 'seal'] as const) await tablesChanged(await at(purpose), stream);
 }
 
 /** Connections opened, statements planned, functions called once: the first call of each costs milliseconds. */
 async function warm(context: EngineContext, migration: Migration, heading: Heading): Promise<void> {
   const { source, destination } = sidesOfHeading(migration, heading);
-  for (const side of [source, destination])
-    for (const purpose of PURPOSES) await context.connections.get(await context.directory.endpointOf(side), purpose);
-  const at = async (side: Side, purpose: Purpose): Promise<Connection> =>
-    context.connections.get(await context.directory.endpointOf(side), purpose);
-  await parityOf(await at(destination, 'parity'), {
-    subscription: streamName(migration.id, heading),
-    cluster: source.systemIdentifier,
-    shard: 0,
-    epoch: 0,
-    nonce: '',
-    lsn: '0/0',
-    tables: null,
-    applyProblems: await applyProblems(await at(destination, 'parity'), streamName(migration.id, heading)),
-  });
-  for (const asked of [await at(source, 'seal'), await at(destination, 'parity')]) await standbysBehind(asked, null);
-  await canaryArrived(await at(source, 'record'), destination.systemIdentifier, 0, '');
-  await rehearseSequences(await at(source, 'sequences'), await at(destination, 'sequences'), destination);
-  await rehearseSeal(await at(source, 'seal'), streamName(migration.id, heading));
-  // An autovacuum gives way only after deadlock_timeout; a role without the right to set it keeps the server's.
-  await (await at(source, 'seal')).query(`SET deadlock_timeout = '50ms'`).catch(() => undefined);
+  for (const shard of [source, destination].flatMap(shardsOf))
+    for (const purpose of PURPOSES) await context.connections.get(await context.directory.endpointOf(shard), purpose);
+  const at = async (shard: Side, purpose: Purpose): Promise<Connection> =>
+    context.connections.get(await context.directory.endpointOf(shard), purpose);
+  for (const { name, publisher, subscriber } of streamsOf(migration, heading)) {
+    const nobody = { cluster: publisher.systemIdentifier, shard: 0, epoch: 0, nonce: '' };
+    const problems = await applyProblems(await at(subscriber, 'parity'), name);
+    const mark = { ...nobody, subscription: name, lsn: '0/0', tables: null, applyProblems: problems };
+    await parityOf(await at(subscriber, 'parity'), mark);
+    await canaryArrived(await at(publisher, 'record'), nobody);
+  }
+  for (const shard of shardsOf(destination)) await standbysBehind(await at(shard, 'parity'), null);
+  await rehearse(context, { source, destination });
+  for (const [number, shard] of shardsOf(source).entries()) {
+    const sealing = await at(shard, 'seal');
+    await standbysBehind(sealing, null);
+    await rehearseSeal(sealing, firstFrom(migration, heading, number).name);
+    // An autovacuum gives way only after deadlock_timeout; a role without the right to set it keeps the server's.
+    await sealing.query(`SET deadlock_timeout = '50ms'`).catch(() => undefined);
+  }
   if (migration.concurrent) return;
   // A node that aborted by its lease knows nothing of streams: a reverse slot left behind would send everything again, and
   // forward may still be disabled.
@@ -187,8 +215,8 @@ async function warm(context: EngineContext, migration: Migration, heading: Headi
 }
 
 async function maintenanceOf(context: EngineContext, sides: readonly Side[]): Promise<string | null> {
-  for (const side of sides) {
-    const [work] = await runningMaintenance(await connectionTo(context, side));
+  for (const shard of sides.flatMap(shardsOf)) {
+    const [work] = await runningMaintenance(await connectionTo(context, shard));
     if (work !== undefined) return `maintenance is running: ${work}`;
   }
   return null;
@@ -196,43 +224,90 @@ async function maintenanceOf(context: EngineContext, sides: readonly Side[]): Pr
 
 /** Why this is not the moment, as words; null when it is. Decides nothing about parity. */
 async function notYet(context: EngineContext, migration: Migration, heading: Heading): Promise<string | null> {
-  const { cutover } = context.config();
   const { source, destination } = sidesOfHeading(migration, heading);
   const maintenance = await maintenanceOf(context, [source, destination]);
   if (maintenance !== null) return maintenance;
   const far = await leaseTooShort(context, source, destination);
   if (far !== null) return far;
-  const connection = await connectionTo(context, source);
-  const name = streamName(migration.id, heading);
+  for (const stream of streamsOf(migration, heading)) {
+    const held = await streamNotYet(context, migration, stream);
+    if (held !== null) return held;
+  }
+  for (const [number, shard] of shardsOf(source).entries()) {
+    const held = await sourceNotYet(
+      context,
+      await connectionTo(context, shard),
+      streamsFrom(migration, heading, number),
+    );
+    if (held !== null) return held;
+  }
+  for (const [number, shard] of shardsOf(destination).entries())
+    for (const { name } of streamsTo(migration, heading, number)) {
+      const gap = await destinationGap(
+        await connectionTo(context, shard),
+        name,
+        context.config().cutover.fence === 'on',
+      );
+      if (gap !== null) return gap;
+    }
+  const guarded = await guardsNotYet(context, migration, heading);
+  if (guarded !== null) return guarded;
+  for (const shard of shardsOf(source)) {
+    const holder = await longTransaction(await connectionTo(context, shard), context.config().cutover.drainTimeoutMs);
+    if (holder !== null) return holder;
+  }
+  return null;
+}
+
+/** A stream runs, is not far behind, and has every table in step. */
+async function streamNotYet(
+  context: EngineContext,
+  migration: Migration,
+  { name, publisher, subscriber }: Stream,
+): Promise<string | null> {
+  const connection = await connectionTo(context, publisher);
   const health = await streamHealth(connection, name);
   if (!health) throw new CutoverError('stream_lost', { stream: name, problem: 'its slot is gone' });
-  const held = streamHeld(health, cutover.trafficStopThresholdBytes);
+  const held = streamHeld(health, context.config().cutover.trafficStopThresholdBytes);
   // An apply worker that fails again and again is both of these; why it fails says more.
-  if (held !== null) return (await applyTrouble(await connectionTo(context, destination), [name])) ?? held;
+  if (held !== null) return (await applyTrouble(await connectionTo(context, subscriber), [name])) ?? held;
   if (!migration.concurrent) {
     const wait = await launcherWait(connection);
     if (wait !== null) return wait;
   }
-  const unready = (await tableSyncs(await connectionTo(context, destination), name)).find((sync) => sync.state !== 'r');
-  if (unready) return `table ${unready.schema}.${unready.table} is not in step yet (${unready.state})`;
-  const gap =
-    (cutover.fence === 'on' ? await fenceGap(connection, name) : null) ??
-    (await destinationGap(await connectionTo(context, destination), name, cutover.fence === 'on'));
-  if (gap !== null) return gap;
+  const unready = (await tableSyncs(await connectionTo(context, subscriber), name)).find((sync) => sync.state !== 'r');
+  return unready ? `table ${unready.schema}.${unready.table} is not in step yet (${unready.state})` : null;
+}
+
+/** What the seal of a shard will want: each of its streams whole, its standbys near. */
+async function sourceNotYet(
+  context: EngineContext,
+  connection: Connection,
+  streams: readonly Stream[],
+): Promise<string | null> {
+  const { cutover } = context.config();
+  for (const { name } of streams) {
+    const gap = cutover.fence === 'on' ? await fenceGap(connection, name) : null;
+    if (gap !== null) return gap;
+  }
   const { behind } = await standbysBehind(connection, null, cutover.trafficStopThresholdBytes);
   if (behind.length > 0) return behind.join('; ');
-  const late = await tableGap(connection, name);
-  if (late !== null) return late;
-  const guarded = await guardsNotYet(context, migration, heading, { source, destination });
-  if (guarded !== null) return guarded;
-  const { rows } = await connection.query<{ holder: string }>(
+  for (const { name } of streams) {
+    const late = await tableGap(connection, name);
+    if (late !== null) return late;
+  }
+  return null;
+}
+
+async function longTransaction(source: Connection, drainMs: number): Promise<string | null> {
+  const { rows } = await source.query<{ holder: string }>(
     `SELECT 'pid ' || pid || ' (' || coalesce(usename, '?') || ', "' || application_name || '") has run a transaction for '
        || round(extract(epoch FROM clock_timestamp() - xact_start)) || ' s' AS holder
      FROM pg_stat_activity
      WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
        AND clock_timestamp() - xact_start > make_interval(secs => $1::float8 / 1000)
      ORDER BY xact_start LIMIT 1`,
-    [cutover.drainTimeoutMs],
+    [drainMs],
   );
   return rows[0]?.holder ?? null;
 }
@@ -245,9 +320,15 @@ function streamHeld({ name, active, lagBytes }: StreamHealth, thresholdBytes: nu
 /** The network may have become slower since preflight, or the key another one: nodes would abort before they could ask. */
 async function leaseTooShort(context: EngineContext, source: Side, destination: Side): Promise<string | null> {
   const { leaseMs } = context.config().cutover;
-  const ofSource = await roundTrip(await connectionTo(context, source), 'source', leaseMs);
-  if (ofSource.tooLong !== null) return ofSource.tooLong;
-  return (await roundTrip(await connectionTo(context, destination), 'destination', leaseMs)).tooLong;
+  for (const [role, side] of [
+    ['source', source],
+    ['destination', destination],
+  ] as const)
+    for (const shard of shardsOf(side)) {
+      const { tooLong } = await roundTrip(await connectionTo(context, shard), role, leaseMs);
+      if (tooLong !== null) return tooLong;
+    }
+  return null;
 }
 
 /**

@@ -71,10 +71,18 @@ export function unfenced(plan: EpochPlan): Record<string, unknown> {
   return { fence: 'off', reason };
 }
 
-/** How many tables the seal found published; null in a story that does not say. */
-export function tablesSealed(earlier: readonly EpochEvent[]): number | null {
-  const tables = earlier.find((event) => event.type === 'SourceSealed')?.data.tables;
-  return typeof tables === 'number' ? tables : null;
+/** What the seal of one shard of the source answered. */
+export interface Sealed {
+  readonly lsn: string;
+  /** how many tables it found published; null in a story that does not say */
+  readonly tables: number | null;
+}
+
+/** The seals of a story, by shard. Of a source with one shard `lsn` is all that must be known. */
+export function sealsTold(earlier: readonly EpochEvent[], lsn: string): readonly Sealed[] {
+  const data = earlier.find((event) => event.type === 'SourceSealed')?.data;
+  if (Array.isArray(data?.shards)) return data.shards as readonly Sealed[];
+  return [{ lsn, tables: typeof data?.tables === 'number' ? data.tables : null }];
 }
 
 /** Of steps that run side by side the one that fails first is where the attempt failed. */

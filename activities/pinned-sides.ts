@@ -3,7 +3,7 @@
  * not the one whose rows the streams carried.
  */
 import type { Migration } from '../src/cutover/contract.js';
-import { sameSide, type PinnedSide, type Side } from '../src/cutover/side.js';
+import { sameSide, shardsOf, type PinnedSide, type Side } from '../src/cutover/side.js';
 import { addressOf } from '../src/postgres/endpoint.js';
 import { findMigration, type MigrationRow } from '../src/postgres/migrations.js';
 import { expectTimeline, keepFence, namePeer, readIdentity, upgradeRecord } from '../src/postgres/record.js';
@@ -23,18 +23,24 @@ export async function readyRecords(context: EngineContext, { source, destination
     [source, destination],
     [destination, source],
   ] as const) {
-    const connection = await connectionTo(context, side);
-    await upgradeRecord(connection);
-    await namePeer(connection, addressOf(await context.directory.endpointOf(other)));
+    const peerAddress = addressOf(await context.directory.endpointOf(other));
+    for (const shard of shardsOf(side)) {
+      const connection = await connectionTo(context, shard);
+      await upgradeRecord(connection);
+      await namePeer(connection, peerAddress);
+    }
   }
-  await keepFence(await connectionTo(context, destination), destination, null);
+  for (const shard of shardsOf(destination)) await keepFence(await connectionTo(context, shard), shard, null);
 }
 
 /** Both sides with their timelines of now. */
 export async function pinSides(context: EngineContext, { source, destination }: Sides): Promise<Sides<PinnedSide>> {
   const pin = async (side: Side): Promise<PinnedSide> => {
     const { systemIdentifier, databaseOid, timeline } = await readIdentity(await connectionTo(context, side));
-    return { systemIdentifier, databaseOid, timeline };
+    const shard = { systemIdentifier, databaseOid, timeline };
+    return side.otherShards === undefined
+      ? shard
+      : { ...shard, otherShards: await Promise.all(side.otherShards.map(pin)) };
   };
   return { source: await pin(source), destination: await pin(destination) };
 }
@@ -52,17 +58,18 @@ export async function pinnedSince(
 ): Promise<Sides<PinnedSide>> {
   const pinned = await pinSides(context, sides);
   const row = await findMigration(await connectionTo(context, migration.source));
-  for (const role of ['source', 'destination'] as const) {
-    const before = timelineOf(row, pinned[role]);
-    if (before === null) continue;
-    const known = { ...pinned[role], timeline: before };
-    expectTimeline({ ...pinned[role], inRecovery: false }, known, role, 'the migration began');
-  }
+  for (const role of ['source', 'destination'] as const)
+    for (const shard of shardsOf(pinned[role])) {
+      const before = timelineOf(row, shard);
+      if (before === null) continue;
+      expectTimeline({ ...shard, inRecovery: false }, { ...shard, timeline: before }, role, 'the migration began');
+    }
   return pinned;
 }
 
 /** The timeline that the row of the migration has for `side`; null where a program of layout 1 wrote it. */
 function timelineOf(row: MigrationRow | null, side: Side): number | null {
-  const known = [row?.source, row?.destination].find((of) => of !== undefined && sameSide(of, side));
+  const sides = row === null ? [] : [row.source, row.destination];
+  const known = sides.flatMap((of) => [of, ...(of.otherShards ?? [])]).find((of) => sameSide(of, side));
   return known?.timeline ?? null;
 }

@@ -1,18 +1,24 @@
 /** One task: preflight, and the schema of the destination: tables before the copy, the rest after it. */
 import type { Check, Migration, MoveRequest } from '../src/cutover/contract.js';
 import { CutoverError } from '../src/errors/errors.js';
-import { withConnection, type Connection } from '../src/postgres/connection.js';
+import { shardsOf, type Side } from '../src/cutover/side.js';
+import { withConnection } from '../src/postgres/connection.js';
+import type { Endpoint } from '../src/postgres/endpoint.js';
 import { armFence } from '../src/postgres/fence.js';
 import { dumpSchema } from '../src/postgres/dump/dump.js';
 import { allowNewTables, fenceNewTables } from '../src/postgres/new-tables.js';
+import { combined } from '../src/postgres/preflight/check.js';
 import { preflight } from '../src/postgres/preflight/preflight.js';
 import { publishedTables, withParents } from '../src/postgres/publications.js';
 import { applySchema, dropAppliedSchema, splitSchema, type Statement } from '../src/postgres/schema.js';
+import { sequenceIncrements, setIncrements } from '../src/postgres/sequences.js';
 import { withStoppableConnection } from '../src/postgres/stoppable.js';
 import { serverVersion } from '../src/postgres/streams.js';
+import { forgetCoordinator, keepCoordinator } from '../src/sharding/coordinator-keeping.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { computeDerivedData } from './derived-data.js';
 import { nodesCheck } from './nodes.js';
+import { shardingChecks } from './sharded-preflight.js';
 import { sidesOf } from './situation.js';
 
 /** An index of a large table takes as long as it needs; the activity's heartbeat tells that its process is alive. */
@@ -55,9 +61,39 @@ export async function checkMove(
   request: MoveRequest,
   purpose: Purpose,
 ): Promise<readonly Check[]> {
-  await sidesOf(context, request);
-  const sourceEndpoint = context.directory.endpoint(request.source);
-  const destinationEndpoint = context.directory.endpoint(request.destination);
+  const sides = await sidesOf(context, request);
+  const shards = { source: shardsOf(sides.source).length, destination: shardsOf(sides.destination).length };
+  const pairs: Check[][] = [];
+  // Every shard of both sides is looked at, each beside one of the other side: not every pair of them.
+  for (let shard = 0; shard < Math.max(shards.source, shards.destination); shard++)
+    pairs.push(await checkPair(context, request, shards, shard));
+  const checks = pairs[0]?.map(({ id, title }) =>
+    oneOf(
+      pairs.flatMap((pair) => pair.filter((c) => c.id === id)),
+      id,
+      title,
+    ),
+  );
+  const applicable = (checks ?? []).filter((check) => !NOT_FOR[purpose].includes(check.id));
+  return [await nodesCheck(context), ...(await shardingChecks(context, request)), ...applicable];
+}
+
+/** A check that was made of several shards is one line. */
+function oneOf(checks: readonly Check[], id: string, title: string): Check {
+  return { id, title, ...combined(checks) };
+}
+
+/** Every check of shard number `shard` of each side; a side without such a shard is looked at by its shard 0. */
+async function checkPair(
+  context: EngineContext,
+  request: MoveRequest,
+  shards: { readonly source: number; readonly destination: number },
+  shard: number,
+): Promise<Check[]> {
+  const endpointOf = (name: string, count: number): Endpoint =>
+    context.directory.endpoint(name, shard < count ? shard : 0);
+  const sourceEndpoint = endpointOf(request.source, shards.source);
+  const destinationEndpoint = endpointOf(request.destination, shards.destination);
   const checks = await withConnection(sourceEndpoint, (source) =>
     withConnection(destinationEndpoint, (destination) =>
       preflight({
@@ -65,10 +101,11 @@ export async function checkMove(
         destination: { name: request.destination, endpoint: destinationEndpoint, connection: destination },
         publication: request.publication ?? null,
         config: context.config(),
+        shards,
       }),
     ),
   );
-  return [await nodesCheck(context), ...checks.filter((check) => !NOT_FOR[purpose].includes(check.id))];
+  return [...checks];
 }
 
 type Part = 'pre' | 'post' | 'cutover';
@@ -97,8 +134,21 @@ async function applyPart(
   const { pgDumpPath } = context.config().replication;
   const options = pgDumpPath === undefined ? {} : { pgDumpPath };
   const dump = await dumpSchema(context.directory.endpoint(request.source), options);
+  const places = context.directory.places.filter(({ name }) => name === request.destination);
+  const made = await Promise.all(
+    places.map(({ name, shard }) => applyAt(context.directory.endpoint(name, shard), dump, part, stopped)),
+  );
+  return { statements: made.reduce((sum, { statements }) => sum + statements, 0) };
+}
+
+function applyAt(
+  destination: Endpoint,
+  dump: string,
+  part: Part,
+  stopped: AbortSignal,
+): Promise<{ statements: number }> {
   return withStoppableConnection(
-    context.directory.endpoint(request.destination),
+    destination,
     stopped,
     async (destination) => {
       // What an operator made ahead (SCHEMA_SYNC, other means) is kept; preflight has warned of it.
@@ -115,7 +165,7 @@ async function applyPart(
 
 /** The fence's triggers are made on each side by the fence itself, never by a dump of the other side. */
 function isNotOurs(statement: Statement): boolean {
-  return !/\bcutover_fence_(write|truncate)\b/.test(statement.text);
+  return !/\b(zzz_cutover_whole_row|cutover_(fence_(write|truncate)|refuse_truncate))\b/.test(statement.text);
 }
 
 const requestOf = (migration: Migration): MoveRequest => ({
@@ -130,10 +180,10 @@ export async function loadSchema(
   stopped: AbortSignal,
 ): Promise<{ statements: number }> {
   // A side that was closed by an earlier migration may still refuse tables.
-  await allowNewTables(await connectionTo(context, migration.destination));
+  for (const shard of shardsOf(migration.destination)) await allowNewTables(await connectionTo(context, shard));
   const done = await applyPart(context, 'pre', requestOf(migration), stopped);
   // Before the first row arrives: a forgotten job that writes to the destination is refused from here on.
-  await arm(context, migration, await connectionTo(context, migration.destination), 'origin');
+  await arm(context, migration, migration.destination, 'origin');
   return done;
 }
 
@@ -154,27 +204,49 @@ export async function finaliseSchema(
 }
 
 export async function armFences(context: EngineContext, migration: Migration): Promise<void> {
-  for (const side of [migration.destination, migration.source])
-    await arm(context, migration, await connectionTo(context, side), 'always');
+  // Before the destination refuses new tables.
+  await spreadSequences(context, migration);
+  await makeCoordinator(context, migration.destination);
+  for (const side of [migration.destination, migration.source]) await arm(context, migration, side, 'always');
 }
 
-async function arm(
-  context: EngineContext,
-  migration: Migration,
-  connection: Connection,
-  mode: 'origin' | 'always',
-): Promise<void> {
+async function arm(context: EngineContext, migration: Migration, side: Side, mode: 'origin' | 'always'): Promise<void> {
   if (context.config().cutover.fence === 'off') return;
   const source = await connectionTo(context, migration.source);
   const tables = await withParents(source, await publishedTables(source, migration.publication));
-  await armFence(connection, tables, mode);
-  if (mode === 'always') await fenceNewTables(connection);
+  for (const shard of shardsOf(side)) {
+    const connection = await connectionTo(context, shard);
+    await armFence(connection, tables, mode);
+    if (mode === 'always') await fenceNewTables(connection);
+  }
+}
+
+/** The ids that shards hand out never meet: each counts by as many as there are shards, from another number on. May be called again. */
+async function spreadSequences(context: EngineContext, { source, destination }: Migration): Promise<void> {
+  const [from, to] = [shardsOf(source), shardsOf(destination)];
+  if (from.length === 1 && to.length === 1) return;
+  const increments = await sequenceIncrements(await connectionTo(context, source));
+  for (const [number, shard] of to.entries())
+    await setIncrements(await connectionTo(context, shard), increments, from.length, { number, of: to.length });
+}
+
+/** What answers reads over several shards; nothing is made for a side with one. May be called again. */
+async function makeCoordinator(context: EngineContext, side: Side): Promise<void> {
+  if (shardsOf(side).length === 1) return;
+  await keepCoordinator(context.config(), await context.directory.nameOf(side));
+}
+
+/** May be called again. */
+export async function removeCoordinator(context: EngineContext, side: Side): Promise<void> {
+  if (shardsOf(side).length === 1) return;
+  await forgetCoordinator(context.config(), await context.directory.nameOf(side));
 }
 
 /** Takes the schema away that this migration made at the destination. */
 export async function removeSchema(context: EngineContext, migration: Migration): Promise<void> {
   // By its side, not by its name: names change places with every switch.
-  await withConnection(await context.directory.endpointOf(migration.destination), dropAppliedSchema, {
-    queryTimeoutMs: SCHEMA_QUERY_TIMEOUT_MS,
-  });
+  for (const shard of shardsOf(migration.destination))
+    await withConnection(await context.directory.endpointOf(shard), dropAppliedSchema, {
+      queryTimeoutMs: SCHEMA_QUERY_TIMEOUT_MS,
+    });
 }

@@ -1,8 +1,9 @@
 /** One task: what has to be proven of the servers behind both sides inside the pause, beside parity and canary. */
 import type { EpochPlan } from '../src/cutover/contract.js';
+import { shardsOf, sideKey } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
 import type { Connection } from '../src/postgres/connection.js';
-import { expectSide, expectTimeline, readIdentity } from '../src/postgres/record.js';
+import { expectSide, expectTimeline, readIdentity, readRecord } from '../src/postgres/record.js';
 import { standbysBehind } from '../src/postgres/standbys.js';
 import type { EngineContext } from './context.js';
 import { poll } from './poll.js';
@@ -13,9 +14,33 @@ import { poll } from './poll.js';
  * @throws CutoverError `standby_behind` naming those that have not flushed it within the time of the pause
  */
 export async function standbysHaveSeal(context: EngineContext, plan: EpochPlan): Promise<void> {
-  // The connection that sealed: it has nothing else to do now.
-  const source = await context.connections.get(await context.directory.endpointOf(plan.source), 'seal');
-  await standbysFlushed(source, plan);
+  await Promise.all(
+    shardsOf(plan.source).map(async (shard) => {
+      // The connection that sealed: it has nothing else to do now.
+      await standbysFlushed(await context.connections.get(await context.directory.endpointOf(shard), 'seal'), plan);
+    }),
+  );
+}
+
+/**
+ * The commit is written on shard 0 of the source, which proves by itself that its seal stands. Of the others it is looked at here: from
+ * the seal on nobody but an abort on shard 0 releases them.
+ *
+ * @throws CutoverError `epoch_closed` | `failed_over` | `wrong_server`
+ */
+export async function sourceStands(context: EngineContext, plan: EpochPlan): Promise<void> {
+  await Promise.all(
+    (plan.source.otherShards ?? []).map(async (shard) => {
+      const connection = await context.connections.get(await context.directory.endpointOf(shard), 'record');
+      const record = await readRecord(connection);
+      if (record === null) throw new CutoverError('epoch_closed', { epoch: plan.epoch, state: 'unknown' });
+      expectSide(record.identity, shard);
+      expectTimeline(record.identity, shard, 'source', `epoch ${plan.epoch.toString()} began`);
+      const { epoch, state, nonce, up } = record.fence;
+      if (epoch !== plan.epoch || nonce !== plan.nonce || state !== 'sealed' || !up)
+        throw new CutoverError('epoch_closed', { epoch: plan.epoch, state: `${state} on shard ${sideKey(shard)}` });
+    }),
+  );
 }
 
 /**
@@ -25,11 +50,15 @@ export async function standbysHaveSeal(context: EngineContext, plan: EpochPlan):
  * @throws CutoverError `standby_behind` | `failed_over` | `wrong_server`
  */
 export async function destinationStands(context: EngineContext, plan: EpochPlan): Promise<void> {
-  const destination = await context.connections.get(await context.directory.endpointOf(plan.destination), 'parity');
-  await standbysFlushed(destination, plan);
-  const identity = await readIdentity(destination);
-  expectSide(identity, plan.destination);
-  expectTimeline(identity, plan.destination, 'destination', `epoch ${plan.epoch.toString()} began`);
+  await Promise.all(
+    shardsOf(plan.destination).map(async (shard) => {
+      const destination = await context.connections.get(await context.directory.endpointOf(shard), 'parity');
+      await standbysFlushed(destination, plan);
+      const identity = await readIdentity(destination);
+      expectSide(identity, shard);
+      expectTimeline(identity, shard, 'destination', `epoch ${plan.epoch.toString()} began`);
+    }),
+  );
 }
 
 async function standbysFlushed(side: Connection, plan: EpochPlan): Promise<void> {

@@ -1,7 +1,7 @@
 /** One task: tell what a request means against the record, and hold a migration or an operation for one workflow. */
 import { createHash } from 'node:crypto';
 import type { Migration, MoveRequest, Situation, Turn } from '../src/cutover/contract.js';
-import { sameSide, sideKey, sideOf, type Side } from '../src/cutover/side.js';
+import { sameSide, shardsOf, sideKey, sideOf, type Side } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
 import { servingOf } from '../src/fleet/resolution.js';
 import type { Connection } from '../src/postgres/connection.js';
@@ -15,9 +15,10 @@ import {
   type MigrationRow,
 } from '../src/postgres/migrations.js';
 import { installRecord, readRecord, type RecordState } from '../src/postgres/record.js';
-import { ORIGIN_SINCE, serverVersion, streamHealth, streamName } from '../src/postgres/streams.js';
+import { ORIGIN_SINCE, serverVersion, streamHealth } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { pinSides, readyRecords } from './pinned-sides.js';
+import { firstFrom } from './stream-ends.js';
 
 interface Sides {
   readonly source: Side;
@@ -30,7 +31,8 @@ export async function sidesOf(context: EngineContext, request: MoveRequest): Pro
     context.directory.sideOf(request.source),
     context.directory.sideOf(request.destination),
   ]);
-  if (sameSide(source, destination))
+  const shards = [source, destination].flatMap(shardsOf).map(sideKey);
+  if (new Set(shards).size < shards.length)
     throw new CutoverError('same_database', { source: request.source, destination: request.destination });
   return { source, destination };
 }
@@ -52,9 +54,9 @@ export async function lastTurn(context: EngineContext, migration: Migration): Pr
   return { heading: moved ? 'forward' : 'reverse', epoch: serving?.epoch ?? 0 };
 }
 
-/** Both sides of a pair in the order in which claims are made, so that two claimants never deadlock. */
+/** Every shard of both sides of a pair in the order in which claims are made, so that two claimants never deadlock. */
 function inOrder(sides: Sides): readonly Side[] {
-  return [sides.source, sides.destination].sort((a, b) => (sideKey(a) < sideKey(b) ? -1 : 1));
+  return [sides.source, sides.destination].flatMap(shardsOf).sort((a, b) => (sideKey(a) < sideKey(b) ? -1 : 1));
 }
 
 export async function assessSituation(context: EngineContext, request: MoveRequest): Promise<Situation> {
@@ -70,8 +72,8 @@ export async function assessSituation(context: EngineContext, request: MoveReque
   const serving = servingOf(records);
   const moved = serving !== null && sameSide(serving.serving, migration.destination);
   const since = records.flatMap((r) => r.decisions).find((d) => d.epoch === serving?.epoch)?.decided_at ?? null;
-  const publisher = await connectionTo(context, moved ? migration.destination : migration.source);
-  const health = await streamHealth(publisher, streamName(migration.id, moved ? 'reverse' : 'forward'));
+  const stream = firstFrom(migration, moved ? 'reverse' : 'forward', 0);
+  const health = await streamHealth(await connectionTo(context, stream.publisher), stream.name);
   return {
     migration,
     serving: moved ? 'destination' : 'source',
@@ -97,10 +99,12 @@ async function activeMigration(context: EngineContext, sides: Sides): Promise<Mi
   return null;
 }
 
-/** The migration a row of the record tells of; both sides must answer. */
+/** The migration a row of the record tells of; every shard of both sides must answer. */
 export async function toMigration(context: EngineContext, row: MigrationRow): Promise<Migration> {
   const versions = await Promise.all(
-    [row.source, row.destination].map(async (side) => serverVersion(await connectionTo(context, side))),
+    [row.source, row.destination]
+      .flatMap(shardsOf)
+      .map(async (side) => serverVersion(await connectionTo(context, side))),
   );
   return {
     id: row.id,
@@ -126,10 +130,8 @@ export async function nextMigrationId(context: EngineContext, sides: Sides): Pro
 
 export async function claimMigration(context: EngineContext, request: MoveRequest, owner: string): Promise<Migration> {
   const sides = await sidesOf(context, request);
-  const source = await connectionTo(context, sides.source);
-  const destination = await connectionTo(context, sides.destination);
-  await installRecord(source, 'open');
-  await installRecord(destination, 'closed');
+  for (const shard of shardsOf(sides.source)) await installRecord(await connectionTo(context, shard), 'open');
+  for (const shard of shardsOf(sides.destination)) await installRecord(await connectionTo(context, shard), 'closed');
   await readyRecords(context, sides);
   const pinned = await pinSides(context, sides);
   const wanted: MigrationRow = {

@@ -1,9 +1,10 @@
 /** One task: make, watch and remove the streams of a migration. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Heading, Migration, Turn } from '../src/cutover/contract.js';
-import type { Side } from '../src/cutover/side.js';
+import { shardsOf } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
-import { publishedTables } from '../src/postgres/publications.js';
+import type { Endpoint } from '../src/postgres/endpoint.js';
+import { publishedTables, withParents } from '../src/postgres/publications.js';
 import {
   dropPublication,
   dropReplicationRole,
@@ -13,49 +14,80 @@ import {
   ensureSlot,
   ensureSubscription,
   streamHealth,
-  streamName,
 } from '../src/postgres/streams.js';
+import { refuseTruncate } from '../src/postgres/truncate-guard.js';
+import { sendWholeRows } from '../src/postgres/whole-rows.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { SlotLimits, type Alarm } from './limits.js';
+import { keyedTables, publicationOf, tablesOf } from './published-rows.js';
 import { requireUnchanged } from './schema-changes.js';
 import { lastTurn } from './situation.js';
+import { endsOf, streamsFrom, streamsOf, type Stream } from './stream-ends.js';
 
 const POLL_MS = 1_000;
 const HEALTHY_DEADLINE_MS = 60_000;
 
-interface StreamEnds {
-  readonly publisher: Side;
-  readonly subscriber: Side;
+interface StreamsOptions {
+  readonly copyData: boolean;
+  /** no tables yet: they are added when they are copied */
+  readonly markerOnly: boolean;
 }
 
-function endsOf(migration: Migration, heading: Heading): StreamEnds {
-  return heading === 'forward'
-    ? { publisher: migration.source, subscriber: migration.destination }
-    : { publisher: migration.destination, subscriber: migration.source };
-}
-
-/** Publication, role, slot and subscription of a direction; may be called again. */
-async function createStream(
+/** Publications, roles, slots and subscriptions of a direction; may be called again. */
+async function createStreams(
   context: EngineContext,
   migration: Migration,
   heading: Heading,
-  options: { copyData: boolean; markerOnly: boolean },
+  options: StreamsOptions,
 ): Promise<void> {
-  const { publisher, subscriber } = endsOf(migration, heading);
-  const from = await connectionTo(context, publisher);
-  const to = await connectionTo(context, subscriber);
-  const name = streamName(migration.id, heading);
+  for (const [shard] of shardsOf(endsOf(migration, heading).publisher).entries()) {
+    const streams = streamsFrom(migration, heading, shard);
+    const endpoint = await publish(context, migration, streams, options.markerOnly);
+    // One role for all of them: its password is a new one each time.
+    for (const stream of streams) await subscribe(context, migration, stream, endpoint, options.copyData);
+  }
+}
+
+/**
+ * What the streams that leave one shard need of it.
+ *
+ * @returns where their subscriptions connect to
+ */
+async function publish(
+  context: EngineContext,
+  migration: Migration,
+  streams: readonly Stream[],
+  markerOnly: boolean,
+): Promise<Endpoint> {
+  const [first] = streams;
+  if (!first) throw new CutoverError('stream_lost', { stream: migration.id, problem: 'no shard publishes' });
+  const from = await connectionTo(context, first.publisher);
   const tables = await publishedTables(await connectionTo(context, migration.source), migration.publication);
-  const endpoint = await ensureReplicationRole(
-    from,
-    await context.directory.endpointOf(publisher),
-    migration.id,
-    tables,
-  );
-  await ensurePublication(from, name, options.markerOnly ? [] : tables);
-  await ensureSlot(from, name);
-  await ensureSubscription(to, name, endpoint, {
-    copyData: options.copyData,
+  if (first.shards.publishing > 1) await refuseTruncate(from, await withParents(from, tables));
+  await sendWholeRows(from, await keyedTables(context, migration, first));
+  const endpoint = await context.directory.endpointOf(first.publisher);
+  const granted = await ensureReplicationRole(from, endpoint, first.role, tables);
+  for (const stream of streams) {
+    await ensurePublication(
+      from,
+      stream.name,
+      markerOnly ? [] : await tablesOf(context, migration, stream),
+      publicationOf(stream),
+    );
+    await ensureSlot(from, stream.name);
+  }
+  return granted;
+}
+
+async function subscribe(
+  context: EngineContext,
+  migration: Migration,
+  { name, subscriber }: Stream,
+  endpoint: Endpoint,
+  copyData: boolean,
+): Promise<void> {
+  await ensureSubscription(await connectionTo(context, subscriber), name, endpoint, {
+    copyData,
     binary: context.config().cutover.copyFormat === 'binary' && migration.concurrent,
     originNone: migration.concurrent,
   });
@@ -66,35 +98,32 @@ export async function createForward(
   migration: Migration,
   options: { copyData: boolean },
 ): Promise<void> {
-  await createStream(context, migration, 'forward', { ...options, markerOnly: options.copyData });
+  await createStreams(context, migration, 'forward', { ...options, markerOnly: options.copyData });
 }
 
 /** Both directions run from here on, where both servers can tell them apart; elsewhere it is made inside the pause. */
 export async function createReverse(context: EngineContext, migration: Migration): Promise<void> {
-  const { publisher } = endsOf(migration, 'reverse');
   if (migration.concurrent) {
-    await createStream(context, migration, 'reverse', { copyData: false, markerOnly: false });
-    await seeHealthy(context, migration, 'reverse');
+    await createStreams(context, migration, 'reverse', { copyData: false, markerOnly: false });
+    for (const stream of streamsOf(migration, 'reverse')) await seeHealthy(context, stream);
     return;
   }
   // Everything that does not stream yet can still be made ahead.
-  const from = await connectionTo(context, publisher);
-  const tables = await publishedTables(await connectionTo(context, migration.source), migration.publication);
-  await ensureReplicationRole(from, await context.directory.endpointOf(publisher), migration.id, tables);
-  await ensurePublication(from, streamName(migration.id, 'reverse'), tables);
+  for (const stream of streamsOf(migration, 'reverse')) {
+    const from = await connectionTo(context, stream.publisher);
+    const tables = await tablesOf(context, migration, stream);
+    await ensureReplicationRole(from, await context.directory.endpointOf(stream.publisher), stream.role, tables);
+    await ensurePublication(from, stream.name, tables);
+  }
 }
 
-async function seeHealthy(context: EngineContext, migration: Migration, heading: Heading): Promise<void> {
-  const from = await connectionTo(context, endsOf(migration, heading).publisher);
+async function seeHealthy(context: EngineContext, { name, publisher }: Stream): Promise<void> {
+  const from = await connectionTo(context, publisher);
   const end = performance.now() + HEALTHY_DEADLINE_MS;
   for (;;) {
-    const health = await streamHealth(from, streamName(migration.id, heading));
+    const health = await streamHealth(from, name);
     if (health?.active === true) return;
-    if (performance.now() > end)
-      throw new CutoverError('stream_lost', {
-        stream: streamName(migration.id, heading),
-        problem: 'nobody receives it',
-      });
+    if (performance.now() > end) throw new CutoverError('stream_lost', { stream: name, problem: 'nobody receives it' });
     await delay(POLL_MS / 5);
   }
 }
@@ -126,14 +155,16 @@ export async function watchStreams(
   return null;
 }
 
+/** Of each heading the longest lag. */
 async function lagsOf(context: EngineContext, migration: Migration): Promise<Readonly<Record<string, number>>> {
   const lags: Record<string, number> = {};
-  for (const heading of ['forward', 'reverse'] as const) {
-    const name = streamName(migration.id, heading);
-    const health = await streamHealth(await connectionTo(context, endsOf(migration, heading).publisher), name);
-    if (health?.lost === true) throw new CutoverError('stream_lost', { stream: name, problem: 'its WAL was removed' });
-    if (health) lags[heading] = health.lagBytes;
-  }
+  for (const heading of ['forward', 'reverse'] as const)
+    for (const { name, publisher } of streamsOf(migration, heading)) {
+      const health = await streamHealth(await connectionTo(context, publisher), name);
+      if (health?.lost === true)
+        throw new CutoverError('stream_lost', { stream: name, problem: 'its WAL was removed' });
+      if (health) lags[heading] = Math.max(lags[heading] ?? 0, health.lagBytes);
+    }
   if (Object.keys(lags).length === 0)
     throw new CutoverError('stream_lost', { stream: migration.id, problem: 'no slot is left' });
   return lags;
@@ -141,16 +172,8 @@ async function lagsOf(context: EngineContext, migration: Migration): Promise<Rea
 
 /** Subscriptions first, so that nobody comes back for a slot; then publications, slots and roles, on both sides. */
 export async function removeStreams(context: EngineContext, migration: Migration): Promise<void> {
-  for (const heading of ['forward', 'reverse'] as const)
-    await dropSubscription(
-      await connectionTo(context, endsOf(migration, heading).subscriber),
-      streamName(migration.id, heading),
-    );
-  for (const heading of ['forward', 'reverse'] as const)
-    await dropPublication(
-      await connectionTo(context, endsOf(migration, heading).publisher),
-      streamName(migration.id, heading),
-    );
-  for (const side of [migration.source, migration.destination])
-    await dropReplicationRole(await connectionTo(context, side), migration.id);
+  const streams = (['forward', 'reverse'] as const).flatMap((heading) => streamsOf(migration, heading));
+  for (const { name, subscriber } of streams) await dropSubscription(await connectionTo(context, subscriber), name);
+  for (const { name, publisher } of streams) await dropPublication(await connectionTo(context, publisher), name);
+  for (const { role, publisher } of streams) await dropReplicationRole(await connectionTo(context, publisher), role);
 }

@@ -12,19 +12,20 @@ import {
   type VerifyResult,
 } from '../src/cutover/verification.js';
 import { CutoverError } from '../src/errors/errors.js';
-import { connect, type Connection } from '../src/postgres/connection.js';
+import type { Connection } from '../src/postgres/connection.js';
 import type { TableName } from '../src/postgres/fence.js';
 import { isCommitted, readRecord } from '../src/postgres/record.js';
-import { streamName, tableSyncs } from '../src/postgres/streams.js';
+import { tableSyncs } from '../src/postgres/streams.js';
 import { compareTable } from '../src/postgres/verification/compare.js';
 import type { Sides } from '../src/postgres/verification/confirm.js';
-import { Load } from '../src/postgres/verification/load.js';
-import { Markers } from '../src/postgres/verification/marker.js';
 import { latestVerification, noteVerification } from '../src/postgres/verification/record.js';
-import { comparingConnection, encodingOf, takeComparison } from '../src/postgres/verification/session.js';
+import { encodingOf, takeComparison } from '../src/postgres/verification/session.js';
 import { describeTable } from '../src/postgres/verification/table.js';
+import { partsOf, type Part } from './compared-rows.js';
+import { ComparedShards, type Opened } from './compared-shards.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { destinationServes } from './situation.js';
+import { endsOf, firstFrom, streamsTo } from './stream-ends.js';
 
 /** Told often; the worker sends as much of it as the server wants. */
 type Report = (progress: VerifyProgress) => void;
@@ -51,33 +52,20 @@ export async function verifyTables(
 ): Promise<VerifyResult> {
   const epoch = await lastMove(context, migration);
   const heading: Heading = (await destinationServes(context, migration)) ? 'reverse' : 'forward';
-  const [serving, other] =
-    heading === 'forward' ? [migration.source, migration.destination] : [migration.destination, migration.source];
-  const [here, there] = [await context.directory.endpointOf(serving), await context.directory.endpointOf(other)];
-  const connections = await connectAll([
-    () => comparingConnection(here),
-    () => comparingConnection(there),
-    () => connect(here, { applicationName: 'cutover verify marker' }),
-  ]);
-  const close = async (): Promise<void> => {
-    await Promise.all(connections.map((connection) => connection.end().catch(() => undefined)));
-  };
-  const onStop = (): void => void close();
+  const shards = await ComparedShards.connect(context, endsOf(migration, heading), run);
+  const onStop = (): void => void shards.close();
   stopped.addEventListener('abort', onStop);
   try {
-    const [reading, readingOther, marking] = connections;
-    const stream = streamName(migration.id, heading);
-    await requireComparable(migration, stream, reading, readingOther);
-    const markers = new Markers(marking, readingOther, serving.systemIdentifier, run);
-    const sides = { serving: reading, other: readingOther, markers, load: new Load() };
+    await requireComparable(migration, heading, shards.opened);
     const start = startOf(earlier, heading, epoch);
-    const progress = await compareAll(sides, await streamedTables(reading, stream), start, report);
+    const parts = await partsOf(context, migration, heading, await streamedTables(migration, heading, shards.opened));
+    const progress = await compareAll(shards, parts, start, report);
     if ((await lastMove(context, migration)) !== epoch)
       throw new CutoverError('verify_refused', { problem: 'the traffic has moved meanwhile' });
     return await keep(context, migration, progress);
   } finally {
     stopped.removeEventListener('abort', onStop);
-    await close();
+    await shards.close();
   }
 }
 
@@ -90,31 +78,20 @@ async function lastMove(context: EngineContext, migration: Migration): Promise<n
   return Math.max(0, ...decisions.filter(({ state }) => isCommitted(state)).map((d) => d.epoch));
 }
 
-type Three = readonly [Connection, Connection, Connection];
-
-/** All of them or none. */
-async function connectAll(open: readonly [...(() => Promise<Connection>)[]]): Promise<Three> {
-  const opened: Connection[] = [];
-  try {
-    for (const one of open) opened.push(await one());
-  } catch (error) {
-    await Promise.all(opened.map((connection) => connection.end().catch(() => undefined)));
-    throw error;
-  }
-  return opened as unknown as Three;
+async function requireComparable(migration: Migration, heading: Heading, { serving, other }: Opened): Promise<void> {
+  const { database, peer } = migration;
+  const [first] = serving;
+  // One for the whole migration, whatever the number of its shards.
+  if (!first || !(await takeComparison(first)))
+    throw new CutoverError('refused_now', { problem: `another comparison of ${database} and ${peer} runs` });
+  const encodings = new Set(await Promise.all([...serving, ...other].map(encodingOf)));
+  if (encodings.size > 1)
+    throw new CutoverError('verify_refused', { problem: `they keep text in ${[...encodings].join(' and ')}` });
+  for (const [shard, connection] of other.entries())
+    for (const { name } of streamsTo(migration, heading, shard)) await requireCopied(connection, name);
 }
 
-async function requireComparable(
-  { database, peer }: Migration,
-  stream: string,
-  serving: Connection,
-  other: Connection,
-): Promise<void> {
-  if (!(await takeComparison(serving)))
-    throw new CutoverError('refused_now', { problem: `another comparison of ${database} and ${peer} runs` });
-  const encodings = await Promise.all([serving, other].map(encodingOf));
-  if (encodings[0] !== encodings[1])
-    throw new CutoverError('verify_refused', { problem: `they keep text in ${encodings.join(' and ')}` });
+async function requireCopied(other: Connection, stream: string): Promise<void> {
   const syncs = await tableSyncs(other, stream);
   const unready = syncs.find(({ state }) => state !== 'r');
   if (syncs.length === 0) throw new CutoverError('verify_refused', { problem: 'no stream runs to the other side' });
@@ -124,12 +101,17 @@ async function requireComparable(
     });
 }
 
-/** What the stream carries, by name: the order in which a comparison goes on after a restart. */
-async function streamedTables(serving: Connection, stream: string): Promise<readonly TableName[]> {
+/** What the streams carry, by name: the order in which a comparison goes on after a restart. */
+async function streamedTables(
+  migration: Migration,
+  heading: Heading,
+  { serving: [serving] }: Opened,
+): Promise<readonly TableName[]> {
+  if (!serving) return [];
   const { rows } = await serving.query<TableName>(
     `SELECT schemaname AS schema, tablename AS table FROM pg_publication_tables
      WHERE pubname = $1 AND schemaname <> 'cutover' ORDER BY 1, 2`,
-    [stream],
+    [firstFrom(migration, heading, 0).name],
   );
   return rows;
 }
@@ -152,52 +134,66 @@ function startOf(earlier: VerifyProgress | null, heading: Heading, epoch: number
 }
 
 async function compareAll(
-  sides: Sides,
-  tables: readonly TableName[],
+  shards: ComparedShards,
+  parts: readonly Part[],
   start: VerifyProgress,
   report: Report,
 ): Promise<VerifyProgress> {
+  const tables = [...new Set(parts.map(({ table }) => nameOf(table)))];
   let progress = tell(start, { tablesTotal: tables.length });
   report(progress);
   if (start.position === null && start.tablesDone > 0) return progress;
   // By place in the list rather than by count: a table may have gone since.
-  const first = start.position === null ? 0 : tables.findIndex((table) => nameOf(table) === start.position?.table);
+  const { position } = start;
+  const first = position === null ? 0 : parts.findIndex((part) => isAt(part, position));
   if (first < 0) throw new CutoverError('verify_refused', { problem: 'the tables of the stream have changed' });
-  for (const [index, table] of tables.entries()) {
+  for (const [index, part] of parts.entries()) {
     if (index < first) continue;
-    const following = tables[index + 1];
-    const afterIt: VerifyPosition | null = following ? { table: nameOf(following), pass: 'there', after: null } : null;
-    await compareOne(sides, table, index === first ? start.position : null, (place, counts) => {
-      progress = tell(progress, {
-        ...addCounts(progress, counts),
-        tablesDone: place === null ? index + 1 : index,
-        position: place === null ? afterIt : { table: nameOf(table), ...place },
-      });
+    const following = parts[index + 1];
+    const afterIt: VerifyPosition | null = following ? { ...placeOf(following), pass: 'there', after: null } : null;
+    await compareOne(shards.sidesOf(part), part, index === first ? position : null, (place, counts) => {
+      const next = place === null ? afterIt : { ...placeOf(part), ...place };
+      const tablesDone = next === null ? tables.length : tables.indexOf(next.table);
+      progress = tell(progress, { ...addCounts(progress, counts), tablesDone, position: next });
       report(progress);
     });
   }
   return progress;
 }
 
+function placeOf({ table, between }: Part): Pick<VerifyPosition, 'table' | 'between'> {
+  return { table: nameOf(table), ...(between === null ? {} : { between }) };
+}
+
+function isAt(part: Part, position: VerifyPosition): boolean {
+  const [one, other] = [part.between, position.between ?? null];
+  const sameShards = one?.from === other?.from && one?.to === other?.to && one?.within === other?.within;
+  return nameOf(part.table) === position.table && sameShards;
+}
+
 async function compareOne(
   sides: Sides,
-  table: TableName,
+  part: Part,
   position: VerifyPosition | null,
-  visit: (place: Omit<VerifyPosition, 'table'> | null, counts: VerifyCounts) => void,
+  visit: (place: Pick<VerifyPosition, 'pass' | 'after'> | null, counts: VerifyCounts) => void,
 ): Promise<void> {
-  const described = await describeTable(sides.serving, sides.other, table);
+  const { serving, other } = sides;
+  const described = await describeTable(serving.connection, other.connection, part.table);
   if (typeof described === 'string') {
-    const difference = { table: nameOf(table), key: described, problem: 'structure' as const };
+    const difference = { ...placeOf(part), key: described, problem: 'structure' as const };
     visit(null, { ...NOTHING_COUNTED, differences: 1, samples: [difference] });
     return;
   }
-  await compareTable(sides, described, position ?? { pass: 'there', after: null }, visit);
+  const { pass, after } = position ?? { pass: 'there', after: null };
+  await compareTable(sides, described, { pass, after }, (place, counts) => {
+    visit(place, { ...counts, samples: counts.samples.map((sample) => ({ ...sample, ...placeOf(part) })) });
+  });
 }
 
 function tell(progress: VerifyProgress, change: Partial<VerifyProgress>): VerifyProgress {
   const next = { ...progress, ...change };
   const { tablesDone, tablesTotal, position } = next;
-  return { ...next, sentence: progressSentence(next, tablesDone, tablesTotal, position?.table ?? null) };
+  return { ...next, sentence: progressSentence(next, tablesDone, tablesTotal, position) };
 }
 
 /** On both sides, as everything that a decision may rest on. */

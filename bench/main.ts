@@ -4,13 +4,17 @@ import { Cleanup, interrupted } from '../src/cli/demo/cleanup.js';
 import type { Major } from '../src/dev/embedded-postgres.js';
 import { messageOf } from '../src/errors/errors.js';
 import { boot } from './boot.js';
+import { copy } from './copy.js';
 import { killed } from './killed.js';
 import { relay } from './relay.js';
+import { shardedStall } from './sharded-stall.js';
 import { stall } from './stall.js';
 
 const USAGE = `Usage: npm run bench -- <name> [options]
   boot    a proxy's start, without and with records of a migration
             --rounds 5
+  copy    rows copied to shards and a backlog drained, beside psql and one plain subscription
+            --rows 5000000  --wide 50000  --backlog 200000
   killed  how long clients wait when the engine is killed inside the pause
             --runs 20  --writers 8  --rows 20000  --from 17  --to 18  --think-ms 2  --lease-ms 2000
   relay   pgbench -S direct, through PgBouncer, a bare Node relay and the proxy
@@ -18,6 +22,7 @@ const USAGE = `Usage: npm run bench -- <name> [options]
   stall   longest gap between acknowledged writes, per cutover and per rollback
             --runs 20  --writers 8  --tables 0  --rows 20000  --from 17  --to 18  --think-ms 2
             --nodes 1  --idle 0  --temporal-delay-ms 0
+            --shards 2: a shop of many tenants to that many shards, with --runs, --writers and --rows alone
 `;
 
 const OPTIONS = {
@@ -28,6 +33,8 @@ const OPTIONS = {
   writers: { type: 'string', default: '8' },
   tables: { type: 'string', default: '0' },
   rows: { type: 'string', default: '20000' },
+  wide: { type: 'string', default: '50000' },
+  backlog: { type: 'string', default: '200000' },
   from: { type: 'string', default: '17' },
   to: { type: 'string', default: '18' },
   'think-ms': { type: 'string', default: '2' },
@@ -39,6 +46,8 @@ const OPTIONS = {
   help: { type: 'boolean', short: 'h', default: false },
 } as const;
 
+/** What `copy` copies when nothing else is said: as many as the ledger has would be over too soon to be measured. */
+const COPIED_ROWS = 5_000_000;
 const MAJORS: readonly Major[] = [14, 15, 16, 17, 18];
 
 type Name = Exclude<keyof typeof OPTIONS, 'help'>;
@@ -63,6 +72,15 @@ async function run(cleanup: Cleanup): Promise<number> {
   switch (name) {
     case 'boot':
       return boot({ rounds: count('rounds', 1, 100) }, cleanup);
+    case 'copy':
+      return copy(
+        {
+          rows: values.rows === OPTIONS.rows.default ? COPIED_ROWS : count('rows', 1, 100_000_000),
+          wide: count('wide', 0, 10_000_000),
+          backlog: count('backlog', 1, 10_000_000),
+        },
+        cleanup,
+      );
     case 'killed':
       return killed(
         {
@@ -88,6 +106,16 @@ async function run(cleanup: Cleanup): Promise<number> {
       );
       return 0;
     case 'stall':
+      if (values.shards !== '1')
+        return shardedStall(
+          {
+            runs: count('runs', 1, 1_000),
+            writers: count('writers', 1, 100),
+            rows: count('rows', 1, 100_000_000),
+            shards: count('shards', 2, 8),
+          },
+          cleanup,
+        );
       return stall(
         {
           runs: count('runs', 1, 1_000),

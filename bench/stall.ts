@@ -1,19 +1,17 @@
 /** One task: measure what the writers of a live database notice of a cutover and of a rollback. */
-import { nowMs } from '../src/dev/ledger/book.js';
 import { compareLedger, type Comparison } from '../src/dev/ledger/compare.js';
 import { startLedger, type Ledger } from '../src/dev/ledger/ledger.js';
 import { prepareLedger, PUBLICATION, type LoadedHistory } from '../src/dev/ledger/prepare.js';
 import type { Major } from '../src/dev/embedded-postgres.js';
-import { holdsWithin } from '../src/dev/processes.js';
 import type { Cleanup } from '../src/cli/demo/cleanup.js';
-import { Operator, type Move } from '../src/cli/demo/operator.js';
+import { Operator } from '../src/cli/demo/operator.js';
 import { APPLICATION_USER, DESTINATION, setStage, SOURCE, type Stage } from '../src/cli/demo/stage.js';
 import { DiskProbe } from './disk-probe.js';
 import { IdleClients } from './idle-clients.js';
 import { machine, type Machine } from './machine.js';
 import { SlowTemporal } from './slow-temporal.js';
-import { rounded } from './statistics.js';
-import { isSlowed, slowedSummary, sumOf, type Run, type Switch } from './switches.js';
+import { Switcher } from './switcher.js';
+import { slowedSummary, sumOf, type Run } from './switches.js';
 
 export interface StallOptions {
   /** each is a cutover and a rollback */
@@ -34,11 +32,6 @@ export interface StallOptions {
 }
 
 const WRITTEN_TABLES_MAX = 100;
-const RESHARD_DEADLINE_MS = 300_000;
-const CUTOVER_DEADLINE_MS = 120_000;
-/** Around the pause: what is held before it and what is cold after it belong to the stall. */
-const MARGIN_MS = 500;
-const SETTLE_MS = 1_500;
 
 /** Prints a JSON line for each run and a summary; answers the exit code. */
 export async function stall(options: StallOptions, cleanup: Cleanup): Promise<number> {
@@ -64,80 +57,19 @@ export async function stall(options: StallOptions, cleanup: Cleanup): Promise<nu
   cleanup.defer(() => operator.end());
   const disk = new DiskProbe();
   cleanup.defer(() => disk.end());
-  const runs = await new Bench(operator, ledger, slowTemporal, disk).repeat(options.runs);
+  const watched = {
+    get errors(): number {
+      return ledger.refused.length + ledger.unknown.length;
+    },
+    longestGapBetween: (fromMs: number, toMs: number) => ledger.longestGapBetween(fromMs, toMs),
+    longestStallBetween: (fromMs: number, toMs: number) => ledger.longestStallBetween(fromMs, toMs),
+  };
+  const move = { destination: DESTINATION, publication: PUBLICATION };
+  const runs = await new Switcher(operator, watched, disk, slowTemporal).repeat(move, options.runs);
   await ledger.stop();
   const idleLost = idle.lost;
   const comparison = await compareAtSource(stage, ledger, history);
   return report(options, at, runs, ledger, comparison, idleLost);
-}
-
-class Bench {
-  readonly #operator: Operator;
-  readonly #ledger: Ledger;
-  readonly #slowTemporal: SlowTemporal;
-  readonly #disk: DiskProbe;
-
-  constructor(operator: Operator, ledger: Ledger, slowTemporal: SlowTemporal, disk: DiskProbe) {
-    this.#operator = operator;
-    this.#ledger = ledger;
-    this.#slowTemporal = slowTemporal;
-    this.#disk = disk;
-  }
-
-  async repeat(runs: number): Promise<readonly Run[]> {
-    const task = await this.#operator.reshard(SOURCE, DESTINATION, PUBLICATION);
-    const done: Run[] = [];
-    for (let number = 1; number <= runs; number += 1) {
-      const errorsBefore = this.#errors;
-      const temporalDelayMs = isSlowed(number) ? this.#slowTemporal.delayMs : 0;
-      this.#slowTemporal.slow(temporalDelayMs > 0);
-      // RESHARD itself makes the first cutover.
-      if (number > 1) await this.#operator.command(`CUTOVER ${task}`);
-      const cutover = await this.#switched(task);
-      const reverse = await this.#operator.reverseTask(CUTOVER_DEADLINE_MS);
-      const askedAtMs = nowMs();
-      await this.#operator.command(`CUTOVER ${reverse}`);
-      const commandMs = rounded(nowMs() - askedAtMs);
-      const rollback = await this.#switched(reverse);
-      const run = { cutover, rollback, errors: this.#errors - errorsBefore, temporalDelayMs, commandMs };
-      done.push(run);
-      process.stdout.write(`${JSON.stringify({ bench: 'stall', run: number, ...run })}\n`);
-    }
-    return done;
-  }
-
-  #epoch = 0;
-
-  get #errors(): number {
-    return this.#ledger.refused.length + this.#ledger.unknown.length;
-  }
-
-  async #switched(task: string): Promise<Switch> {
-    let aborted = 0;
-    const deadlineMs = this.#epoch === 0 ? RESHARD_DEADLINE_MS : CUTOVER_DEADLINE_MS;
-    const move = await this.#operator.untilMoved(task, this.#epoch, deadlineMs, {
-      onAborted: ({ epoch, reason }) => {
-        aborted += 1;
-        say(`epoch ${epoch.toString()} was aborted: ${reason ?? 'no reason'}`);
-      },
-    });
-    this.#epoch = move.epoch;
-    await holdsWithin(() => nowMs() >= move.resumedAtMs + SETTLE_MS, 2 * SETTLE_MS);
-    return this.#measured(move, aborted);
-  }
-
-  #measured(move: Move, aborted: number): Switch {
-    const [from, to] = [move.pausedAtMs - MARGIN_MS, move.resumedAtMs + MARGIN_MS];
-    return {
-      epoch: move.epoch,
-      gapMs: rounded(this.#ledger.longestGapBetween(from, to)),
-      stallMs: rounded(this.#ledger.longestStallBetween(from, to)),
-      longestSyncMs: this.#disk.longestBetween(from, to),
-      pausedMs: move.pausedMs,
-      aborted,
-      stepMs: Object.fromEntries(move.steps.map(({ name, ms }) => [name, ms])),
-    };
-  }
 }
 
 /** After as many rollbacks as cutovers the source serves again. */

@@ -8,7 +8,8 @@ import { z } from 'zod';
 import { CutoverError } from '../errors/errors.js';
 import type { FleetNode } from '../fleet/node.js';
 
-const side = z.strictObject({ systemIdentifier: z.string().min(1), databaseOid: z.int().min(1) });
+const shard = { systemIdentifier: z.string().min(1), databaseOid: z.int().min(1) };
+const side = z.strictObject({ ...shard, otherShards: z.array(z.strictObject(shard)).min(1).exactOptional() });
 const database = z.string().min(1);
 const epoch = z.int().min(1);
 const timeMs = z.int().min(0);

@@ -3,7 +3,7 @@ import type { CutoverConfig } from '../config/config.js';
 import type { AdminResult } from '../proxy/contract.js';
 import { formatBytes, formatCount, formatDuration } from './format.js';
 import type { SlotRow, TableCopyRow } from './ports.js';
-import { bigint, bool, table, text, type Column } from './table.js';
+import { bigint, bool, numeric, table, text, type Column } from './table.js';
 
 type SlotLimits = Pick<CutoverConfig, 'retainedWalLimitBytes' | 'slotLagLimitBytes'>;
 
@@ -54,6 +54,24 @@ export function showTableCopies(copies: readonly TableCopyRow[], now: Date): Adm
     text('elapsed', (copy) => formatDuration(elapsedMs(copy))),
     bigint('elapsed_ms', elapsedMs),
     text('sql', (copy) => copy.sql),
+    text('stream', (copy) => copy.stream),
+    numeric('percent', percentOf, 1),
+    text('time_left', (copy) => {
+      const ms = leftMs(copy, elapsedMs(copy));
+      return ms === null ? null : formatDuration(ms);
+    }),
+    bigint('time_left_ms', (copy) => leftMs(copy, elapsedMs(copy))),
   ];
   return table(columns, copies);
+}
+
+/** By the statistics of the source, which may be old: never more than 100. */
+function percentOf({ rows, expectedRows }: TableCopyRow): number | null {
+  return expectedRows === null ? null : Math.min(100, (100 * rows) / Math.max(1, expectedRows));
+}
+
+/** As long as it goes on as fast as until now; null: nobody can tell. */
+function leftMs(copy: TableCopyRow, elapsedMs: number): number | null {
+  const percent = percentOf(copy);
+  return percent === null || percent === 0 ? null : (elapsedMs * (100 - percent)) / percent;
 }

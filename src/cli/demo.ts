@@ -1,16 +1,20 @@
-/** One task: `npm run demo`: move a live database to another PostgreSQL, back, and there again, and count every write. */
+/** One task: `npm run demo`: move a live database to another PostgreSQL, or to shards, back, and there again, and count every write. */
 import { parseArgs } from 'node:util';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import type { Major } from '../dev/embedded-postgres.js';
+import { SHARDING_COLUMN } from '../dev/tenants/shop.js';
 import { Cleanup, interrupted } from './demo/cleanup.js';
 import { detail, heading, secondsSince } from './demo/print.js';
+import { tellSharded } from './demo/sharded-story.js';
+import { shardedFailuresOf } from './demo/sharded-verdict.js';
 import { setStage, type Stage } from './demo/stage.js';
 import { tell } from './demo/story.js';
 import { failuresOf } from './demo/verdict.js';
 
 const USAGE = `Usage: npm run demo -- [options]
   --from 17 --to 18   majors of the two clusters (14 to 18)
-  --rows 1000000      rows loaded before the move
+  --shards 2          move a shop of many tenants to as many shards (2 to 8); majors 16 to 18
+  --rows 1000000      rows loaded before the move (200000 with --shards)
   --writers 8         writing clients
   --keep              leave everything running at the end, until Ctrl-C
 `;
@@ -18,7 +22,8 @@ const USAGE = `Usage: npm run demo -- [options]
 const OPTIONS = {
   from: { type: 'string', default: '17' },
   to: { type: 'string', default: '18' },
-  rows: { type: 'string', default: '1000000' },
+  shards: { type: 'string' },
+  rows: { type: 'string' },
   writers: { type: 'string', default: '8' },
   keep: { type: 'boolean', default: false },
   // For the test that a lost write is noticed.
@@ -29,33 +34,42 @@ const OPTIONS = {
 interface Options {
   readonly from: Major;
   readonly to: Major;
+  /** undefined: to one database */
+  readonly shards: number | undefined;
   readonly rows: number;
   readonly writers: number;
   readonly keep: boolean;
   readonly loseOneWrite: boolean;
 }
 
+const PROVEN = 'nothing lost, nothing doubled, nothing refused';
+const PROVEN_ON_SHARDS =
+  'every acknowledged order is there exactly once, nothing refused, no id given twice, both sides hold the same rows';
 const MAJORS: readonly Major[] = [14, 15, 16, 17, 18];
+/** Between sides of which one has shards the streams go both ways at once, which 16 is the first to know. */
+const MAJORS_WITH_SHARDS: readonly Major[] = [16, 17, 18];
 
 /** Reads the command line; null when help was asked for. @throws Error naming the option that is wrong */
 function readOptions(): Options | null {
   const { values } = parseArgs({ options: OPTIONS });
   if (values.help) return null;
-  const count = (name: 'rows' | 'writers', max: number): number => {
-    const value = Number(values[name]);
-    if (Number.isInteger(value) && value >= 1 && value <= max) return value;
-    throw new Error(`--${name} is a whole number from 1 to ${max.toString()}`);
+  const count = (name: 'rows' | 'writers' | 'shards', given: string, min: number, max: number): number => {
+    const value = Number(given);
+    if (Number.isInteger(value) && value >= min && value <= max) return value;
+    throw new Error(`--${name} is a whole number from ${min.toString()} to ${max.toString()}`);
   };
+  const majors = values.shards === undefined ? MAJORS : MAJORS_WITH_SHARDS;
   const major = (name: 'from' | 'to'): Major => {
-    const found = MAJORS.find((known) => known.toString() === values[name]);
-    if (found === undefined) throw new Error(`--${name} is one of ${MAJORS.join(', ')}`);
+    const found = majors.find((known) => known.toString() === values[name]);
+    if (found === undefined) throw new Error(`--${name} is one of ${majors.join(', ')}`);
     return found;
   };
   return {
     from: major('from'),
     to: major('to'),
-    rows: count('rows', 100_000_000),
-    writers: count('writers', 100),
+    shards: values.shards === undefined ? undefined : count('shards', values.shards, 2, 8),
+    rows: count('rows', values.rows ?? (values.shards === undefined ? '1000000' : '200000'), 1, 100_000_000),
+    writers: count('writers', values.writers, 1, 100),
     keep: values.keep,
     loseOneWrite: values['lose-one-write'],
   };
@@ -63,12 +77,17 @@ function readOptions(): Options | null {
 
 async function run(options: Options, cleanup: Cleanup): Promise<number> {
   const started = performance.now();
-  heading(`Start: PostgreSQL ${options.from.toString()} and ${options.to.toString()}, Temporal, the proxy`);
-  const stage = await setStage({ from: options.from, to: options.to, ui: true, report: detail }, cleanup);
+  const { from, to, shards } = options;
+  const onShards = shards === undefined ? '' : ` with ${shards.toString()} shards`;
+  heading(`Start: PostgreSQL ${from.toString()} and ${to.toString()}${onShards}, Temporal, the proxy`);
+  const sharding = shards === undefined ? undefined : { shards, column: SHARDING_COLUMN };
+  const stage = await setStage({ from, to, sharding, ui: true, report: detail }, cleanup);
   describe(stage);
-  const facts = await tell(stage, options, cleanup);
-  const failures = failuresOf(facts);
-  heading(failures.length === 0 ? 'Result: nothing lost, nothing doubled, nothing refused' : 'Result: FAILED');
+  const failures =
+    shards === undefined
+      ? failuresOf(await tell(stage, options, cleanup))
+      : shardedFailuresOf(await tellSharded(stage, options, cleanup));
+  heading(failures.length === 0 ? `Result: ${shards === undefined ? PROVEN : PROVEN_ON_SHARDS}` : 'Result: FAILED');
   for (const failure of failures) detail(failure);
   detail(`Temporal, every step of every move: ${stage.temporal.uiAddress ?? stage.temporal.address}`);
   detail(`took ${secondsSince(started)}`);
@@ -78,7 +97,8 @@ async function run(options: Options, cleanup: Cleanup): Promise<number> {
 }
 
 function describe(stage: Stage): void {
-  for (const cluster of [stage.source, stage.destination]) {
+  const { source, destination } = stage.sides;
+  for (const cluster of new Set([source, ...destination].map((place) => place.cluster))) {
     detail(`PostgreSQL ${cluster.major.toString()} at ${cluster.host}:${cluster.port.toString()}`);
   }
   detail(`proxy at ${stage.application.host}:${stage.application.port.toString()}`);

@@ -51,11 +51,13 @@ function confirmed({ database, abort, commit, confirm }: ResolveOptions, epoch: 
 }
 
 function show({ database, write }: ResolveOptions, sides: readonly SideSays[]): ExitCode {
-  const records = sides.flatMap((side) => ('record' in side && side.record ? [side.record] : []));
+  // Decisions are shard 0's.
+  const records = sides.flatMap((side) => (side.shard === 0 && 'record' in side && side.record ? [side.record] : []));
   const concerned = (decision: Decision): boolean =>
     database === undefined || decision.database === database || decision.peer === database;
   for (const side of sides) {
-    write(`${side.name} (${side.address}): ${saying(side)}\n`);
+    const shard = side.shard === 0 ? '' : ` shard ${side.shard.toString()}`;
+    write(`${side.name}${shard} (${side.address}): ${saying(side)}\n`);
     if (!('record' in side) || !side.record) continue;
     for (const decision of side.record.decisions.filter(concerned).slice(0, DECISIONS_SHOWN))
       write(`  ${sentence(decision)}\n`);

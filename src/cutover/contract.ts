@@ -93,8 +93,11 @@ export interface EpochPlan {
   readonly destination: PinnedSide;
   /** the nodes that switch as one */
   readonly nodes: readonly NodeAddress[];
-  /** what the apply worker of the destination had counted of errors and conflicts; null or absent: it does not count */
-  readonly applyProblems?: number | null;
+  /**
+   * what the apply worker of the destination had counted of errors and conflicts; null or absent: it does not count. Of several streams
+   * by their names.
+   */
+  readonly applyProblems?: number | null | Readonly<Record<string, number | null>>;
   /** `off`: nothing bars writers that bypass the proxy, by cutover_fence = "off"; absent: on */
   readonly fence?: 'on' | 'off';
   readonly leaseMs: number;

@@ -4,6 +4,16 @@ import type { Heading } from './contract.js';
 /** `missing` and `extra` are told of the side that does not serve. */
 export type Problem = 'changed' | 'missing' | 'extra' | 'structure';
 
+/** Where a side has several shards: which two of them are compared. */
+export interface Between {
+  /** of the side that serves */
+  readonly from: number;
+  /** of the side that does not serve */
+  readonly to: number;
+  /** both are shards of the side that serves, for a table that is the same on every shard */
+  readonly within?: true;
+}
+
 /** One row that differs, by its key; never its contents. */
 export interface RowDifference {
   /** schema-qualified */
@@ -11,6 +21,8 @@ export interface RowDifference {
   /** the values of the key as JSON; the row's hash where a table has no key; empty for the table itself */
   readonly key: string;
   readonly problem: Problem;
+  /** absent: both sides have one shard */
+  readonly between?: Between;
 }
 
 /** How many differences are told by their key; all are counted. */
@@ -33,6 +45,8 @@ export interface VerifyCounts {
 /** Where a comparison stands inside a table: enough to go on in another process. */
 export interface VerifyPosition {
   readonly table: string;
+  /** absent: both sides have one shard */
+  readonly between?: Between;
   /** `there`: the rows of the side that serves are looked for; `back`: those of the other side */
   readonly pass: 'there' | 'back';
   /** the last key that is done; null: none yet */
@@ -90,25 +104,33 @@ export function isClean({ differences, undecided }: Pick<VerifyCounts, 'differen
 
 const EXAMPLES = 3;
 
-/** `2 of 7 tables, 1200000 rows, 0 differences, now public.orders` */
+/** `2 of 7 tables, 1200000 rows, 0 differences, now public.orders`, and between shards `, shard 0 to 1` */
 export function progressSentence(
   counts: VerifyCounts,
   tablesDone: number,
   tablesTotal: number,
-  table: string | null,
+  position: Pick<VerifyPosition, 'table' | 'between'> | null,
 ): string {
-  const now = table === null ? '' : `, now ${table}`;
+  const now = position === null ? '' : `, now ${position.table}${betweenWords(position.between)}`;
   return `${tablesDone.toString()} of ${tablesTotal.toString()} tables, ${counted(counts)}${now}`;
 }
 
 export function resultSentence(result: VerifyResult): string {
   const summary = `${result.tables.toString()} tables, ${counted(result)}`;
   if (result.differences > 0) {
-    const examples = result.samples.slice(0, EXAMPLES).map(({ table, key, problem }) => `${table} ${key} ${problem}`);
+    const examples = result.samples
+      .slice(0, EXAMPLES)
+      .map(({ table, key, problem, between }) => `${table} ${key} ${problem}${betweenWords(between)}`);
     return `the sides differ (${summary}): ${examples.join('; ')}${result.differences > EXAMPLES ? '; …' : ''}`;
   }
   if (result.undecided > 0) return `${summary}, but ${result.undecided.toString()} rows never stood still`;
   return `the sides are equal: ${summary}`;
+}
+
+function betweenWords(between: Between | undefined): string {
+  if (!between) return '';
+  const [from, to] = [between.from.toString(), between.to.toString()];
+  return between.within ? `, shards ${from} and ${to} of the side that serves` : `, shard ${from} to ${to}`;
 }
 
 function counted({ rows, differences }: VerifyCounts): string {

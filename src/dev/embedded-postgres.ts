@@ -200,6 +200,12 @@ export class Cluster {
   }
 }
 
+/** A database of a cluster: one shard, or the whole of a database without any. */
+export interface Place {
+  readonly cluster: Cluster;
+  readonly database: string;
+}
+
 /** A server that starts removes what a killed one has left, at any moment: empty then. */
 function textOrNone(file: string): string {
   try {

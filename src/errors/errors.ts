@@ -414,12 +414,6 @@ export const ERRORS = {
     message: 'whether the change on several shards was committed is not known: {problem}',
     remedy: 'Look before running it again: it is on all shards or on none as soon as the first one answers.',
   },
-  sharded_not_moved: {
-    sqlstate: '0A000',
-    level: 'warn',
-    message: 'database "{database}" has {shards} shards; moves of sharded databases are not implemented',
-    remedy: 'Move databases with one shard only.',
-  },
   admin_simple_only: {
     sqlstate: '0A000',
     level: 'warn',

@@ -16,6 +16,7 @@ import {
   openDestination,
   readRecord,
   refuseDestination,
+  releaseShard,
   releaseSource,
   type Decision,
   type RecordState,
@@ -28,25 +29,26 @@ import type { Resolution } from './resolution.js';
 export type SideSays =
   | {
       readonly name: string;
+      readonly shard: number;
       readonly address: string;
       readonly connection: Connection;
       readonly record: RecordState | null;
     }
-  | { readonly name: string; readonly address: string; readonly problem: string };
+  | { readonly name: string; readonly shard: number; readonly address: string; readonly problem: string };
 
 type Speaking = Extract<SideSays, { connection: Connection }>;
 
-/** Asks every database that has a schema_admin. */
+/** Asks every shard of every database that has a schema_admin. */
 export async function askSides(directory: Directory, connections: Connections): Promise<readonly SideSays[]> {
   return Promise.all(
-    directory.names.map(async (name) => {
-      const endpoint = directory.endpoint(name);
+    directory.places.map(async ({ name, shard }) => {
+      const endpoint = directory.endpoint(name, shard);
       const address = addressOf(endpoint);
       try {
         const connection = await connections.get(endpoint, 'record');
-        return { name, address, connection, record: await readRecord(connection) };
+        return { name, shard, address, connection, record: await readRecord(connection) };
       } catch (error) {
-        return { name, address, problem: messageOf(error) };
+        return { name, shard, address, problem: messageOf(error) };
       }
     }),
   );
@@ -71,9 +73,18 @@ export async function abortByHand(sides: readonly SideSays[], database: string, 
     const fence = await refuseDestination(destination.connection, decision.destination, epoch, decision.nonce);
     if (fence.state === 'open' && fence.epoch >= epoch) throw forbid('its destination has opened: it was committed');
   }
+  for (const shard of decision.destination.otherShards ?? []) {
+    const says = speaking(sides, shard);
+    if (says) await refuseDestination(says.connection, shard, epoch, decision.nonce);
+  }
   const decided = await abortEpoch(source.connection, decision.source, epoch, 'aborted by hand (cutover resolve)');
   if (decided.state !== 'unknown' && isCommitted(decided.state)) throw forbid('it was committed meanwhile');
   await releaseSource(source.connection, decision.source, epoch);
+  for (const shard of decision.source.otherShards ?? []) {
+    const says = speaking(sides, shard);
+    // One that does not answer is released when it next refuses a write.
+    if (says) await releaseShard(says.connection, shard, epoch);
+  }
   return { outcome: 'aborted', serving: decision.source, reason: 'aborted by hand' };
 }
 
@@ -87,7 +98,8 @@ export async function commitByHand(sides: readonly SideSays[], database: string,
   const forbid = (problem: string): CutoverError => new CutoverError('resolve_forbidden', { epoch, problem });
   const copies = copiesOf(sides, database, epoch);
   const contradiction = contradictionIn(
-    sides.flatMap((side) => ('record' in side && side.record ? [side.record] : [])),
+    // Decisions are shard 0's.
+    sides.flatMap((side) => (side.shard === 0 && 'record' in side && side.record ? [side.record] : [])),
   );
   if (contradiction !== null) throw forbid(contradiction);
   if (copies.some((copy) => copy.state === 'aborted')) throw forbid('it is aborted, and a decision never changes');
@@ -100,6 +112,10 @@ export async function commitByHand(sides: readonly SideSays[], database: string,
   const destination = speaking(sides, decision.destination);
   if (!destination) throw forbid('its destination does not answer');
   await openDestination(destination.connection, decision);
+  for (const shard of decision.destination.otherShards ?? []) {
+    const says = speaking(sides, shard);
+    if (says) await openDestination(says.connection, decision, shard);
+  }
   return { outcome: 'committed', serving: decision.destination, reason: decision.reason };
 }
 
@@ -131,6 +147,8 @@ async function provenBy(sides: readonly SideSays[], database: string, epoch: num
       [epoch, fence.nonce],
     );
     if (rows.length === 0) continue;
+    // What each of several shards has proven is known to nobody but the source.
+    if (migration.source.otherShards ?? migration.destination.otherShards) continue;
     const source = sameSide(migration.source, identity) ? migration.destination : migration.source;
     const now = new Date().toISOString();
     return {
@@ -141,7 +159,11 @@ async function provenBy(sides: readonly SideSays[], database: string, epoch: num
       state: 'committed',
       database: migration.database,
       peer: migration.peer,
-      source: { ...source, timeline: source.timeline ?? 0 },
+      source: {
+        systemIdentifier: source.systemIdentifier,
+        databaseOid: source.databaseOid,
+        timeline: source.timeline ?? 0,
+      },
       destination: identity,
       // Not known here; it says that there was a seal, whose marker is there.
       seal_lsn: '0/0',

@@ -1,10 +1,10 @@
 /** One task: read what the records of both sides of a pair say together, and keep the fence of the side that does not serve up. */
-import { sameSide, type Side } from '../cutover/side.js';
+import { sameSide, shardsOf, type Side } from '../cutover/side.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import type { Connections } from '../postgres/connections.js';
 import { isCommitted, keepFence, readRecord, type Decision, type RecordState } from '../postgres/record.js';
 import { contradictionIn } from './contradictions.js';
-import type { Directory } from './directory.js';
+import type { Directory, Place } from './directory.js';
 import { servingOf, type Serving } from './resolution.js';
 
 /** The layout that brought the keeper. */
@@ -48,17 +48,27 @@ export class PairRecord {
     const contradiction = contradictionIn(records);
     if (contradiction !== null)
       throw new CutoverError('record_contradictory', { database: name, problem: contradiction });
-    for (const record of records) await this.#keep(record, records);
+    for (const record of records)
+      for (const shard of [record, ...(record.otherShards ?? [])]) await this.#keep(shard, records);
     return { records, serving: servingOf(records) };
   }
 
   async #look(name: string): Promise<RecordState | null> {
     try {
-      return await readRecord(await this.#connections.get(this.#directory.endpoint(name), 'watch'));
+      const record = await this.#readShard({ name, shard: 0 });
+      const others = this.#directory.places.filter((place) => place.name === name && place.shard > 0);
+      if (record === null || others.length === 0) return record;
+      const read = await Promise.allSettled(others.map((place) => this.#readShard(place)));
+      const otherShards = read.flatMap((one) => (one.status === 'fulfilled' && one.value ? [one.value] : []));
+      return { ...record, otherShards };
     } catch (error) {
       if (error instanceof CutoverError && error.code === 'record_newer') throw error;
       return null;
     }
+  }
+
+  async #readShard({ name, shard }: Place): Promise<RecordState | null> {
+    return readRecord(await this.#connections.get(this.#directory.endpoint(name, shard), 'watch'));
   }
 
   /** Raises what must be up after a crash, a promotion, or a person's mistake. */
@@ -82,8 +92,10 @@ export class PairRecord {
 function lostDecision(record: RecordState, records: readonly RecordState[]): Decision | null {
   const decided = records.flatMap((r) => r.decisions).filter((d) => d.state === 'aborted' || isCommitted(d.state));
   const last = decided.reduce<Decision | null>((a, b) => (a !== null && a.epoch >= b.epoch ? a : b), null);
-  if (last === null || !isCommitted(last.state) || !sameSide(last.source, record.identity)) return null;
+  if (last === null || !isCommitted(last.state)) return null;
+  if (!shardsOf(last.source).some((shard) => sameSide(shard, record.identity))) return null;
   const own = record.decisions.find((d) => d.epoch === last.epoch);
-  const knows = own !== undefined && isCommitted(own.state) && record.fence.epoch >= last.epoch;
-  return knows ? null : last;
+  // Decisions are shard 0's; of the others the fence alone tells.
+  const known = !sameSide(last.source, record.identity) || (own !== undefined && isCommitted(own.state));
+  return known && record.fence.epoch >= last.epoch ? null : last;
 }

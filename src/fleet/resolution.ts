@@ -5,8 +5,9 @@
  * Undecided → try the abort; act on what the record then says, never on the wish (docs/protocol.md, section 4).
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { sameSide, type Side } from '../cutover/side.js';
+import { sameSide, shardsOf, sideOf, type Side } from '../cutover/side.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
+import type { Connection } from '../postgres/connection.js';
 import type { Connections } from '../postgres/connections.js';
 import {
   abortEpoch,
@@ -14,6 +15,7 @@ import {
   openDestination,
   readRecord,
   refuseDestination,
+  releaseShard,
   releaseSource,
   type Decision,
   type RecordState,
@@ -57,24 +59,50 @@ export async function resolveEpoch(
     return byDestinationAlone(directory, connections, epoch, messageOf(error));
   }
   if (decision.state !== 'unknown' && isCommitted(decision.state)) {
-    const destination = await connections.get(await directory.endpointOf(epoch.destination), 'record');
-    await openDestination(destination, decision);
-    return { outcome: 'committed', serving: epoch.destination, reason: null };
+    await openShards(directory, connections, decision);
+    return { outcome: 'committed', serving: sideOf(decision.destination), reason: null };
   }
-  const source = await connections.get(await directory.endpointOf(epoch.source), 'record');
-  await releaseSource(source, epoch.source, epoch.epoch);
+  // What the record says of the shards counts: whoever asks may have heard of less.
+  const { source, destination } = decision.state === 'unknown' ? epoch : decision;
+  const at = async (shard: Side): Promise<Connection> => connections.get(await directory.endpointOf(shard), 'record');
+  await releaseSource(await at(source), source, epoch.epoch);
+  // A shard that does not answer is released when it next refuses a write, and is told then that this side serves.
+  await Promise.allSettled(
+    (source.otherShards ?? []).map(async (shard) => {
+      const release = decision.state === 'unknown' ? releaseSource : releaseShard;
+      await release(await at(shard), shard, epoch.epoch);
+    }),
+  );
   const nonce = decision.state === 'unknown' ? null : decision.nonce;
   // Defence in depth, not a condition: the tombstone on the source already makes a late commit impossible.
-  await directory
-    .endpointOf(epoch.destination)
-    .then((endpoint) => connections.get(endpoint, 'record'))
-    .then((destination) => refuseDestination(destination, epoch.destination, epoch.epoch, nonce))
-    .catch(() => undefined);
+  await Promise.allSettled(
+    shardsOf(destination).map(async (shard) => refuseDestination(await at(shard), shard, epoch.epoch, nonce)),
+  );
   return {
     outcome: 'aborted',
-    serving: epoch.source,
+    serving: sideOf(source),
     reason: decision.state === 'unknown' ? reason : decision.reason,
   };
+}
+
+/**
+ * Every shard of a committed epoch's destination accepts writes. Shard 0 must; another one that does not answer opens when it first
+ * refuses a write, and one that must not open fails this.
+ */
+async function openShards(directory: Directory, connections: Connections, decision: Decision): Promise<void> {
+  const open = async (shard: Side): Promise<void> => {
+    await openDestination(await connections.get(await directory.endpointOf(shard), 'record'), decision, shard);
+  };
+  await open(decision.destination);
+  const opened = await Promise.allSettled((decision.destination.otherShards ?? []).map(open));
+  for (const outcome of opened) if (outcome.status === 'rejected' && saidNo(outcome.reason)) throw outcome.reason;
+}
+
+/** A server has answered, and not that it is going away (PostgreSQL documentation, appendix A). */
+function saidNo(error: unknown): boolean {
+  if (error instanceof CutoverError) return error.code === 'destination_shut' || error.code === 'wrong_server';
+  const { code } = error as { code?: unknown };
+  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && !/^(08|57P)/.test(code);
 }
 
 /** A destination that does not answer must not hold up the abort: its door stays shut without a commit. */
@@ -132,9 +160,8 @@ async function byDestinationAlone(
   }
   const opened = state?.decisions.find((d) => d.epoch === epoch.epoch);
   if (state && opened && isCommitted(opened.state) && sameSide(state.identity, epoch.destination)) {
-    const destination = await connections.get(await directory.endpointOf(epoch.destination), 'record');
-    await openDestination(destination, opened);
-    return { outcome: 'committed', serving: epoch.destination, reason: null };
+    await openShards(directory, connections, opened);
+    return { outcome: 'committed', serving: sideOf(opened.destination), reason: null };
   }
   throw new CutoverError('record_unreachable', { database: epoch.database, problem });
 }
@@ -169,13 +196,15 @@ export function servingOf(records: readonly RecordState[]): Serving | null {
   const moved = last !== undefined && isCommitted(last.state);
   const base = last ?? newest;
   const serving = moved ? base.destination : base.source;
-  const barred = records.some((r) => sameSide(r.identity, serving) && r.fence.up);
+  const barred = records.some(
+    (r) => sameSide(r.identity, serving) && [r, ...(r.otherShards ?? [])].some(({ fence }) => fence.up),
+  );
   return {
     database: newest.database,
     peer: newest.peer,
     epoch: last?.epoch ?? 0,
-    serving,
-    other: moved ? base.source : base.destination,
+    serving: sideOf(serving),
+    other: sideOf(moved ? base.source : base.destination),
     open: decided(newest) ? null : newest,
     unfinished: decided(newest) && barred ? newest : null,
   };

@@ -104,11 +104,19 @@ async function truncateRefused(subscriber: Connection, subscription: string): Pr
   return `; a TRUNCATE of ${found.truncated} cannot be applied while ${found.referring}, which is not part of the stream, refers to it`;
 }
 
-/** A publication that leaves out a kind of change would lose it; null when it publishes all of them. */
-export async function unpublishedChange(publisher: Connection, publication: string): Promise<string | null> {
+/**
+ * A publication that leaves out a kind of change would lose it; null when it publishes all of them.
+ *
+ * @param truncate false: TRUNCATE is left out on purpose (see truncate-guard.ts), and must be
+ */
+export async function unpublishedChange(
+  publisher: Connection,
+  publication: string,
+  truncate = true,
+): Promise<string | null> {
   const { rows } = await publisher.query<{ whole: boolean }>(
-    `SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate AS whole FROM pg_publication WHERE pubname = $1`,
-    [publication],
+    `SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate = $2 AS whole FROM pg_publication WHERE pubname = $1`,
+    [publication, truncate],
   );
   if (rows[0] === undefined) return `publication ${publication} is gone`;
   return rows[0].whole ? null : `publication ${publication} does not publish every kind of change`;

@@ -21,6 +21,20 @@ BEGIN
 END
 $function$;
 
+-- The same on another shard than 0, for who has read on shard 0 that the epoch is aborted. What is sealed here by an earlier one was
+-- aborted, too, or this epoch would not have begun on this side; its release did not reach this shard.
+CREATE OR REPLACE FUNCTION cutover.release_shard(p_epoch bigint) RETURNS jsonb LANGUAGE plpgsql AS $function$
+DECLARE
+  v_fence cutover.fence;
+BEGIN
+  PERFORM set_config('synchronous_commit', 'on', true);
+  UPDATE cutover.fence SET epoch = p_epoch, state = 'open', changed_at = clock_timestamp()
+  WHERE epoch <= p_epoch AND state IN ('open', 'sealed');
+  SELECT * INTO STRICT v_fence FROM cutover.fence;
+  RETURN cutover.identity() || to_jsonb(v_fence);
+END
+$function$;
+
 -- The flag second, in a transaction of its own, once the row that allows it is durable.
 CREATE OR REPLACE FUNCTION cutover.lower(p_epoch bigint) RETURNS jsonb LANGUAGE plpgsql AS $function$
 DECLARE
@@ -84,9 +98,11 @@ BEGIN
   END IF;
   SELECT * INTO STRICT v_fence FROM cutover.fence FOR UPDATE;
   IF v_fence.epoch = v_decision.epoch AND v_fence.state = 'ready' THEN
-    -- A standby that was promoted since may have been ready before it had the last rows. The marker of the seal came behind them.
-    IF (v_decision.destination ->> 'timeline')::int <> (cutover.identity() ->> 'timeline')::int AND NOT EXISTS (
-      SELECT FROM cutover.marker WHERE epoch = v_decision.epoch AND nonce = v_decision.nonce AND kind = 'seal') THEN
+    -- A standby that was promoted since may have been ready before it had the last rows. The marker of the seal, of each shard of
+    -- the source, came behind them.
+    IF (cutover.own_shard(v_decision.destination) ->> 'timeline')::int <> (cutover.identity() ->> 'timeline')::int AND (
+      SELECT count(*) FROM cutover.marker WHERE epoch = v_decision.epoch AND nonce = v_decision.nonce AND kind = 'seal'
+    ) <= coalesce(jsonb_array_length(v_decision.source -> 'otherShards'), 0) THEN
       RAISE EXCEPTION 'the destination failed over to a server that lacks the last writes of epoch %', v_decision.epoch
         USING ERRCODE = 'CUT02';
     END IF;
@@ -124,8 +140,7 @@ BEGIN
   PERFORM set_config('synchronous_commit', 'on', true);
   SELECT * INTO STRICT v_fence FROM cutover.fence FOR UPDATE;
   IF v_decision.state IN ('committed', 'finalizing', 'finalized')
-    AND v_decision.source @> jsonb_build_object('systemIdentifier', cutover.identity() ->> 'systemIdentifier',
-      'databaseOid', (cutover.identity() ->> 'databaseOid')::bigint) THEN
+    AND cutover.own_shard(v_decision.source) IS NOT NULL THEN
     INSERT INTO cutover.decision SELECT v_decision.* ON CONFLICT (epoch) DO UPDATE SET state = excluded.state,
       decided_at = excluded.decided_at, reason = excluded.reason
       WHERE decision.nonce = excluded.nonce AND decision.state IN ('preparing', 'sealed');

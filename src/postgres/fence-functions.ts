@@ -143,7 +143,7 @@ BEGIN
   RETURN (
     SELECT min('table ' || c.oid::regclass || ' came after the streams were made and is not replicated')
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.oid = ANY (v_late) AND n.nspname NOT IN ('cutover', 'information_schema') AND n.nspname !~ '^pg_'
+    WHERE c.oid = ANY (v_late) AND n.nspname NOT IN ('cutover', 'cutover_shards', 'information_schema') AND n.nspname !~ '^pg_'
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'));
 END
 $function$;

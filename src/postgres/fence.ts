@@ -29,7 +29,7 @@ export async function applicationTables(connection: Connection): Promise<readonl
     SELECT n.nspname AS schema, c.relname AS table
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
-      AND n.nspname NOT IN ('cutover', 'information_schema') AND n.nspname !~ '^pg_'
+      AND n.nspname NOT IN ('cutover', 'cutover_shards', 'information_schema') AND n.nspname !~ '^pg_'
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
     ORDER BY 1, 2`);
   return rows;
@@ -125,7 +125,8 @@ export async function rehearseSeal(connection: Connection, publication: string):
     WHERE t.tgname = 'cutover_fence_write'`);
 }
 
-async function withShortLock(connection: Connection, statements: string, table: string): Promise<void> {
+/** Statements that need a lock of a table for a moment: tried again and again, so that nobody queues behind them for long. */
+export async function withShortLock(connection: Connection, statements: string, table: string): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     try {
       await connection.query(`SET LOCAL lock_timeout = ${ARM_LOCK_TIMEOUT_MS.toString()}; ${statements}`);

@@ -47,22 +47,22 @@ export interface MadeHere {
 const OBJECTS = `
   WITH here AS (SELECT oid FROM pg_database WHERE datname = current_database()), object AS (
     SELECT 'subscription' AS kind, s.subname AS name, s.oid::bigint AS subscription, NULL AS subscriber, false AS failover, false AS used
-    FROM pg_subscription s, here WHERE s.subdbid = here.oid AND s.subname ~ '^cutover_.+_(forward|reverse)$'
+    FROM pg_subscription s, here WHERE s.subdbid = here.oid AND s.subname ~ '^cutover_.+_(forward|reverse)(_[0-9]+_[0-9]+)?$'
     UNION ALL
-    SELECT 'publication', p.pubname, NULL, NULL, false, false FROM pg_publication p WHERE p.pubname ~ '^cutover_.+_(forward|reverse)$'
+    SELECT 'publication', p.pubname, NULL, NULL, false, false FROM pg_publication p WHERE p.pubname ~ '^cutover_.+_(forward|reverse)(_[0-9]+_[0-9]+)?$'
     UNION ALL
     SELECT CASE WHEN s.slot_name ~ '^cutover_' THEN 'slot' ELSE 'table slot' END, s.slot_name,
       substring(s.slot_name FROM '^pg_([0-9]+)_sync_')::bigint, substring(s.slot_name FROM '^pg_[0-9]+_sync_[0-9]+_([0-9]+)$'),
       coalesce((to_jsonb(s) ->> 'failover')::boolean, false), s.active
     FROM pg_replication_slots s WHERE s.database = current_database()
-      AND s.slot_name ~ '^(cutover_.+_(forward|reverse)|pg_[0-9]+_sync_[0-9]+_[0-9]+)$'
+      AND s.slot_name ~ '^(cutover_.+_(forward|reverse)(_[0-9]+_[0-9]+)?|pg_[0-9]+_sync_[0-9]+_[0-9]+)$'
     UNION ALL
     SELECT 'role', r.rolname, NULL, NULL, false, false FROM pg_roles r, here
     WHERE r.rolname ~ '^cutover_.+_replication$' AND NOT EXISTS (
       SELECT FROM pg_shdepend d
       WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.dbid NOT IN (0, here.oid))
   )
-  SELECT kind, name, substring(name FROM '^cutover_(.+)_(?:forward|reverse|replication)$') AS migration,
+  SELECT kind, name, substring(name FROM '^cutover_(.+?)_(?:(?:forward|reverse)(?:_[0-9]+_(?:[0-9]+|replication))?|replication)$') AS migration,
     subscription::float8 AS subscription, subscriber, failover, used AS "inUse"
   FROM object ORDER BY array_position(ARRAY['subscription', 'publication', 'slot', 'table slot', 'role'], kind), name`;
 

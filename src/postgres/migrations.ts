@@ -1,10 +1,13 @@
 /** One task: keep the rows of `cutover.migration`: which workflow holds this database. */
-import type { PinnedSide, Side } from '../cutover/side.js';
+import type { Side } from '../cutover/side.js';
 import { invariant } from '../errors/invariant.js';
 import type { Connection } from './connection.js';
 
 /** A side as it was when the migration began; a row of layout 1 has no timeline. */
-export type BegunSide = Side & Partial<Pick<PinnedSide, 'timeline'>>;
+export interface BegunSide extends Side {
+  readonly timeline?: number;
+  readonly otherShards?: readonly BegunSide[];
+}
 
 export interface MigrationRow {
   readonly id: string;
@@ -41,8 +44,9 @@ export async function guardedTables(
     SELECT m.id AS migration, ARRAY(
       SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
       WHERE m.publication = '' AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
-        AND n.nspname NOT IN ('cutover', 'information_schema') AND n.nspname !~ '^pg_'
-      UNION SELECT p.tablename::text FROM pg_publication_tables p WHERE p.pubname = m.publication
+        AND n.nspname NOT IN ('cutover', 'cutover_shards', 'information_schema') AND n.nspname !~ '^pg_'
+      UNION SELECT p.tablename::text FROM pg_publication_tables p
+        WHERE p.pubname = m.publication AND p.schemaname NOT IN ('cutover', 'cutover_shards')
       UNION SELECT c.relname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE t.tgname = 'cutover_fence_write'
     ) AS tables
     FROM cutover.migration m WHERE m.active`);

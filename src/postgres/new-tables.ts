@@ -29,7 +29,7 @@ BEGIN
   END IF;
   IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.oid = d.objid
     WHERE d.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-      AND c.relnamespace <> 'cutover'::regnamespace) THEN
+      AND c.relnamespace::regnamespace::text NOT IN ('cutover', 'cutover_shards')) THEN
     PERFORM cutover.raise_refusal();
   END IF;
 END

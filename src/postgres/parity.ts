@@ -92,17 +92,15 @@ export async function applyProblems(destination: Connection, subscription: strin
   return counted.rows[0]?.problems ?? null;
 }
 
-/** Whether the canary of `ready(epoch)`, written on `cluster`, has arrived on `source`: the way back works. */
+/** Whether the canary of `ready(epoch)`, written on shard `shard` of the destination, in `cluster`, has arrived on `source`: the way back works. */
 export async function canaryArrived(
   source: Connection,
-  cluster: string,
-  epoch: number,
-  nonce: string,
+  { cluster, shard, epoch, nonce }: Pick<SealMark, 'cluster' | 'shard' | 'epoch' | 'nonce'>,
 ): Promise<boolean> {
   const { rows } = await source.query({
     name: 'cutover_canary',
-    text: `SELECT FROM cutover.marker WHERE cluster = $1 AND epoch = $2 AND nonce = $3 AND kind = 'canary'`,
-    values: [cluster, epoch, nonce],
+    text: `SELECT FROM cutover.marker WHERE cluster = $1 AND shard = $2 AND epoch = $3 AND nonce = $4 AND kind = 'canary'`,
+    values: [cluster, shard, epoch, nonce],
   });
   return rows.length > 0;
 }

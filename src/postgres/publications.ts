@@ -7,7 +7,7 @@ import type { TableName } from './fence.js';
 const ALL_TABLES = `
   SELECT n.nspname AS schema, c.relname AS table
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('cutover', 'information_schema') AND n.nspname !~ '^pg_'
+  WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('cutover', 'cutover_shards', 'information_schema') AND n.nspname !~ '^pg_'
     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
   ORDER BY 1, 2`;
 
@@ -29,7 +29,7 @@ export async function publishedTables(source: Connection, publication: string | 
        SELECT ln.nspname AS schema, lc.relname AS name FROM pg_partition_tree(c.oid) p
        JOIN pg_class lc ON lc.oid = p.relid JOIN pg_namespace ln ON ln.oid = lc.relnamespace WHERE p.isleaf
      ) l ON c.relkind = 'p'
-     WHERE t.pubname = $1 AND t.schemaname <> 'cutover' ORDER BY 1, 2`,
+     WHERE t.pubname = $1 AND t.schemaname NOT IN ('cutover', 'cutover_shards') ORDER BY 1, 2`,
     [publication],
   );
   return rows;

@@ -13,7 +13,7 @@ import { FENCE_FUNCTIONS } from './fence-functions.js';
 import { VERIFICATION_DDL } from './verification/record.js';
 
 /** Raised by the number of the layout; a record written by a newer layout is refused. */
-export const RECORD_VERSION = 3;
+export const RECORD_VERSION = 4;
 
 const TABLES = `
 CREATE SCHEMA IF NOT EXISTS cutover;
@@ -118,6 +118,12 @@ CREATE OR REPLACE FUNCTION cutover.identity() RETURNS jsonb LANGUAGE sql AS $fun
     'inRecovery', pg_is_in_recovery(),
     'timeline', CASE WHEN pg_is_in_recovery() THEN 0
       ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END)
+$function$;
+
+-- Of the shards of a side, as a decision has it, the one that this database is; null where it is none of them.
+CREATE OR REPLACE FUNCTION cutover.own_shard(p_side jsonb) RETURNS jsonb LANGUAGE sql AS $function$
+  SELECT s FROM jsonb_array_elements(jsonb_build_array(p_side) || coalesce(p_side -> 'otherShards', '[]')) AS s, cutover.identity() AS i
+  WHERE s ->> 'systemIdentifier' = i ->> 'systemIdentifier' AND s -> 'databaseOid' = i -> 'databaseOid' LIMIT 1
 $function$;
 
 CREATE OR REPLACE FUNCTION cutover.fence_is_up() RETURNS boolean LANGUAGE sql AS $function$

@@ -55,6 +55,8 @@ export interface RecordState {
   readonly fence: Fence;
   /** newest first */
   readonly decisions: readonly Decision[];
+  /** of shard 0: what stands in those of the others that answered */
+  readonly otherShards?: readonly RecordState[];
 }
 
 export interface RecordedEvent {
@@ -268,15 +270,26 @@ export async function releaseSource(source: Connection, side: Side, epoch: numbe
   await call(source, side, 'cutover.lower($1)', [epoch]);
 }
 
+/** The same of another shard than 0, once the abort has been read on shard 0. */
+export async function releaseShard(connection: Connection, shard: Side, epoch: number): Promise<void> {
+  await call(connection, shard, 'cutover.release_shard($1)', [epoch]);
+  await call(connection, shard, 'cutover.lower($1)', [epoch]);
+}
+
 /**
- * After a commit: the destination accepts writes. A duty of whoever goes forward. Answers its fence.
+ * After a commit: a shard of the destination accepts writes. A duty of whoever goes forward. Answers its fence.
  *
+ * @param shard absent: shard 0, which is all of most destinations
  * @throws CutoverError `destination_shut` when it has not heard of this epoch, or was refused: it failed over, or the source did
  */
-export async function openDestination(destination: Connection, decision: Decision): Promise<Fence> {
+export async function openDestination(
+  destination: Connection,
+  decision: Decision,
+  shard: Side = decision.destination,
+): Promise<Fence> {
   const { epoch } = decision;
-  await call(destination, decision.destination, 'cutover.open($1)', [JSON.stringify(decision)]);
-  const fence = await call<Fence>(destination, decision.destination, 'cutover.lower($1)', [epoch]);
+  await call(destination, shard, 'cutover.open($1)', [JSON.stringify(decision)]);
+  const fence = await call<Fence>(destination, shard, 'cutover.lower($1)', [epoch]);
   // A later epoch may have shut it again.
   if (fence.epoch > epoch || (fence.epoch === epoch && fence.state === 'open')) return fence;
   const problem = `its fence is ${fence.state} since epoch ${fence.epoch.toString()}; one of the sides failed over`;

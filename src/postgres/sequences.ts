@@ -21,7 +21,7 @@ const WITHHELD_SHOWN_MAX = 10;
 
 /** `s`, `c`, `n`: every sequence of the application, whatever owns it. */
 export const SEQUENCES_TO_MOVE = `pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid
-  JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> 'cutover' AND c.relpersistence <> 't'`;
+  JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname NOT IN ('cutover', 'cutover_shards') AND c.relpersistence <> 't'`;
 
 /**
  * OFFSET 0 keeps the inner query apart: `pg_sequence_last_value` opens the sequence, so it is called once for each. From 18 on it is
@@ -89,13 +89,12 @@ const givenAhead = new WeakMap<Connection, SequenceValues>();
  * then. May be called again; a value skipped for nothing harms nothing.
  */
 export async function advanceAhead(
-  source: Connection,
   destination: Connection,
   side: Side,
   epoch: number,
+  values: SequenceValues,
 ): Promise<void> {
   givenAhead.delete(destination);
-  const values = await readSequences(source);
   const { skipped } = await advance(destination, side, epoch, Object.entries(values));
   if (skipped === undefined) givenAhead.set(destination, values);
 }
@@ -143,18 +142,95 @@ async function advance(
 }
 
 /**
- * Ahead of the pause: makes the plans of both statements and opens every sequence once on these two connections, because the
+ * Ahead of the pause: makes the plans of its statements and opens every sequence once on this connection, because the
  * first look at a thousand sequences takes five times as long as the second. Moves nothing; may be called again.
  *
- * @throws CutoverError `sequence_withheld` naming what the roles of these connections may not read and set
+ * @param destination what the connection leads to, where values are handed to it; absent: it hands them over
+ * @throws CutoverError `sequence_withheld` naming what the role of this connection may not read and set
  */
-export async function rehearseSequences(source: Connection, destination: Connection, side: Side): Promise<void> {
-  for (const connection of [source, destination]) {
-    // As in the functions of the record: no plan whose time grows with the square of the sequences.
-    await connection.query('SET enable_nestloop = off');
-    refuseWithheld(connection, await withheldSequences(connection));
-    await readSequences(connection);
-  }
+export async function rehearseSequences(connection: Connection, destination?: Side): Promise<void> {
+  // As in the functions of the record: no plan whose time grows with the square of the sequences.
+  await connection.query('SET enable_nestloop = off');
+  refuseWithheld(connection, await withheldSequences(connection));
+  await readSequences(connection);
   // No sequence is named, so whatever the epoch, none is moved; the highest one gets past the check of the fence row.
-  await advance(destination, side, Number.MAX_SAFE_INTEGER, []);
+  if (destination) await advance(connection, destination, Number.MAX_SAFE_INTEGER, []);
+}
+
+/** By how much each sequence counts: its name, schema-qualified and quoted, and as PostgreSQL writes a bigint its increment. */
+export type SequenceIncrements = Readonly<Record<string, string>>;
+
+export async function sequenceIncrements(side: Connection): Promise<SequenceIncrements> {
+  const { rows } = await side.query<{ increments: SequenceIncrements }>({
+    name: 'cutover_increments',
+    text: `SELECT coalesce(json_object_agg(format('%I.%I', n.nspname, c.relname), s.seqincrement::text), '{}') AS increments
+           FROM ${SEQUENCES_TO_MOVE}`,
+  });
+  return rows[0]?.increments ?? {};
+}
+
+/** What one shard of `shards` counts by where a sequence of a side with `from` shards is given. */
+function incrementOf(increment: string, from: number, shards: number): bigint {
+  const given = BigInt(increment);
+  // A side that was made by a move counts by as many as it has shards; one that was not may count by one on each of them.
+  const unit = given % BigInt(from) === 0n ? given / BigInt(from) : given;
+  return unit * BigInt(shards);
+}
+
+/**
+ * Lets the sequences of one shard that does not serve count by as many as its side has shards, and puts those that never issued a value
+ * on a place of their own: with `spread` the values of two shards never meet. May be called again.
+ *
+ * @param increments of a shard of the side that serves, which has `from` shards
+ * @param place which of how many this shard is
+ */
+export async function setIncrements(
+  shard: Connection,
+  increments: SequenceIncrements,
+  from: number,
+  place: { readonly number: number; readonly of: number },
+): Promise<void> {
+  const known = await sequenceIncrements(shard);
+  for (const [name, increment] of Object.entries(increments)) {
+    const wanted = incrementOf(increment, from, place.of);
+    if (known[name] === undefined) continue;
+    if (known[name] !== wanted.toString())
+      await shard.query(`ALTER SEQUENCE ${name} INCREMENT BY ${wanted.toString()}`);
+    const offset = (wanted / BigInt(place.of)) * BigInt(place.number);
+    await shard.query(
+      `SELECT setval(s.seqrelid, CASE WHEN s.seqincrement > 0 THEN least(s.seqstart + $2::numeric, s.seqmax)
+         ELSE greatest(s.seqstart + $2::numeric, s.seqmin) END::bigint)
+       FROM pg_sequence s WHERE s.seqrelid = $1::regclass AND pg_sequence_last_value(s.seqrelid) IS NULL`,
+      [name, offset.toString()],
+    );
+  }
+}
+
+/** Of the values that several shards hand over the ones that are furthest in the direction of the increment. */
+export function furthest(all: readonly SequenceValues[], increments: SequenceIncrements): SequenceValues {
+  const [first, ...rest] = all;
+  if (rest.length === 0) return first ?? {};
+  const values: Record<string, string> = {};
+  for (const given of all)
+    for (const [name, value] of Object.entries(given)) {
+      const before = values[name];
+      const upwards = !(increments[name] ?? '').startsWith('-');
+      if (before === undefined || BigInt(value) > BigInt(before) === upwards) values[name] = value;
+    }
+  return values;
+}
+
+/** The values for one shard of several: each begins one step further than the one before it, and goes on by as many steps as there are. */
+export function spread(
+  values: SequenceValues,
+  increments: SequenceIncrements,
+  shard: number,
+  shards: number,
+): SequenceValues {
+  if (shards === 1) return values;
+  const placed = Object.entries(values).map(([name, value]) => {
+    const unit = BigInt(increments[name] ?? '1') / BigInt(shards);
+    return [name, (BigInt(value) + unit * BigInt(shard)).toString()];
+  });
+  return Object.fromEntries(placed) as SequenceValues;
 }

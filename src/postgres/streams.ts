@@ -17,13 +17,29 @@ export type Direction = 'forward' | 'reverse';
 /** PostgreSQL 16 is the first whose publisher can leave out what came by replication (`origin = none`). */
 export const ORIGIN_SINCE = 160000;
 
-/** The one name of the publication, slot and subscription of a direction: valid as a slot name (lower case, 63 bytes). */
-export function streamName(migration: string, direction: Direction): string {
-  return `cutover_${migration}_${direction}`;
+/** From which shard of the publishing side to which one of the subscribing side a stream leads. */
+export interface ShardPair {
+  readonly from: number;
+  readonly to: number;
 }
 
-export function replicationRole(migration: string): string {
-  return `cutover_${migration}_replication`;
+/**
+ * The one name of the publication, slot and subscription of a stream: valid as a slot name (lower case, 63 bytes).
+ *
+ * @param shards null: both sides have one shard
+ */
+export function streamName(migration: string, direction: Direction, shards: ShardPair | null = null): string {
+  const name = `cutover_${migration}_${direction}`;
+  return shards === null ? name : `${name}_${shards.from.toString()}_${shards.to.toString()}`;
+}
+
+/**
+ * The role by which the streams that leave a shard are read. Where a side has several shards each has its own: they may be databases of
+ * one server, whose roles are shared.
+ */
+export function replicationRole(migration: string, direction: Direction, shard: number | null): string {
+  const stream = shard === null ? '' : `${direction}_${shard.toString()}_`;
+  return `cutover_${migration}_${stream}replication`;
 }
 
 export async function serverVersion(connection: Connection): Promise<number> {
@@ -64,10 +80,9 @@ async function quietly(connection: Connection, statement: string): Promise<void>
 export async function ensureReplicationRole(
   publisher: Connection,
   endpoint: Endpoint,
-  migration: string,
+  role: string,
   tables: readonly TableName[],
 ): Promise<Endpoint> {
-  const role = replicationRole(migration);
   const password = randomBytes(24).toString('base64url');
   const { rows } = await publisher.query('SELECT FROM pg_roles WHERE rolname = $1', [role]);
   const verb = rows.length > 0 ? 'ALTER' : 'CREATE';
@@ -91,8 +106,7 @@ export async function ensureReplicationRole(
  * Who made a role may end it, but has its privileges, which DROP OWNED asks for, only after granting them to himself (PostgreSQL
  * documentation, 21.2, role attributes, and DROP OWNED). Before 16 only a superuser can have made it, who needs no grant.
  */
-export async function dropReplicationRole(publisher: Connection, migration: string): Promise<void> {
-  const role = replicationRole(migration);
+export async function dropReplicationRole(publisher: Connection, role: string): Promise<void> {
   const { rows } = await publisher.query<{ usable: boolean }>(
     `SELECT pg_has_role(oid, 'USAGE') AS usable FROM pg_roles WHERE rolname = $1`,
     [role],
@@ -104,18 +118,38 @@ export async function dropReplicationRole(publisher: Connection, migration: stri
   await publisher.query(`${own}DROP OWNED BY ${quoted}; DROP ROLE ${quoted}`);
 }
 
+/** A table of a publication; with a condition for the rows that belong to its subscriber (PostgreSQL documentation, 29.4). */
+export interface PublishedTable extends TableName {
+  /** absent: all of them */
+  readonly where?: string;
+}
+
+export interface PublicationOptions {
+  /** which markers are published: absent all, else those that the publisher has written, as this shard */
+  readonly markersOf?: { readonly cluster: string; readonly shard: number };
+  /** false: TRUNCATE is left out; default true */
+  readonly truncate?: boolean;
+}
+
 /** Publishes `tables` and the marker; brings an existing publication to exactly that set. */
 export async function ensurePublication(
   publisher: Connection,
   name: string,
-  tables: readonly TableName[],
+  tables: readonly PublishedTable[],
+  { markersOf, truncate = true }: PublicationOptions = {},
 ): Promise<void> {
-  const list = ['cutover.marker', ...tables.map(qualified)].join(', ');
+  const markers = { schema: 'cutover', table: 'marker' };
+  const own = markersOf && `cluster = ${quoteLiteral(markersOf.cluster)} AND shard = ${markersOf.shard.toString()}`;
+  const list = [own === undefined ? markers : { ...markers, where: own }, ...tables]
+    .map((table: PublishedTable) =>
+      table.where === undefined ? qualified(table) : `${qualified(table)} WHERE (${table.where})`,
+    )
+    .join(', ');
   const { rows } = await publisher.query('SELECT FROM pg_publication WHERE pubname = $1', [name]);
   await publisher.query(
     rows.length > 0
       ? `ALTER PUBLICATION ${quoteIdentifier(name)} SET TABLE ${list}`
-      : `CREATE PUBLICATION ${quoteIdentifier(name)} FOR TABLE ${list}`,
+      : `CREATE PUBLICATION ${quoteIdentifier(name)} FOR TABLE ${list}${truncate ? '' : ` WITH (publish = 'insert, update, delete')`}`,
   );
 }
 

@@ -55,6 +55,9 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $function$
 $function$;
 `;
 
+/** Takes all of it away again. May be called again. */
+export const DROP_TWO_PHASE = 'DROP SCHEMA IF EXISTS cutover_shards CASCADE';
+
 /** Before each of these; to die at in tests. */
 export type TwoPhaseStep = 'prepare' | 'decide' | 'commit' | 'commitPrepared' | 'forget';
 

@@ -28,6 +28,10 @@ export interface BorrowingListener extends ServerOwner {
   notObtained(error: CutoverError): void;
   /** The session cannot go on. */
   failed(error: CutoverError): void;
+  /** By another configuration the batch at hand may belong elsewhere: nothing was borrowed, and begin() is called again. */
+  placeAnew(): void;
+  /** The same of an open transaction that has only begun: on which shard it begins now; null: nobody can tell yet. */
+  shardAnew(): number | null;
 }
 
 export type Step = 'none' | 'gate' | 'pool' | 'setup' | 'closing' | 'opening';
@@ -48,6 +52,8 @@ export class Borrowing implements Borrower {
   #routeVersion = -1;
   #setups = 0;
   #shard = 0;
+  /** the configuration by which the shard was found */
+  #placedVersion = -1;
   /** what begins the client's transaction on the server that comes; null: none is open */
   #opening: string | null = null;
   /** answers to statements of ours that must come before the transaction is open */
@@ -88,7 +94,7 @@ export class Borrowing implements Borrower {
   /** Begins on a shard; obtained() may be called on this very call. */
   begin(shard: number): void {
     if (shard !== this.#shard) this.#routeVersion = -1;
-    this.#shard = shard;
+    this.#placeOn(shard);
     this.#enter();
   }
 
@@ -96,11 +102,16 @@ export class Borrowing implements Borrower {
   move(shard: number, opening: string): void {
     const { server } = this;
     invariant(server !== null, 'a transaction is open');
-    this.#shard = shard;
     this.#routeVersion = -1;
+    this.#placeOn(shard);
     this.#opening = opening;
     this.step = 'closing';
     server.setup('ROLLBACK');
+  }
+
+  #placeOn(shard: number): void {
+    this.#shard = shard;
+    this.#placedVersion = this.#context.routes.version;
   }
 
   #enter(): void {
@@ -164,7 +175,7 @@ export class Borrowing implements Borrower {
   }
 
   granted(server: ServerConnection): void {
-    if (this.#gate.closed || this.step !== 'pool') {
+    if (this.#gate.closed || this.step !== 'pool' || this.#routeVersion !== this.#context.routes.version) {
       // Back in a turn of its own: the next in line may find the gate closed just the same.
       const { pool } = this;
       queueMicrotask(() => pool?.giveBack(server, true));
@@ -184,6 +195,25 @@ export class Borrowing implements Borrower {
   }
 
   readonly #passed = (): void => {
+    if (this.#placedVersion === this.#context.routes.version) {
+      this.#borrow();
+      return;
+    }
+    // The names have changed places while the session waited, and with them the shards.
+    if (this.#opening === null) {
+      this.step = 'none';
+      this.#listener.placeAnew();
+      return;
+    }
+    const shard = this.#listener.shardAnew();
+    if (shard === null) this.#listener.failed(new CutoverError('server_lost', { database: this.#database }));
+    else {
+      this.#placeOn(shard);
+      this.#borrow();
+    }
+  };
+
+  #borrow(): void {
     let route: Route;
     try {
       route = this.#currentRoute();
@@ -206,7 +236,7 @@ export class Borrowing implements Borrower {
     this.step = 'pool';
     const server = pool.take(this);
     if (server !== null) this.#attach(server);
-  };
+  }
 
   #currentRoute(): Route {
     const { routes } = this.#context;

@@ -6,7 +6,7 @@
  *   idle      nothing in flight; in session mode a server may be kept
  *   waiting   a message waits for a server (borrowing.ts: gate, pool, setup)
  *   attached  messages pass; back to idle at ReadyForQuery outside of a transaction with nothing left to answer
- *   writing   a statement runs on several shards (shard-write.ts)
+ *   writing   a statement runs on several shards (shard-write.ts); what is sent for a COPY goes to it (shard-copy.ts)
  *   rerouting the fence refused the batch; the hook is asked whether it may be sent anew
  *   leaving   the client is gone, what it started is brought to an end
  *   closed    nothing is left of it
@@ -24,10 +24,11 @@ import { ClientStatements } from './client-statements.js';
 import { Forwarder } from './forwarder.js';
 import type { Gate } from './gate.js';
 import { SESSION_TAG, type ServerConnection } from './server-connection.js';
-import { Placement, type Place } from './placement.js';
+import type { Placement } from './placement.js';
 import { refusing } from './schema-change.js';
 import { SessionCounters } from './session-counters.js';
 import { sessionError } from './session-error.js';
+import { ONLY_SHARD, SessionPlace } from './session-place.js';
 import { SessionWriter } from './session-writer.js';
 import type { LoggedInClient, SessionContext } from './session-context.js';
 import { TrackedSettings } from './tracked-settings.js';
@@ -37,9 +38,6 @@ const REROUTES_MAX = 3;
 /** A client that said goodbye has its last statement run to the end, as with PostgreSQL; one that vanished has less. */
 const GOODBYE_TIMEOUT_MS = 60_000;
 const VANISHED_TIMEOUT_MS = 5_000;
-
-/** Where everything of a database with one shard runs. */
-const ONLY_SHARD: Place = { kind: 'shard', shard: 0 };
 
 type Phase = 'idle' | 'waiting' | 'attached' | 'writing' | 'rerouting' | 'leaving' | 'closed';
 
@@ -71,8 +69,7 @@ export class ClientSession implements BorrowingListener {
   #timedOut = false;
   /** the client closed its side while its server was made ready */
   #gone = false;
-  /** of a sharded database, from its first statement on: where each transaction runs */
-  #placement: Placement | null = null;
+  readonly #place: SessionPlace;
   readonly #writer: SessionWriter;
 
   constructor(client: LoggedInClient, context: SessionContext) {
@@ -86,6 +83,7 @@ export class ClientSession implements BorrowingListener {
     this.statements = new ClientStatements(context.statements);
     this.#forwarder = new Forwarder(client.id, this.statements, refusing(context, client));
     this.#settings = new TrackedSettings(client.settings, client.parameters);
+    this.#place = new SessionPlace(this, context, this.#settings, this.#forwarder);
     this.#writer = new SessionWriter(this, context, this.#settings, this.#forwarder);
     this.#borrowing = new Borrowing(client, context, this.#settings, this);
     this.channel = new ClientChannel(client.socket, {
@@ -161,15 +159,16 @@ export class ClientSession implements BorrowingListener {
   // ---- the client's side
 
   /** Goes on with what the client has sent, as far as the phase lets it. */
-  #advance(): void {
+  readonly #advance = (): void => {
     this.#guarded(this.#step);
     if (this.#gone && this.#phase !== 'waiting') this.#leave(VANISHED_TIMEOUT_MS);
     this.#updateReading();
-  }
+  };
 
   readonly #step = (): void => {
     if (this.#phase === 'attached' && !this.#stopped && !this.#forwarder.full) this.#forward();
     else if (this.#phase === 'idle' && !this.channel.full) this.#next();
+    else if (this.#phase === 'writing') this.#writer.feed(this.#scanner);
   };
 
   /** Runs a step; a client that breaks the protocol is told and closed, and nobody else notices. */
@@ -203,7 +202,7 @@ export class ClientSession implements BorrowingListener {
 
   /** Goes for a server. @returns false when more of the batch must come first */
   #begin(): boolean {
-    const place = this.#placing()?.next(this.#scanner) ?? ONLY_SHARD;
+    const place = this.#place.look()?.next(this.#scanner) ?? ONLY_SHARD;
     if (place.kind === 'more') return false;
     if (place.kind === 'refused') {
       this.#answerWith(place.error);
@@ -211,46 +210,35 @@ export class ClientSession implements BorrowingListener {
     }
     this.counters.waiting();
     this.#phase = place.kind === 'several' ? 'writing' : 'waiting';
-    if (place.kind === 'several') this.#writer.begin(place.plan, this.#scanner, this.#answer, this.#written);
+    if (place.kind === 'several') this.#writer.begin(place.plan, this.#scanner, this.#writing);
     else if (place.kind === 'read') this.#readRouter();
     else this.#borrowing.begin(place.shard);
     return true;
   }
 
-  /** Between two transactions a RELOAD or a swap of names may have led the database to shards, or away from them. */
-  #placing(): Placement | null {
-    const { routers } = this.#context;
-    if (!routers.isSharded(this.database)) this.#placement = null;
-    else this.#placement ??= new Placement(this, routers, this.#settings, this.statements);
-    this.#forwarder.screen = this.#placement;
-    return this.#placement;
-  }
-
   #readRouter(): void {
-    const { routers, logger } = this.#context;
-    routers.read(this.user, this.database).then(
+    this.#place.read(
       () => {
-        if (this.#phase !== 'waiting') return;
-        this.#phase = 'idle';
-        this.#advance();
+        if (this.#phase === 'waiting') this.placeAnew();
       },
-      (error: unknown) => {
-        logger.warn({ client: this.id, database: this.database }, messageOf(error));
-        if (this.#phase === 'waiting') this.notObtained(sessionError(error));
+      (error) => {
+        if (this.#phase === 'waiting') this.notObtained(error);
       },
     );
   }
 
-  readonly #answer = (bytes: Buffer): void => {
-    if (this.#phase === 'writing') this.#say(bytes);
-  };
-
-  /** What ran on several shards has been answered. */
-  readonly #written = (): void => {
-    this.#timedOut = false;
-    if (this.#phase === 'leaving') this.#close();
-    else if (this.#phase === 'writing') this.#boundary();
-    this.#advance();
+  /** What a statement on several shards tells: answers, that more of a COPY can be taken, and that it has been answered. */
+  readonly #writing = {
+    say: (bytes: Buffer): void => {
+      if (this.#phase === 'writing') this.#say(bytes);
+    },
+    more: this.#advance,
+    done: (): void => {
+      this.#timedOut = false;
+      if (this.#phase === 'leaving') this.#close();
+      else if (this.#phase === 'writing') this.#boundary();
+      this.#advance();
+    },
   };
 
   /** @returns false when the batch cannot go to this server: it belongs to another shard, or has not come far enough to tell */
@@ -265,7 +253,7 @@ export class ClientSession implements BorrowingListener {
 
   #forward(): void {
     const { server } = this;
-    const placement = this.#placement;
+    const { placement } = this.#place;
     if (server === null || (placement !== null && server.replies.empty && !this.#staysHere(placement))) return;
     // Between two answers, where nothing of the server's can be cut in two.
     const notice = server.replies.empty ? (placement?.takeNotice() ?? null) : null;
@@ -317,6 +305,15 @@ export class ClientSession implements BorrowingListener {
     this.counters.started();
     if (this.#context.hooks !== undefined) server.watchForRefusal();
     this.#advance();
+  }
+
+  placeAnew(): void {
+    this.#phase = 'idle';
+    this.#advance();
+  }
+
+  shardAnew(): number | null {
+    return this.#place.shardAnew();
   }
 
   notObtained(error: CutoverError): void {
@@ -386,7 +383,7 @@ export class ClientSession implements BorrowingListener {
     const idle = server.transactionStatus === STATUS.idle;
     this.counters.answered(idle, this.#forwarder, this.#borrowing.pool);
     if (idle) this.#settings.commit(server);
-    this.#placement?.settled(server.transactionStatus);
+    this.#place.placement?.settled(server.transactionStatus);
     if (this.#phase === 'leaving') {
       this.#finishLeaving(server);
       return;
@@ -416,7 +413,7 @@ export class ClientSession implements BorrowingListener {
     const batch = this.#record.bytes();
     this.#record.clear();
     this.statements.revert();
-    this.#placement?.settled(STATUS.idle);
+    this.#place.placement?.settled(STATUS.idle);
     this.#phase = 'rerouting';
     this.#stopped = false;
     this.#forwarder.full = false;

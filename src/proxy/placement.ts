@@ -15,6 +15,7 @@ import { STATUS } from '../wire/codes.js';
 import type { FrameScanner } from '../wire/frames.js';
 import { TOO_LONG_BYTES } from './bound-statement.js';
 import type { ClientStatements } from './client-statements.js';
+import { copyPlanOf } from './copy-plan.js';
 import type { Screen } from './forwarder.js';
 import { raising } from './raising.js';
 import { COORDINATOR } from './routes.js';
@@ -23,6 +24,7 @@ import { hintOf } from './session-hint.js';
 import { effectOf, mayChangePath } from './session-statement.js';
 import type { ShardRouters, UserRouter } from './shard-routers.js';
 import { statementsAhead, type Rest } from './statements-ahead.js';
+import type { CopyPlan } from './shard-copy.js';
 import type { WritePlan } from './shard-write.js';
 import type { TrackedSettings } from './tracked-settings.js';
 import { partMessages, readWriteBatch } from './write-batch.js';
@@ -31,7 +33,7 @@ import { partMessages, readWriteBatch } from './write-batch.js';
 export type Place =
   | { readonly kind: 'shard'; readonly shard: number }
   /** one statement that writes on several shards */
-  | { readonly kind: 'several'; readonly plan: WritePlan }
+  | { readonly kind: 'several'; readonly plan: WritePlan | CopyPlan }
   | { readonly kind: 'refused'; readonly error: CutoverError }
   | { readonly kind: 'more' }
   | { readonly kind: 'read' };
@@ -66,6 +68,7 @@ export class Placement implements Screen {
   readonly #routers: ShardRouters;
   readonly #settings: TrackedSettings;
   readonly #statements: ClientStatements;
+  readonly #refuse: (text: string) => CutoverError | null;
   #router: UserRouter | null = null;
   /** what the open transaction has said; null: it has done something, and stays */
   #opening: string[] | null = [];
@@ -77,8 +80,16 @@ export class Placement implements Screen {
   /** the batch ahead begins with EXPLAIN, whose reader wants to know where it runs */
   #explained = false;
 
-  constructor(session: Session, routers: ShardRouters, settings: TrackedSettings, statements: ClientStatements) {
+  /** @param refuse asked for every change of the schema: why it must not be made now, or null */
+  constructor(
+    session: Session,
+    routers: ShardRouters,
+    settings: TrackedSettings,
+    statements: ClientStatements,
+    refuse: (text: string) => CutoverError | null,
+  ) {
     this.#session = session;
+    this.#refuse = refuse;
     this.#routers = routers;
     this.#settings = settings;
     this.#statements = statements;
@@ -113,6 +124,17 @@ export class Placement implements Screen {
     return { shard: this.#go(need.shard) };
   }
 
+  /**
+   * By another configuration: a shard where the open transaction, which has only begun, may begin anew and be moved from; null: the router
+   * is not read.
+   */
+  anew(): number | null {
+    const router = this.#routers.readyFor(this.#session.user, this.#session.database);
+    if (router === null) return null;
+    this.#router = router;
+    return this.#go(this.#home % router.shards);
+  }
+
   /** A statement for several shards has to be the whole batch. */
   #several(scanner: FrameScanner, text: string, write: SeveralRoute): Place {
     const refusedAs = (reason: string): Place => ({ kind: 'refused', error: this.#refusal(reason) });
@@ -126,16 +148,26 @@ export class Placement implements Screen {
       return { kind: 'more' };
     }
     if (batch === null) return refusedAs(NOT_ALONE);
+    if (write.kind === 'copy') {
+      const plan = copyPlanOf(write.copy, batch, this.#allShards(), this.#settings.utf8);
+      return typeof plan === 'string' ? refusedAs(plan) : { kind: 'several', plan };
+    }
+    const schema = write.kind === 'every' && write.ddl;
+    const forbidden = schema ? this.#refuse(text) : null;
+    if (forbidden !== null) return { kind: 'refused', error: forbidden };
     if (write.kind !== 'rows') {
       const shards = write.kind === 'several' ? write.shards : this.#allShards();
       const messages = partMessages(batch, null);
       const parts = shards.map((shard) => ({ shard, messages, rows: null }));
-      return { kind: 'several', plan: { batch, parts, alike: write.kind === 'every' } };
+      return { kind: 'several', plan: { kind: 'write', batch, parts, alike: write.kind === 'every', schema } };
     }
     const split = this.#settings.utf8 ? (this.#router?.router.split(text, write.parts) ?? null) : null;
     if (split === null) return refusedAs('its rows belong to several shards and cannot be told apart in its text');
     const parts = split.map((part) => ({ shard: part.shard, messages: partMessages(batch, part), rows: part.rows }));
-    return { kind: 'several', plan: { batch, parts: parts.sort((a, b) => a.shard - b.shard), alike: false } };
+    return {
+      kind: 'several',
+      plan: { kind: 'write', batch, parts: parts.sort((a, b) => a.shard - b.shard), alike: false, schema },
+    };
   }
 
   #allShards(): readonly number[] {
@@ -302,7 +334,7 @@ function needOfSession(route: Extract<Route, { kind: 'session' }>, text: string)
   return effect === 'stays' ? { kind: 'any' } : refused(effect.refused);
 }
 
-type SeveralRoute = Extract<Route, { kind: 'several' | 'rows' | 'every' }>;
+type SeveralRoute = Extract<Route, { kind: 'several' | 'rows' | 'every' | 'copy' }>;
 
 const NOT_ALONE =
   'it writes on several shards inside a transaction or beside other statements, which is not implemented; send it by itself';
@@ -318,15 +350,15 @@ function needOfRoute(route: Route, text: string): Need {
     case 'coordinator':
       return { kind: 'shard', shard: COORDINATOR, everywhere: true };
     case 'every':
-      if (route.ddl) return refused('it changes the schema of several shards, which is not implemented');
+      if (route.ddl && !route.transactional)
+        return refused('it changes the schema and cannot run inside a transaction, so not on all shards or on none');
       return { kind: 'several', text, write: route };
     case 'several':
     case 'rows':
+    case 'copy':
       return { kind: 'several', text, write: route };
     case 'moves-key':
       return refused('it moves rows from one shard to another, which is not implemented');
-    case 'copy':
-      return refused('COPY on several shards, which is not implemented');
     case 'session':
       return { kind: 'any' };
   }

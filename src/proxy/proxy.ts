@@ -22,7 +22,7 @@ import { ShardRouters } from './shard-routers.js';
 import { parametersFor } from './startup-settings.js';
 import { StatementCache } from './statement-cache.js';
 import { clientStatus, poolStats, poolStatus, serverStatuses } from './status.js';
-import { warmUp } from './warm-up.js';
+import { hotTexts, warmUp } from './warm-up.js';
 
 export interface ProxyOptions {
   readonly config: Config;
@@ -144,8 +144,14 @@ class RunningProxy implements Proxy, SessionContext {
     this.routers.apply(config);
   }
 
-  warm(database: string, like: string, deadlineMs: number): Promise<void> {
-    return warmUp(this.routes, database, like, deadlineMs);
+  async warm(database: string, like: string, deadlineMs: number): Promise<void> {
+    const users = this.#config.users.flatMap((user) => (user.database === database ? [user.name] : []));
+    const read = async (user: string): Promise<void> => {
+      await this.routers.read(user, database);
+      await this.routers.meet(user, database, hotTexts(this.routes, user, like));
+    };
+    const reading = this.routers.isSharded(database) ? users.map(read) : [];
+    await warmUp(this.routes, database, like, deadlineMs, reading);
   }
 
   reconnect(database?: string): void {

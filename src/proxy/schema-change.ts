@@ -76,28 +76,34 @@ function lastPart(written: string): string {
   return part.startsWith('"') ? part.slice(1, -1).replaceAll('""', '"') : part.toLowerCase();
 }
 
-/** The statement that is sent in the place of a refused change. */
-export function refusalOf(database: string, { migration }: SchemaGuard, change: string): string {
-  return raising(new CutoverError('schema_change_refused', { database, change, migration }));
-}
-
 /**
- * For one session: what goes to the server in place of a text that changes the schema of a carried table; null for every other, and
- * where such a change is allowed.
+ * For one session: what its client reads of a text that changes the schema of a carried table; null for every other, and where such a
+ * change is allowed.
  */
-export function refusing(
+export function refusedChange(
   { hooks, logger }: Pick<SessionContext, 'hooks' | 'logger'>,
   { id, database }: Pick<LoggedInClient, 'id' | 'database'>,
+  text: () => string,
+): CutoverError | null {
+  const guard = hooks?.schemaGuard?.(database) ?? null;
+  const change = guard && schemaChangeIn(text(), guard);
+  if (guard === null || change === null) return null;
+  if (guard.allowed) {
+    hooks?.onSchemaChange?.(database, change);
+    return null;
+  }
+  const { migration } = guard;
+  logger.warn({ client: id, database, change, migration }, 'schema change refused');
+  return new CutoverError('schema_change_refused', { database, change, migration });
+}
+
+/** The same as the statement that is sent to the server in its place. */
+export function refusing(
+  context: Pick<SessionContext, 'hooks' | 'logger'>,
+  client: Pick<LoggedInClient, 'id' | 'database'>,
 ): (text: () => string) => string | null {
   return (text) => {
-    const guard = hooks?.schemaGuard?.(database) ?? null;
-    const change = guard && schemaChangeIn(text(), guard);
-    if (guard === null || change === null) return null;
-    if (guard.allowed) {
-      hooks?.onSchemaChange?.(database, change);
-      return null;
-    }
-    logger.warn({ client: id, database, change, migration: guard.migration }, 'schema change refused');
-    return refusalOf(database, guard, change);
+    const refused = refusedChange(context, client, text);
+    return refused === null ? null : raising(refused);
   };
 }

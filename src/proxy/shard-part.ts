@@ -47,6 +47,8 @@ export class ShardPart implements Borrower, ServerOwner, Participant {
   server: ServerConnection | null = null;
   /** of the command that ran */
   tag = '';
+  /** the server takes bytes again after `send` said no; for who sends more than one message */
+  onWritable: () => void = () => undefined;
   #pool: Pool | null = null;
   #waiting: Waiting | null = null;
   #failure: ServerError | null = null;
@@ -198,7 +200,7 @@ export class ShardPart implements Borrower, ServerOwner, Participant {
   }
 
   writable(): void {
-    // What a part sends is at most as long as one message may be.
+    this.onWritable();
   }
 
   #answer(ask: () => void): Promise<void> {

@@ -2,9 +2,10 @@
  * One task: have the router of each sharded database ready: its rules from the configuration, its catalogue from shard 0, and whether
  * there is a coordinator in step with the shards.
  *
- * All of it is read when a session first needs it, after a RELOAD or a swap of names, when a statement names something that the
- * catalogue does not have, and, while it is used, from time to time.
+ * All of it is read when a session first needs it, after a RELOAD, when a statement names something that the catalogue does not have,
+ * and, while it is used, from time to time. A swap of names leads to what was read under the other name.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { Config } from '../config/config.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
@@ -12,12 +13,18 @@ import { invariant } from '../errors/invariant.js';
 import { withConnection, type ConnectOptions } from '../postgres/connection.js';
 import { addressOf, type Endpoint } from '../postgres/endpoint.js';
 import { readCatalogue, type Catalogue } from '../sharding/catalogue.js';
-import { coordinatorState, type CoordinatorState } from '../sharding/coordinator-keeping.js';
+import {
+  coordinatorState,
+  hasCoordinator,
+  keepCoordinator,
+  type CoordinatorState,
+} from '../sharding/coordinator-keeping.js';
 import { Router } from '../sharding/router.js';
 import { schemeOf } from '../sharding/scheme.js';
 import { loadStatementParser } from '../sharding/statement-parser.js';
 import type { Routes } from './routes.js';
-import type { DefaultPath } from './search-path.js';
+import { searchPathOf, type DefaultPath } from './search-path.js';
+import { SessionSettings } from './settings.js';
 
 /** What holds for a user who sets nothing. */
 export interface UserDefaults extends DefaultPath {
@@ -55,6 +62,16 @@ class Readings {
   /** under way, by what is read: who asks meanwhile waits for the same answer */
   readonly #running = new Map<string, Promise<void>>();
 
+  /** What another configuration's has of the same servers under the name `earlier`. */
+  takeOver(other: Readings, earlier: string, name: string): void {
+    const database = other.databases.get(earlier);
+    if (database) this.databases.set(name, database);
+    for (const [key, defaults] of other.users) {
+      const [user, of] = JSON.parse(key) as [string, string];
+      if (of === earlier) this.users.set(userKey(user, name), defaults);
+    }
+  }
+
   once(key: string, read: () => Promise<void>): Promise<void> {
     const running = this.#running.get(key);
     if (running !== undefined) return running;
@@ -77,8 +94,11 @@ export class ShardRouters {
 
   /** To be called with each configuration that the routes get, after them. */
   apply(config: Config): void {
+    const before = { places: placesOf(this.#config), readings: this.#readings };
     this.#config = config;
     this.#readings = new Readings();
+    for (const [name, earlier] of movedNames(before.places, placesOf(config)))
+      this.#readings.takeOver(before.readings, earlier, name);
     loadParserFor(config);
   }
 
@@ -120,10 +140,66 @@ export class ShardRouters {
     }
   }
 
+  /**
+   * The schema of every shard was changed by a statement of ours: brings the coordinator in step, where there is one, and reads all anew.
+   *
+   * @returns why the coordinator is not in step; null when it is, or when there is none
+   */
+  async schemaChanged(user: string, database: string): Promise<string | null> {
+    const config = this.#config;
+    let problem: string | null = null;
+    if (await hasCoordinator(config, database))
+      problem = await keepCoordinator(config, database).then(() => null, messageOf);
+    await this.read(user, database).catch(() => undefined);
+    return problem;
+  }
+
+  /** Ahead of the load: what the router says of these texts, a few at a time, so that nobody waits meanwhile. */
+  async meet(user: string, database: string, texts: readonly string[]): Promise<void> {
+    const ready = this.readyFor(user, database);
+    const path = ready && searchPathOf(SessionSettings.NONE, ready.defaults);
+    if (!ready || !path) return;
+    for (const text of texts) {
+      ready.router.verdictsOn(text, path);
+      await nextTurn();
+    }
+  }
+
   /** Whether reading the catalogue again may tell of something that this one does not know. */
   mayBeOutdated({ readAtMs }: DatabaseRouter): boolean {
     return performance.now() - readAtMs > READ_AGAIN_MS;
   }
+}
+
+/** What each database is, whatever its name: its servers, and how its tables are spread over them. */
+function placesOf(config: Config): ReadonlyMap<string, string> {
+  const names = [...new Set(config.databases.map(({ name }) => name))];
+  const rowsOf = (name: string): string =>
+    JSON.stringify(config.databases.filter((row) => row.name === name).map((row) => ({ ...row, name: '' })));
+  return new Map(
+    names.map((name) => {
+      const { omnisharded, schemas, tables, coordinator } = schemeOf(config, name);
+      const entries = [...omnisharded, ...schemas, ...tables].map((entry) => ({ ...entry, database: '' }));
+      const place = [rowsOf(name), coordinator === null ? '' : rowsOf(coordinator), entries];
+      // A list's values may be bigints.
+      return [
+        name,
+        JSON.stringify(place, (_, value: unknown) => (typeof value === 'bigint' ? value.toString() : value)),
+      ];
+    }),
+  );
+}
+
+/** Where nothing but names has changed: each name with the one that its servers had before. None where nothing has, as after a RELOAD. */
+function movedNames(
+  before: ReadonlyMap<string, string>,
+  after: ReadonlyMap<string, string>,
+): readonly (readonly [name: string, earlier: string])[] {
+  const names = new Map([...before].map(([name, place]) => [place, name]));
+  const pairs = [...after].map(([name, place]) => [name, names.get(place)] as const);
+  const known = pairs.filter((pair): pair is readonly [string, string] => pair[1] !== undefined);
+  const onlyNames = known.length === after.size && after.size === before.size;
+  return onlyNames && known.some(([name, earlier]) => name !== earlier) ? known : [];
 }
 
 /** Ahead of the first client: it takes a tenth of a second, in which nobody is served. Who needs it hears of a failure. */

@@ -5,19 +5,18 @@
  * and never in a circle. Then two-phase commit (src/postgres/two-phase.ts). Rows of RETURNING pass as they come, except those of an
  * INSERT, which are put in the order of the rows that were inserted.
  */
-import { CutoverError, messageOf } from '../errors/errors.js';
+import { CutoverError } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
-import { commitOnAll } from '../postgres/two-phase.js';
-import { commandComplete, errorResponseOf, READY_IDLE } from '../wire/backend.js';
+import { commandComplete, errorResponse, READY_IDLE } from '../wire/backend.js';
 import { BACKEND } from '../wire/codes.js';
-import type { Gate } from './gate.js';
-import { GateWait } from './gate-wait.js';
 import type { SessionContext } from './session-context.js';
 import type { SessionSettings } from './settings.js';
-import { SentAway, ServerError, ShardPart, type Passing } from './shard-part.js';
+import { ServerError, type Passing, type ShardPart } from './shard-part.js';
+import { addedUp, replyOf, ShardParts, type PartsClient } from './shard-parts.js';
 import { closing, isAskedFor, type PartMessages, type WriteBatch } from './write-batch.js';
 
 export interface WritePlan {
+  readonly kind: 'write';
   readonly batch: WriteBatch;
   /** two or more, in the order of their shards */
   readonly parts: readonly {
@@ -28,6 +27,8 @@ export interface WritePlan {
   }[];
   /** every shard has the same rows, so that one of them tells what was written */
   readonly alike: boolean;
+  /** it changes the schema: what is known of it is read anew, and the coordinator brought in step */
+  readonly schema: boolean;
 }
 
 /** What a write needs of the session. */
@@ -40,52 +41,56 @@ export interface WriteListener {
   readonly parsed: () => void;
 }
 
-/** The gate may close, or a pool go, while the last of the servers is waited for. */
-const BORROW_TRIES_MAX = 20;
+/** `anew`: the shards are others by now; `refused`: by the fence of one of them. In both nothing was changed and the client has no answer. */
+export type WriteOutcome = 'committed' | 'failed' | 'anew' | 'refused';
+
+const FENCE_REFUSAL = 'CUT01';
 /** Rows of an INSERT are kept until all of them are there. */
 const ROWS_BYTES_MAX = 16 * 1024 * 1024;
-/** An end that a server does not answer in this time ends its connection; whoever resolves ends the rest. */
-const END_TIMEOUT_MS = 30_000;
 
 export class ShardWrite {
-  readonly #client: { readonly id: number; readonly user: string; readonly database: string };
+  readonly #client: PartsClient;
   readonly #context: SessionContext;
   readonly #settings: SessionSettings;
   readonly #plan: WritePlan;
   readonly #listener: WriteListener;
-  readonly #gate: Gate;
-  readonly #parts: readonly ShardPart[];
+  /** a refusal of the fence may be asked about */
+  readonly #mayAsk: boolean;
+  readonly #parts: ShardParts;
   /** rows of each part, where they have to be put in order */
   readonly #rows: Buffer[][];
   #rowsBytes = 0;
   #running: ShardPart | null = null;
-  #left = false;
-  #leaveGate: () => void = () => undefined;
 
   constructor(
-    client: { readonly id: number; readonly user: string; readonly database: string },
+    client: PartsClient,
     context: SessionContext,
     settings: SessionSettings,
     plan: WritePlan,
     listener: WriteListener,
+    mayAsk: boolean,
   ) {
     this.#client = client;
+    this.#mayAsk = mayAsk;
     this.#context = context;
     this.#settings = settings;
     this.#plan = plan;
     this.#listener = listener;
-    this.#gate = context.gate(client.database);
-    this.#parts = plan.parts.map(({ shard }) => new ShardPart(client.id, shard));
+    this.#parts = new ShardParts(
+      client,
+      context,
+      plan.parts.map(({ shard }) => shard),
+    );
     this.#rows = plan.parts.map(() => []);
   }
 
   /** A server is held, so a pause must wait. */
   get holding(): boolean {
-    return this.#parts.some(({ server }) => server !== null);
+    return this.#parts.holding;
   }
 
   get serverPid(): number {
-    return this.#parts.find(({ server }) => server !== null)?.server?.processId ?? 0;
+    return this.#parts.serverPid;
   }
 
   /** Stops the statement where it runs; what is being committed is not stopped. */
@@ -95,79 +100,47 @@ export class ShardWrite {
 
   /** The client has taken enough, or wants more. */
   hold(held: boolean): void {
-    for (const { server } of this.#parts) {
-      if (held) server?.pause();
-      else server?.resume();
-    }
+    this.#parts.hold(held);
   }
 
   /** The client is gone: what has not begun does not begin. */
   leave(): void {
-    this.#left = true;
-    this.#leaveGate();
-    if (!this.holding) this.abandon();
+    this.#parts.leave();
   }
 
   /** Ends the connections, whatever is in flight. */
   abandon(): void {
-    for (const part of this.#parts) part.abandon();
+    this.#parts.abandon();
   }
 
-  /** Answers the client to the end. @returns whether the statement was committed; never rejects */
-  async run(): Promise<boolean> {
+  /** Answers the client to the end, unless it is to run anew. Never rejects. */
+  async run(): Promise<WriteOutcome> {
     let open = false;
     try {
-      await this.#borrow();
+      if (!(await this.#parts.borrow())) return 'anew';
       this.#listener.started();
       open = true;
-      for (const index of this.#parts.keys()) await this.#runPart(index);
+      for (const index of this.#parts.all.keys()) await this.#runPart(index);
       open = false;
       await this.#commit();
+      if (this.#plan.schema) await this.#tellSchema();
       this.#listener.say(
         Buffer.concat([...this.#ordered(), commandComplete(this.#tag), closing(this.#plan.batch), READY_IDLE]),
       );
-      return true;
+      return 'committed';
     } catch (error) {
-      if (open) await this.#rollBack();
-      this.#listener.say(Buffer.concat([this.#replyOf(error), READY_IDLE]));
-      return false;
+      if (open) await this.#parts.rollBack();
+      if (this.#mayAsk && error instanceof ServerError && error.code === FENCE_REFUSAL) return 'refused';
+      this.#listener.say(Buffer.concat([replyOf(error, this.#client.database), READY_IDLE]));
+      return 'failed';
     } finally {
       this.#running = null;
-      this.#release();
+      this.#parts.release();
     }
-  }
-
-  async #borrow(): Promise<void> {
-    const { user, database } = this.#client;
-    const { routes } = this.#context;
-    for (let tries = 0; tries < BORROW_TRIES_MAX; tries += 1) {
-      await this.#gateOpen();
-      try {
-        for (const part of this.#parts) await part.borrow(routes.of(user, database, part.shard).pool);
-        if (!this.#gate.closed) return;
-      } catch (error) {
-        if (!(error instanceof SentAway)) throw error;
-      }
-      this.#release();
-    }
-    throw new CutoverError('checkout_timeout', { database, waitedMs: 0 });
-  }
-
-  #gateOpen(): Promise<void> {
-    const { gateWaitMs } = this.#context;
-    return new Promise((resolve, reject) => {
-      const wait = new GateWait(this.#gate, this.#client.database, gateWaitMs, resolve, reject);
-      this.#leaveGate = () => {
-        wait.leave();
-        reject(new Error('the client has left'));
-      };
-      if (this.#left) this.#leaveGate();
-      else wait.begin();
-    });
   }
 
   async #runPart(index: number): Promise<void> {
-    const [part, planned] = [this.#parts[index], this.#plan.parts[index]];
+    const [part, planned] = [this.#parts.all[index], this.#plan.parts[index]];
     invariant(part && planned, 'each part is planned');
     this.#running = part;
     await part.begin(this.#settings);
@@ -220,63 +193,23 @@ export class ShardWrite {
 
   /** `UPDATE 3`: the counts of the shards added up. */
   get #tag(): string {
-    const [first = '', ...others] = this.#parts.map(({ tag }) => tag);
-    if (this.#plan.alike) return first;
-    return others.reduce((sum, tag) => {
-      const counted = (Number(COUNT.exec(sum)?.[0] ?? 0) + Number(COUNT.exec(tag)?.[0] ?? 0)).toString();
-      return sum.replace(COUNT, counted);
-    }, first);
+    const tags = this.#parts.all.map(({ tag }) => tag);
+    return this.#plan.alike ? (tags[0] ?? '') : addedUp(tags);
   }
 
   async #commit(): Promise<void> {
     // What is being decided is not stopped by anybody.
     this.#running = null;
-    const [first, ...others] = this.#parts;
-    invariant(first && others.length > 0, 'a statement for several shards has several parts');
-    await this.#ending(commitOnAll(first, others));
+    await this.#parts.commit();
   }
 
-  async #rollBack(): Promise<void> {
-    const open = this.#parts.filter(({ server }) => server !== null && !server.idle);
-    await this.#ending(Promise.allSettled(open.map((part) => part.execute('ROLLBACK'))));
+  /** Until the coordinator is in step nothing is asked of it, so a failure here makes no answer wrong. */
+  async #tellSchema(): Promise<void> {
+    this.#parts.release();
+    const { user, database } = this.#client;
+    const problem = await this.#context.routers.schemaChanged(user, database);
+    if (problem === null) return;
+    const message = `the schema was changed on every shard, but the coordinator is not in step: ${problem}; run: cutover coordinator ${database}`;
+    this.#listener.say(errorResponse({ severity: 'NOTICE', sqlstate: '01000', message }));
   }
-
-  async #ending(work: Promise<unknown>): Promise<void> {
-    const timer = setTimeout(() => {
-      this.abandon();
-    }, END_TIMEOUT_MS);
-    try {
-      await work;
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
-  #release(): void {
-    for (const part of this.#parts) part.release();
-    this.#gate.released();
-  }
-
-  #replyOf(error: unknown): Buffer {
-    if (error instanceof ServerError && error.severity === 'ERROR') return error.reply;
-    const { cause } = error as { cause?: unknown };
-    // A constraint that is checked at the end: the client knows its error.
-    if (cause instanceof ServerError && cause.severity === 'ERROR' && isOfTheData(cause.code)) return cause.reply;
-    if (cause instanceof ServerError && NOT_PREPARED_FOR.has(cause.code))
-      return errorResponseOf(
-        new CutoverError('shards_not_ready', { database: this.#client.database, problem: cause.message }),
-        'ERROR',
-      );
-    if (error instanceof CutoverError) return errorResponseOf(error, 'ERROR');
-    return errorResponseOf(new CutoverError('shards_not_committed', { problem: messageOf(error) }), 'ERROR');
-  }
-}
-
-/** No function or schema, no right to it, or no prepared transactions (PostgreSQL documentation, appendix A). */
-const NOT_PREPARED_FOR: ReadonlySet<string> = new Set(['42883', '3F000', '42501', '55000']);
-const COUNT = /\d+$/;
-
-/** Integrity constraint violations, transaction rollbacks (a serialization failure), and what a trigger raises. */
-function isOfTheData(code: string): boolean {
-  return /^(?:23|40|P0)/.test(code);
 }

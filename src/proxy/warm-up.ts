@@ -1,5 +1,5 @@
 /** One task: make the pools of one database ready for the load of another, before the load comes. */
-import { parse, SYNC } from '../wire/frontend.js';
+import { parse, readParseText, SYNC } from '../wire/frontend.js';
 import { Cleaning, type Pool } from './pool.js';
 import { REPLY } from './reply-queue.js';
 import type { Routes } from './routes.js';
@@ -8,14 +8,22 @@ import type { Statement } from './statement-cache.js';
 
 /**
  * Opens as many connections of `database` as `like` has, user by user and shard by shard, and prepares on them what servers of `like` have
- * prepared. Best effort: what fails is left to whoever needs it.
+ * prepared; a shard that `like` does not have is taken to be used as its shard 0 is. Best effort: what fails is left to whoever needs it.
  *
  * @param deadlineMs bound of the whole
+ * @param beside what else has to be ready, under way already
  */
-export async function warmUp(routes: Routes, database: string, like: string, deadlineMs: number): Promise<void> {
+export async function warmUp(
+  routes: Routes,
+  database: string,
+  like: string,
+  deadlineMs: number,
+  beside: readonly Promise<void>[],
+): Promise<void> {
   const sources = routes.ofDatabase(like);
   const work = [...routes.ofDatabase(database)].map(async ([key, { pool }]) => {
-    const model = sources.get(key)?.pool;
+    const [user] = JSON.parse(key) as [string, number];
+    const model = (sources.get(key) ?? sources.get(JSON.stringify([user, 0])))?.pool;
     if (model === undefined || model === pool) return;
     await pool.fill(model.serverCount);
     await prepareOn(pool, hotStatements(model));
@@ -24,8 +32,14 @@ export async function warmUp(routes: Routes, database: string, like: string, dea
   const deadline = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, deadlineMs);
   });
-  await Promise.race([Promise.allSettled(work), deadline]);
+  await Promise.race([Promise.allSettled([...work, ...beside]), deadline]);
   clearTimeout(timer);
+}
+
+/** The texts that clients of one user have prepared on servers of a database, most used first. */
+export function hotTexts(routes: Routes, user: string, database: string): readonly string[] {
+  const pool = routes.poolOf(user, database);
+  return pool === null ? [] : hotStatements(pool).map(({ body }) => readParseText(body, 0, body.length));
 }
 
 /** The statements servers of this pool have prepared, most used first. */

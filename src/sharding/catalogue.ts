@@ -9,6 +9,8 @@ export interface CatalogueColumn {
   readonly maxLength: number | null;
   /** what stands in a row whose INSERT leaves the column out: NULL, always the same, or computed then (nextval, now) */
   readonly default: 'none' | 'constant' | 'computed';
+  /** computed from the row's other columns, so that nobody gives it a value */
+  readonly generated: boolean;
   /** false: equal texts may have different bytes (a nondeterministic collation) */
   readonly deterministic: boolean;
 }
@@ -124,6 +126,7 @@ const RELATIONS = `
           WHEN pg_get_expr(d.adbin, d.adrelid) ~ '^(-?[0-9.]+|true|false|NULL(::[a-z ]+)?|''[^'']*''::[a-zA-Z0-9_. "]+([(][0-9, ]+[)])?([[][]])?)$'
             THEN 'constant'
           ELSE 'computed' END,
+        'generated', a.attgenerated <> '',
         'deterministic', coalesce(l.collisdeterministic, true)) ORDER BY a.attnum), '[]')
       FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
         LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum

@@ -6,7 +6,7 @@ import type { Config } from '../config/config.js';
 import { messageOf } from '../errors/errors.js';
 import { withConnection } from '../postgres/connection.js';
 import { analyzeCoordinator } from '../postgres/coordinator/analyze.js';
-import { createCoordinatorDatabase } from '../postgres/coordinator/database.js';
+import { createCoordinatorDatabase, dropCoordinator } from '../postgres/coordinator/database.js';
 import {
   coordinatorDifference,
   leftOutOf,
@@ -14,8 +14,8 @@ import {
   type MadeCoordinator,
 } from '../postgres/coordinator/make.js';
 import type { LeftOut } from '../postgres/coordinator/spec.js';
-import { engineEndpoint } from '../postgres/endpoint.js';
-import { TWO_PHASE_DDL } from '../postgres/two-phase.js';
+import { engineEndpoint, type Endpoint } from '../postgres/endpoint.js';
+import { DROP_TWO_PHASE, TWO_PHASE_DDL } from '../postgres/two-phase.js';
 import { coordinatorAt, coordinatorSpec } from './coordinator-place.js';
 
 /** Reads may go there, but for those that name something it does not have; or why they may not. */
@@ -36,8 +36,7 @@ export async function keepCoordinator(config: Config, database: string): Promise
   const place = coordinatorAt(config, database, shard);
   for (const endpoint of coordinatorSpec(config, database).shards)
     await withConnection(endpoint, (connection) => connection.query(TWO_PHASE_DDL));
-  const maintenance = { ...place, database: config.sharding.coordinator === null ? shard.database : 'postgres' };
-  await withConnection(maintenance, (server) =>
+  await withConnection(maintenanceOf(config, place, shard), (server) =>
     withConnection(shard, (first) => createCoordinatorDatabase(server, place.database, first)),
   );
   return withConnection(place, async (connection) => {
@@ -45,6 +44,34 @@ export async function keepCoordinator(config: Config, database: string): Promise
     await analyzeCoordinator(connection, ANALYZE_LIMITS);
     return made;
   });
+}
+
+/** Where the database of the coordinator can be made and dropped. */
+function maintenanceOf(config: Config, place: Endpoint, shard: Endpoint): Endpoint {
+  return { ...place, database: config.sharding.coordinator === null ? shard.database : 'postgres' };
+}
+
+/**
+ * Takes the coordinator and what the shards needed beside it away: for shards that never served. May be called again.
+ *
+ * @throws CutoverError `coordinator_failed` where a database of its name was not made by Cutover
+ */
+export async function forgetCoordinator(config: Config, database: string): Promise<void> {
+  const shard = engineEndpoint(config, database);
+  const place = coordinatorAt(config, database, shard);
+  await withConnection(maintenanceOf(config, place, shard), (server) => dropCoordinator(server, place.database));
+  for (const endpoint of coordinatorSpec(config, database).shards)
+    await withConnection(endpoint, (connection) => connection.query(DROP_TWO_PHASE));
+}
+
+/** Whether there is one to be kept in step; false as well where nobody can say. */
+export async function hasCoordinator(config: Config, database: string): Promise<boolean> {
+  try {
+    await withConnection(coordinatorAt(config, database, engineEndpoint(config, database)), () => Promise.resolve());
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Never throws: without a coordinator only statements of one shard run. */

@@ -5,7 +5,7 @@ import { readExpression } from './statement-conditions.js';
 import { pinsOf } from './statement-graph.js';
 import { keyExpression } from './statement-keys.js';
 import type { Namespace } from './statement-scope.js';
-import { child, columnName, list, strings, text, type Tree } from './statement-tree.js';
+import { child, columnName, list, text, type Tree } from './statement-tree.js';
 import type { KeyExpression } from './statement-verdict.js';
 import { readReturning, readWrittenTable, writeLevel } from './statement-write.js';
 
@@ -156,10 +156,4 @@ function conflictHasKey({ table }: Insert, infer: Tree | null, column: string): 
   const elements = list(infer, 'indexElems').map((entry) => text(child(entry, 'IndexElem'), 'name'));
   if (elements.length > 0) return elements.includes(column);
   return table.uniqueKeys.every((key) => key.includes(column));
-}
-
-/** The names an INSERT gives values for; exported for COPY, which has the same rule. */
-export function namedColumns(body: Tree, table: CatalogueTable): readonly string[] {
-  const named = strings(body, 'attlist');
-  return named.length > 0 ? named : table.columns.map(({ name }) => name);
 }

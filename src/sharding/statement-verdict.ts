@@ -88,13 +88,25 @@ export type RefusalReason =
 export interface CopyFrom {
   readonly schema: string;
   readonly table: string;
-  /** as COPY names them, else all of the table in its order */
+  /** as COPY names them, else all of the table in its order that are not generated */
   readonly columns: readonly string[];
-  /** index of the sharding column in `columns` */
-  readonly keyColumn: number;
-  readonly rule: TableRule;
+  /** null: every shard has all rows */
+  readonly key: CopyKey | null;
   /** as written, lower-case names: format, delimiter, null, header, …; a flag without a value is 'true' */
   readonly options: Readonly<Record<string, string>>;
+  /** it has a WHERE, so that some rows are left out */
+  readonly filtered: boolean;
+}
+
+/** The sharding column of a COPY. */
+export interface CopyKey {
+  readonly rule: TableRule;
+  /** index in the columns that are copied */
+  readonly index: number;
+  /** `pg_type.typname` of the column */
+  readonly type: string;
+  /** of a `varchar(n)` */
+  readonly maxLength: number | null;
 }
 
 /** Every table must be on one shard, which the keys decide; where they do not, `otherwise` holds. */

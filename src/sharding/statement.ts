@@ -4,16 +4,16 @@
  * Pure: the verdict depends on the text and the routing context (scheme, catalogue, search path) and on nothing else, so it may be
  * kept. Parameters are bound to it later (router-binding.ts). A statement goes to a single shard only where that is proven.
  */
-import { findRelation } from './catalogue.js';
-import { ruleOf } from './scheme.js';
+import { findRelation, type CatalogueTable } from './catalogue.js';
+import { ruleOf, type TableRule } from './scheme.js';
 import { Analysis, type Environment, type QueryResult, type RoutingContext } from './statement-analysis.js';
-import { namedColumns, readInsert } from './statement-insert.js';
+import { readInsert } from './statement-insert.js';
 import type { StatementParser } from './statement-parser.js';
 import { readSelect } from './statement-select.js';
 import { refused, settle } from './statement-settle.js';
-import { child, flag, kindOf, list, number, text, type Tree } from './statement-tree.js';
+import { child, flag, kindOf, list, number, strings, text, type Tree } from './statement-tree.js';
 import { isSetConfig, utilityVerdict } from './statement-utility.js';
-import type { SettledVerdict, StatementVerdict, Verdict } from './statement-verdict.js';
+import type { CopyFrom, SettledVerdict, StatementVerdict, Verdict } from './statement-verdict.js';
 import { readChange, readMerge } from './statement-write.js';
 
 /** A text this long is not read: its tree would take hundreds of megabytes. */
@@ -124,25 +124,45 @@ function copyVerdict(context: RoutingContext, body: Tree): Verdict {
   switch (rule.kind) {
     case 'shard':
       return keysOfShard(rule.shard, into);
-    case 'omnisharded':
-    case 'schema-all': {
-      if (!into)
-        return rule.kind === 'omnisharded' ? { kind: 'any', fixed: false } : { kind: 'coordinator', reason: 'copy-to' };
-      const named = namedColumns(body, found.table);
+    case 'schema-all':
+      return into ? refused('schema-all') : { kind: 'coordinator', reason: 'copy-to' };
+    case 'omnisharded': {
+      if (!into) return { kind: 'any', fixed: false };
+      const copy = copyOf(body, found.table, null);
       // What COPY leaves out gets its default, and a computed one differs from shard to shard.
       const computed = found.table.columns.some(
-        (column) => column.default === 'computed' && !named.includes(column.name),
+        (column) => column.default === 'computed' && !column.generated && !copy.columns.includes(column.name),
       );
-      return computed ? refused('omnisharded-not-deterministic') : { kind: 'every', ddl: false, transactional: true };
+      return computed ? refused('omnisharded-not-deterministic') : { kind: 'copy', copy };
     }
     case 'sharded': {
       if (!into) return { kind: 'coordinator', reason: 'copy-to' };
-      const columns = namedColumns(body, found.table);
-      const keyColumn = columns.indexOf(rule.column);
-      if (keyColumn < 0) return refused('key-missing');
-      return { kind: 'copy', copy: { schema, table: name, columns, keyColumn, rule, options: copyOptions(body) } };
+      const copy = copyOf(body, found.table, rule);
+      return copy.key === null ? refused('key-missing') : { kind: 'copy', copy };
     }
   }
+}
+
+/** @param rule null: every shard has all rows */
+function copyOf(body: Tree, table: CatalogueTable, rule: TableRule | null): CopyFrom {
+  const columns = copiedColumns(body, table);
+  const index = rule === null ? -1 : columns.indexOf(rule.column);
+  const column = table.columns.find(({ name }) => name === rule?.column);
+  const { schema, name } = table;
+  return {
+    ...{ schema, table: name, columns, options: copyOptions(body), filtered: child(body, 'whereClause') !== null },
+    key:
+      rule === null || column === undefined || index < 0
+        ? null
+        : { rule, index, type: column.type, maxLength: column.maxLength },
+  };
+}
+
+/** The columns that a COPY brings: those it names, else all that can be given (PostgreSQL documentation, COPY). */
+function copiedColumns(body: Tree, table: CatalogueTable): readonly string[] {
+  const named = strings(body, 'attlist');
+  if (named.length > 0) return named;
+  return table.columns.filter(({ generated }) => !generated).map(({ name }) => name);
 }
 
 function keysOfShard(shard: number, write: boolean): Verdict {

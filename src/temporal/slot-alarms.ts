@@ -2,7 +2,6 @@
 import type { CutoverConfig } from '../config/config.js';
 import type { Connection } from '../postgres/connection.js';
 import { findMigration } from '../postgres/migrations.js';
-import { streamName } from '../postgres/streams.js';
 import { slotsOf, type SlotRow } from './views.js';
 
 export interface SlotAlarm {
@@ -26,8 +25,8 @@ export async function slotAlarms(records: readonly Connection[], limits: Limits)
       const migration = await findMigration(connection);
       if (!migration) continue;
       const { id, owner } = migration;
-      const names = [streamName(id, 'forward'), streamName(id, 'reverse')];
-      const slots = (await slotsOf(connection)).filter(({ name }) => names.includes(name));
+      const own = `cutover_${id}_`;
+      const slots = (await slotsOf(connection)).filter(({ name }) => name.startsWith(own));
       alarms.set(owner, [...(alarms.get(owner) ?? []), ...slots.flatMap((slot) => beyond(slot, limits))]);
     } catch {
       continue;

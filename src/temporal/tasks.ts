@@ -4,18 +4,19 @@ import { askNodes, type NodeAnswer } from '../../activities/nodes.js';
 import { checkMove } from '../../activities/preparation.js';
 import { assessSituation, nextMigrationId, sidesOf } from '../../activities/situation.js';
 import type { EngineContext } from '../../activities/context.js';
+import { firstFrom } from '../../activities/stream-ends.js';
 import type { Ending } from '../cutover/contract.js';
 import { STEPS, STEP_TITLES } from '../cutover/epoch.js';
 import type { SchemaPart, TaskKind } from '../cutover/task.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import type { Fleet } from '../fleet/fleet.js';
 import type { LocalNode } from '../fleet/local-node.js';
+import type { Place } from '../fleet/directory.js';
 import type { Connection } from '../postgres/connection.js';
 import { disarmFence } from '../postgres/fence.js';
 import { findMigration } from '../postgres/migrations.js';
 import { publishedTables } from '../postgres/publications.js';
 import { abortEpoch, readRecord } from '../postgres/record.js';
-import { streamName } from '../postgres/streams.js';
 import type { Proxy } from '../proxy/contract.js';
 import { answered } from './connection.js';
 import { REHEARSAL_ANSWER_MS, rehearsalOf, type Rehearsal } from './rehearsal.js';
@@ -24,6 +25,7 @@ import { listTasks, taskNumber, type Task } from './task-list.js';
 import { taskRows, type TaskRow } from './task-rows.js';
 import {
   copiesInto,
+  expectedRowsFrom,
   cutoversOf,
   eventsOf,
   slotsOf,
@@ -95,7 +97,8 @@ export class Tasks {
     await publishedTables(await this.#connection(source), publication);
     const workflowId = `${kind}-${source}-${destination}-${Date.now().toString(36)}`;
     const { type, args } = workflowOf(request);
-    const slot = kind === 'schema_sync' ? null : streamName(await nextMigrationId(context, sides), 'forward');
+    const id = await nextMigrationId(context, sides);
+    const slot = kind === 'schema_sync' ? null : firstFrom({ id, ...sides }, 'forward', 0).name;
     await this.#start(type, workflowId, args, `${kind} ${source} → ${destination}`);
     const taskId = await this.#numberOf(workflowId);
     return slot === null ? { taskId } : { taskId, replicationSlot: slot };
@@ -144,10 +147,19 @@ export class Tasks {
 
   /** Connections to every reachable side that has a record. */
   async records(): Promise<readonly Connection[]> {
+    return this.#recordsAt(this.#options.node.directory.places.filter(({ shard }) => shard === 0));
+  }
+
+  /** The same of every shard of each side. */
+  async #shardRecords(): Promise<readonly Connection[]> {
+    return this.#recordsAt(this.#options.node.directory.places);
+  }
+
+  async #recordsAt(places: readonly Place[]): Promise<readonly Connection[]> {
     const found: Connection[] = [];
-    for (const name of this.#options.node.directory.names) {
+    for (const { name, shard } of places) {
       try {
-        const connection = await this.#connection(name);
+        const connection = await this.#connection(name, shard);
         if (await readRecord(connection)) found.push(connection);
       } catch {
         // A side that is down has no story to tell now; the other one has a copy.
@@ -159,7 +171,7 @@ export class Tasks {
   /** Root tasks with their subtasks. */
   async list(): Promise<readonly TaskRow[]> {
     const client = await this.#options.client().catch(() => null);
-    const alarms = await slotAlarms(await this.records(), this.#options.proxy.config.cutover);
+    const alarms = await slotAlarms(await this.#shardRecords(), this.#options.proxy.config.cutover);
     const waiting = async (workflowId: string): Promise<string | null> =>
       client ? waitingFor(client, workflowId) : null;
     return taskRows(await this.tasks(), waiting, alarms);
@@ -325,11 +337,18 @@ export class Tasks {
   }
 
   async slots(): Promise<readonly SlotRow[]> {
-    return (await Promise.all((await this.records()).map(slotsOf))).flat();
+    return (await Promise.all((await this.#shardRecords()).map(slotsOf))).flat();
   }
 
   async tableCopies(): Promise<readonly TableCopyRow[]> {
-    return (await Promise.all((await this.records()).map(copiesInto))).flat();
+    const shards = await this.#shardRecords();
+    const copies = (await Promise.all(shards.map(copiesInto))).flat();
+    const expected = copies.length === 0 ? [] : (await Promise.all(shards.map(expectedRowsFrom))).flat();
+    return copies.map((copy) => {
+      const { stream, schema, table } = copy;
+      const known = expected.find((of) => of.stream === stream && of.schema === schema && of.table === table);
+      return { ...copy, expectedRows: known?.rows ?? null };
+    });
   }
 
   async cutovers(): Promise<readonly CutoverRow[]> {
@@ -358,8 +377,13 @@ export class Tasks {
     const held = await findMigration(connection);
     if (held) throw new CutoverError('refused_now', { problem: `"${database}" belongs to the migration ${held.id}` });
     if (record.fence.state === 'open') throw new CutoverError('refused_now', { problem: `"${database}" serves` });
-    await disarmFence(connection);
-    await connection.query('DROP SCHEMA cutover CASCADE');
+    // Shard 0 last: by its record a repeat finds that there is something left to do.
+    const places = this.#options.node.directory.places.filter(({ name }) => name === database);
+    for (const { shard } of [...places].reverse()) {
+      const reached = await this.#connection(database, shard);
+      await disarmFence(reached);
+      await reached.query('DROP SCHEMA IF EXISTS cutover CASCADE');
+    }
   }
 
   #context(): EngineContext {
@@ -374,9 +398,9 @@ export class Tasks {
     };
   }
 
-  #connection(name: string): Promise<Connection> {
+  #connection(name: string, shard = 0): Promise<Connection> {
     const { node } = this.#options;
-    return node.connections.get(node.directory.endpoint(name), 'watch');
+    return node.connections.get(node.directory.endpoint(name, shard), 'watch');
   }
 }
 

@@ -63,18 +63,43 @@ export interface TableCopyRow {
   readonly bytes: number;
   readonly startedAt: Date;
   readonly sql: string;
+  /** name of the stream that the table belongs to */
+  readonly stream: string;
+  /** how many rows it will have, as far as its publisher's statistics tell; null: they do not */
+  readonly expectedRows: number | null;
 }
 
 /** The copies that run right now into this server's database, from the server's own progress view. */
-export async function copiesInto(destination: Connection): Promise<readonly TableCopyRow[]> {
-  const { rows } = await destination.query<TableCopyRow>(`
+export async function copiesInto(destination: Connection): Promise<readonly Omit<TableCopyRow, 'expectedRows'>[]> {
+  const { rows } = await destination.query<Omit<TableCopyRow, 'expectedRows'>>(`
     SELECT n.nspname AS schema, c.relname AS table, p.tuples_processed::float8 AS rows, p.bytes_processed::float8 AS bytes,
-      a.backend_start AS "startedAt", format('COPY %I.%I FROM STDIN', n.nspname, c.relname) AS sql
+      a.backend_start AS "startedAt", format('COPY %I.%I FROM STDIN', n.nspname, c.relname) AS sql, s.subname AS stream
     FROM pg_stat_progress_copy p JOIN pg_class c ON c.oid = p.relid JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_stat_activity a ON a.pid = p.pid
-    JOIN pg_subscription_rel r ON r.srrelid = c.oid
-    WHERE p.datname = current_database() AND p.command = 'COPY FROM' AND n.nspname <> 'cutover' AND a.backend_type <> 'client backend'
+    JOIN pg_stat_subscription s ON s.pid = p.pid AND s.relid = p.relid
+    WHERE p.datname = current_database() AND p.command = 'COPY FROM' AND n.nspname <> 'cutover'
     ORDER BY p.bytes_processed DESC`);
+  return rows;
+}
+
+/** What one stream will copy of a table, as the statistics of its publisher have it. */
+export interface ExpectedRows {
+  readonly stream: string;
+  readonly schema: string;
+  readonly table: string;
+  readonly rows: number;
+}
+
+/** Of all streams that leave this database. Of a table whose rows are picked for one of several shards: as many as there are for each. */
+export async function expectedRowsFrom(publisher: Connection): Promise<readonly ExpectedRows[]> {
+  const { rows } = await publisher.query<ExpectedRows>(`
+    SELECT p.pubname AS stream, n.nspname AS schema, c.relname AS table,
+      c.reltuples / CASE WHEN to_jsonb(r) ->> 'prqual' IS NULL THEN 1 ELSE streams.n END AS rows
+    FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid JOIN pg_class c ON c.oid = r.prrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    CROSS JOIN LATERAL (SELECT count(*) AS n FROM pg_publication o
+      WHERE regexp_replace(o.pubname, '_[0-9]+$', '') = regexp_replace(p.pubname, '_[0-9]+$', '')) AS streams
+    WHERE p.pubname ~ '^cutover_' AND n.nspname <> 'cutover' AND c.reltuples > 0`);
   return rows;
 }
 

@@ -218,8 +218,12 @@ describe('views', () => {
   });
 
   test('SHOW TABLE_COPIES', async () => {
-    const copy = { schema: 'public', table: 't', startedAt: new Date(Date.now() - 2_000), sql: 'COPY …' };
-    ports.rows.copies.push({ ...copy, rows: 1_234_567, bytes: 2_048 }, { ...copy, rows: 0, bytes: 0 });
+    const startedAt = new Date(Date.now() - 2_000);
+    const copy = { schema: 'public', table: 't', startedAt, sql: 'COPY …', stream: 'cutover_a_1_forward' };
+    ports.rows.copies.push(
+      { ...copy, rows: 1_234_567, bytes: 2_048, expectedRows: 2_469_134 },
+      { ...copy, rows: 0, bytes: 0, expectedRows: null },
+    );
     const [running, waiting] = await rowsOf('SHOW TABLE_COPIES');
     expect(running).toMatchObject({
       status: 'running',
@@ -228,9 +232,11 @@ describe('views', () => {
       bytes_human: '2.00 KB',
     });
     expect(running?.bytes_per_sec_human).toMatch(/^\d+\.\d\d (B|KB)\/s$/);
-    expect(waiting).toMatchObject({ status: 'waiting', bytes_per_sec: '0' });
+    expect(running).toMatchObject({ percent: '50.0', time_left: expect.stringMatching(/2/) as string });
+    expect(Number(running?.time_left_ms)).toBeGreaterThanOrEqual(2_000);
+    expect(waiting).toMatchObject({ status: 'waiting', bytes_per_sec: '0', percent: null, time_left_ms: null });
     expect(await columnsOf('SHOW TABLE_COPIES')).toBe(
-      'schema table status rows rows_human bytes bytes_human bytes_per_sec bytes_per_sec_human elapsed elapsed_ms sql',
+      'schema table status rows rows_human bytes bytes_human bytes_per_sec bytes_per_sec_human elapsed elapsed_ms sql stream percent time_left time_left_ms',
     );
   });
 

@@ -1,61 +1,11 @@
 /** One task: the demo as a person runs it: its exit code is honest, and it leaves nothing behind however it ends. */
-import { spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { expect, onTestFinished, test } from 'vitest';
-import { release, watch } from '../../src/dev/guardian.js';
-import { childrenOf, isRunning } from '../../src/dev/processes.js';
-import { invariant } from '../../src/errors/invariant.js';
-import { until } from '../support/wait.js';
+import { expect, test } from 'vitest';
+import { familyOf, nobodyLeft, passwordsIn, said, startDemo, WHOLE_RUN_MS } from './running.js';
 
-const PROGRAM = fileURLToPath(new URL('../../dist/src/cli/demo.js', import.meta.url));
 /** Where the copy is not the matter. The whole run has as many as the demo itself: fewer are copied before anybody looks. */
 const FEW_ROWS = ['--rows', '20000'];
-const WHOLE_RUN_MS = 180_000;
-
-interface Demo {
-  readonly pid: number;
-  readonly output: () => string;
-  readonly exit: Promise<number | NodeJS.Signals>;
-}
-
-function startDemo(...args: readonly string[]): Demo {
-  invariant(existsSync(PROGRAM), 'the demo is built: npm run build');
-  const child = spawn(process.execPath, [PROGRAM, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
-  const { pid } = child;
-  invariant(pid !== undefined, 'the demo runs');
-  watch({ pid, signal: 'SIGKILL' });
-  let output = '';
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
-  const exit = new Promise<number | NodeJS.Signals>((resolve) => {
-    child.once('close', (code, signal) => {
-      release(pid);
-      resolve(code ?? signal ?? 1);
-    });
-  });
-  onTestFinished(() => {
-    child.kill('SIGKILL');
-  });
-  return { pid, output: () => output, exit };
-}
-
-/** The demo and every process below it. */
-function familyOf(pid: number): readonly number[] {
-  return [pid, ...childrenOf(pid).flatMap((child) => familyOf(child))];
-}
-
-async function said(demo: Demo, sentence: RegExp): Promise<string> {
-  return until(
-    `the demo says ${sentence.source}\n${demo.output()}`,
-    () => sentence.exec(demo.output())?.[0],
-    WHOLE_RUN_MS,
-  );
-}
-
-async function nobodyLeft(family: readonly number[]): Promise<void> {
-  await until('no process is left', () => !family.some(isRunning));
-}
 
 test(
   'a whole run loses nothing, stays when asked to, and ends with its verdict',
@@ -129,9 +79,3 @@ test('a wrong option is one clear line, and nothing is started', async () => {
   expect(await demo.exit).toBe(1);
   expect(demo.output()).toBe('demo: --from is one of 14, 15, 16, 17, 18\n');
 });
-
-function passwordsIn(file: string): readonly string[] {
-  const found = [...readFileSync(file, 'utf8').matchAll(/^password = "(.+)"$/gm)].map(([, password]) => password ?? '');
-  invariant(found.length >= 3, 'users.toml has the passwords of two users and of the admin');
-  return found;
-}

@@ -21,6 +21,7 @@ export interface Stalls {
   readonly violations: readonly string[];
 }
 
+const SIDES = ['source', 'destination'] as const;
 const STALL_MARGIN_MS = 2_000;
 const SHOWN_MAX = 3;
 
@@ -105,7 +106,7 @@ async function decisions(system: FaultSystem): Promise<readonly DecisionLine[]> 
     extract(epoch FROM sealed_at) * 1000 AS sealed, extract(epoch FROM decided_at) * 1000 AS decided
     FROM cutover.decision`;
   const rows = await Promise.all(
-    [system.source, system.destination].map((side) => side.query<DecisionLine>('app', sql, [identity?.id])),
+    SIDES.map((side) => system[side].query<DecisionLine>(system.databasesOf(side)[0], sql, [identity?.id])),
   );
   const byEpoch = new Map<number, DecisionLine>();
   for (const row of rows.flat()) {
@@ -118,11 +119,12 @@ async function decisions(system: FaultSystem): Promise<readonly DecisionLine[]> 
 /** No row was written at a side while it did not serve, by whomever: both sides' clocks are this machine's. */
 export async function wrongSide(system: FaultSystem): Promise<readonly string[]> {
   const open: { side: string; fromMs: number; toMs: number }[] = [{ side: 'source', fromMs: 0, toMs: Infinity }];
-  for (const { from_source, state, sealed, decided } of await decisions(system)) {
+  const shardSealed = await shardSeals(system);
+  for (const { epoch, from_source, state, sealed, decided } of await decisions(system)) {
     const [from, to] = from_source ? ['source', 'destination'] : ['destination', 'source'];
     if (sealed === null) continue;
     const last = open.at(-1);
-    if (last) last.toMs = Number(sealed);
+    if (last) last.toMs = Math.max(Number(sealed), from_source ? 0 : (shardSealed.get(Number(epoch)) ?? 0));
     if (decided === null) continue;
     open.push({ side: state === 'aborted' ? from : to, fromMs: Number(decided), toMs: Infinity });
   }
@@ -142,6 +144,16 @@ export async function wrongSide(system: FaultSystem): Promise<readonly string[]>
   ];
 }
 
+/** When the shard with the tables was sealed, by epoch: beside shard 0, where the decision is, and a moment before or after it. */
+async function shardSeals(system: FaultSystem): Promise<ReadonlyMap<number, number>> {
+  if (system.shards === 1) return new Map();
+  const rows = await system.destination.query<{ epoch: string; at: string }>(
+    'app',
+    `SELECT epoch, extract(epoch FROM written_at) * 1000 AS at FROM cutover.marker WHERE kind = 'seal' AND shard = 1`,
+  );
+  return new Map(rows.map(({ epoch, at }) => [Number(epoch), Number(at)]));
+}
+
 /** The decision of an epoch; null when it was never decided, or never begun. */
 export async function decisionOf(system: FaultSystem, epoch: number): Promise<string | null> {
   const decision = (await decisions(system)).find((d) => Number(d.epoch) === epoch);
@@ -159,7 +171,8 @@ export async function leftBehind(system: FaultSystem): Promise<readonly string[]
       'app',
       'SELECT slot_name FROM pg_replication_slots WHERE NOT temporary ORDER BY 1',
     );
-    if (slots.length !== 1)
+    // A stream to or from each shard of the destination.
+    if (slots.length !== system.shards)
       violations.push(`slots at the ${name}: ${slots.map((s) => s.slot_name).join(', ') || 'none'}`);
     const sessions = await cluster.query<{ what: string }>(
       'app',
@@ -183,20 +196,24 @@ export async function oneWriter(system: FaultSystem, serving: 'source' | 'destin
 
 /** Which sides accept an application's write right now; nothing is written. */
 export async function acceptingSides(system: FaultSystem): Promise<readonly string[]> {
-  const sides = [
-    ['source', system.source],
-    ['destination', system.destination],
-  ] as const;
   const accepting: string[] = [];
-  for (const [name, cluster] of sides) {
-    try {
-      await cluster.query('app', 'DELETE FROM public.accounts WHERE false');
-      accepting.push(name);
-    } catch (error) {
-      if ((error as { code?: string }).code !== 'CUT01') throw error;
-    }
+  for (const side of SIDES) {
+    const databases = system.databasesOf(side);
+    let open = 0;
+    for (const database of databases) if (await accepts(system[side], database)) open += 1;
+    if (open > 0) accepting.push(open === databases.length ? side : `${side} in part`);
   }
   return accepting;
+}
+
+async function accepts(cluster: Cluster, database: string): Promise<boolean> {
+  try {
+    await cluster.query(database, 'DELETE FROM public.accounts WHERE false');
+    return true;
+  } catch (error) {
+    if ((error as { code?: string }).code !== 'CUT01') throw error;
+    return false;
+  }
 }
 
 /** What the end of the migration must not leave: slots, subscriptions, publications, roles; the fence of the old side stays up. */
@@ -209,10 +226,11 @@ export async function leftAtTheEnd(system: FaultSystem): Promise<readonly string
     `SELECT tgname AS what FROM pg_trigger WHERE NOT tgisinternal AND EXISTS (SELECT FROM cutover.fence WHERE state = 'open')`,
   ];
   const violations: string[] = [];
-  for (const cluster of [system.source, system.destination])
-    for (const query of queries)
-      for (const { what } of await cluster.query<{ what: string }>('app', query))
-        violations.push(`left at PostgreSQL ${cluster.major.toString()}: ${what}`);
+  for (const side of SIDES)
+    for (const database of system.databasesOf(side))
+      for (const query of queries)
+        for (const { what } of await system[side].query<{ what: string }>(database, query))
+          violations.push(`left at PostgreSQL ${system[side].major.toString()}, ${database}: ${what}`);
   return violations;
 }
 

@@ -32,8 +32,10 @@ function mountSmallDisk(folder: string): void {
 /** Skips the test where nobody may mount: not root, or a container without the right. */
 async function startWithSmallDisk(skip: (reason: string) => never): Promise<FaultSystem> {
   try {
-    started = await FaultSystem.start('apart', LEASE_MS, (name, folder) => {
-      if (name === FULL) mountSmallDisk(folder);
+    started = await FaultSystem.start('apart', LEASE_MS, {
+      prepareFolder: (name, folder) => {
+        if (name === FULL) mountSmallDisk(folder);
+      },
     });
     return started;
   } catch (error) {

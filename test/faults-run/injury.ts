@@ -103,7 +103,7 @@ async function injureCluster(
 async function injureSessions(serving: Cluster): Promise<Injury> {
   const sessions = await serving.query<{ pid: number }>(
     'app',
-    `SELECT pid FROM pg_stat_activity WHERE application_name = 'cutover engine' AND datname = current_database()`,
+    `SELECT pid FROM pg_stat_activity WHERE application_name = 'cutover engine' AND datname IN ('app', 'app_0')`,
   );
   invariant(sessions.length > 0, 'the engine has sessions at the server that serves');
   for (const { pid } of sessions) signalProcess(pid, 'SIGSTOP');

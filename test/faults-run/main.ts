@@ -11,6 +11,7 @@ const USAGE = `Usage: npm run faults -- [options]
   --first 0    the index of the first
   --only K     that one alone
   --lease 2000 cutover_lease in milliseconds
+  --shards 1   how many the destination has: 1 or 2
 `;
 
 const OPTIONS = {
@@ -19,6 +20,7 @@ const OPTIONS = {
   first: { type: 'string', default: '0' },
   only: { type: 'string' },
   lease: { type: 'string', default: '2000' },
+  shards: { type: 'string', default: '1' },
   help: { type: 'boolean', short: 'h', default: false },
 } as const;
 
@@ -28,7 +30,7 @@ async function run(cleanup: Cleanup): Promise<number> {
     process.stdout.write(USAGE);
     return 0;
   }
-  const count = (name: 'seed' | 'runs' | 'first' | 'only' | 'lease', max: number): number => {
+  const count = (name: 'seed' | 'runs' | 'first' | 'only' | 'lease' | 'shards', max: number): number => {
     const value = Number(values[name]);
     if (Number.isInteger(value) && value >= 0 && value <= max) return value;
     throw new Error(`--${name} is a whole number up to ${max.toString()}`);
@@ -38,11 +40,13 @@ async function run(cleanup: Cleanup): Promise<number> {
   const first = values.only === undefined ? count('first', 1_000_000) : count('only', 1_000_000);
   const runs = values.only === undefined ? count('runs', 100_000) : 1;
   const faults = Array.from({ length: runs }, (_, offset) => faultAt(seed, first + offset, leaseMs));
+  const shards = count('shards', 2) === 2 ? 2 : 1;
   const series = new FaultSeries({
     leaseMs,
+    shards,
     print: (line) => process.stdout.write(`${JSON.stringify(line)}\n`),
     repeatWith: (index) =>
-      `npm run faults -- --seed ${seed.toString()} --only ${index.toString()} --lease ${leaseMs.toString()}`,
+      `npm run faults -- --seed ${seed.toString()} --only ${index.toString()} --lease ${leaseMs.toString()} --shards ${shards.toString()}`,
   });
   cleanup.defer(() => series.end());
   return series.run(faults);

@@ -9,6 +9,8 @@ import { FaultSystem } from './system.js';
 
 export interface SeriesOptions {
   readonly leaseMs: number;
+  /** how many the destination has; absent: one */
+  readonly shards?: 1 | 2;
   /** after each fault the traffic goes back without one; absent: it does */
   readonly wayBack?: boolean;
   readonly print: (line: object) => void;
@@ -43,7 +45,8 @@ export class FaultSeries {
   /** One fault on the system that runs, or on a fresh one. Never rejects; what went wrong is printed and counted. */
   async one(fault: Fault): Promise<void> {
     try {
-      this.#system ??= await FaultSystem.start(fault.layout, this.#options.leaseMs);
+      const { shards = 1, leaseMs } = this.#options;
+      this.#system ??= await FaultSystem.start(fault.layout, leaseMs, { shards });
       this.#load ??= new Load(this.#system);
       const report = await new FaultRun(this.#system, this.#load, this.#options.wayBack ?? true).run(fault);
       this.#reports.push(report);

@@ -30,6 +30,8 @@ const PROGRAM = fileURLToPath(new URL(SELF.endsWith('.js') ? 'program.js' : 'pro
 const COPY_DEADLINE_MS = 60_000;
 const MOVE_DEADLINE_MS = 120_000;
 const WORKER = 'worker';
+/** Where the destination has two shards: the one that has the record, and of the tables no rows. */
+const FIRST_SHARD = 'app_0';
 
 /** Called with the folder of each process's files before anything is in it. */
 type PrepareFolder = (process: string, folder: string) => void;
@@ -70,6 +72,8 @@ export class FaultSystem {
   /** names of the nodes */
   readonly nodes: readonly string[];
   readonly directWriters: readonly DirectWriter[];
+  /** how many the destination has; of two the second one has all the tables, and the first one the record */
+  readonly shards: 1 | 2;
   readonly #processes = new Map<string, ProgramProcess>();
   readonly #chaos = new Map<string, ChaosProxy>();
   readonly #ports: ReadonlyMap<string, number>;
@@ -80,7 +84,7 @@ export class FaultSystem {
   private constructor(
     fixed: Pick<
       FaultSystem,
-      'layout' | 'leaseMs' | 'source' | 'destination' | 'temporalServer' | 'temporal' | 'steps' | 'directory'
+      'layout' | 'leaseMs' | 'source' | 'destination' | 'temporalServer' | 'temporal' | 'steps' | 'directory' | 'shards'
     >,
     ports: ReadonlyMap<string, number>,
   ) {
@@ -92,6 +96,7 @@ export class FaultSystem {
     this.temporal = fixed.temporal;
     this.steps = fixed.steps;
     this.directory = fixed.directory;
+    this.shards = fixed.shards;
     this.nodes = [...ports.keys()];
     this.#ports = ports;
     this.directWriters = [new DirectWriter('source', this.source), new DirectWriter('destination', this.destination)];
@@ -101,12 +106,17 @@ export class FaultSystem {
   static async start(
     layout: Layout,
     leaseMs: number,
-    prepareFolder: PrepareFolder = () => undefined,
+    { shards = 1, prepareFolder = () => undefined }: { shards?: 1 | 2; prepareFolder?: PrepareFolder } = {},
   ): Promise<FaultSystem> {
     const directory = mkdtempSync(join(tmpdir(), 'cutover-faults-'));
     removeAtEnd(directory);
     const names = layout === 'together' ? ['a', 'b', 'c'] : ['a', 'b'];
-    const cluster = { auth: 'scram' } as const;
+    const settings = {
+      max_prepared_transactions: '10',
+      max_logical_replication_workers: '16',
+      max_worker_processes: '32',
+    };
+    const cluster = { auth: 'scram', ...(shards === 2 ? { settings } : {}) } as const;
     const [source, destination, temporalServer, ports, steps] = await Promise.all([
       startCluster({ major: 17, ...cluster }),
       startCluster({ major: 18, ...cluster }),
@@ -115,11 +125,12 @@ export class FaultSystem {
       StepReports.listen(),
     ]);
     await Promise.all([source, destination].map((each) => each.createDatabase('app')));
+    if (shards === 2) await destination.createDatabase(FIRST_SHARD);
     const connection = await Connection.connect({ address: temporalServer.address });
     const temporal = new Client({ connection });
     const portOf = new Map(names.map((name, index) => [name, ports[index] ?? 0]));
     const system = new FaultSystem(
-      { layout, leaseMs, source, destination, temporalServer, temporal, steps, directory },
+      { layout, leaseMs, source, destination, temporalServer, temporal, steps, directory, shards },
       portOf,
     );
     try {
@@ -159,7 +170,8 @@ export class FaultSystem {
     prepareFolder(name, own);
     const files = { config: join(own, 'pgdog.toml'), users: join(own, 'users.toml') };
     const sides = [this.source, this.destination] as const;
-    writeFileSync(files.config, configText(sides, this.#ports, this.#ports.get(name) ?? 0, this.leaseMs));
+    const sharded = this.shards === 2 ? FIRST_SHARD : null;
+    writeFileSync(files.config, configText(sides, this.#ports, this.#ports.get(name) ?? 0, this.leaseMs, sharded));
     writeFileSync(files.users, usersText(sides));
     return { name, role, files, temporalAddress: this.temporalServer.address, steps: this.steps.url, routes };
   }
@@ -172,6 +184,11 @@ export class FaultSystem {
     this.#task = started?.task_id ?? '';
     await this.task('the copy streams', (t) => t.id === this.#task && t.inner_status === 'replicating');
     for (const writer of this.directWriters) writer.start();
+  }
+
+  /** The databases of a side, the one with its record first. */
+  databasesOf(side: 'source' | 'destination'): readonly [string, ...string[]] {
+    return side === 'destination' && this.shards === 2 ? [FIRST_SHARD, 'app'] : ['app'];
   }
 
   get history(): LoadedHistory {

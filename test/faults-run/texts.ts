@@ -7,15 +7,32 @@ type Sides = readonly [Cluster, Cluster];
 /** More than the ledger has clients on a node. */
 const POOL_SIZE = 10;
 
-export function configText(sides: Sides, ports: ReadonlyMap<string, number>, port: number, leaseMs: number): string {
+/** @param firstShard null: the destination has one shard; else its database, beside the one that has all the tables */
+export function configText(
+  sides: Sides,
+  ports: ReadonlyMap<string, number>,
+  port: number,
+  leaseMs: number,
+  firstShard: string | null,
+): string {
   const [source, destination] = sides;
-  const database = (name: string, cluster: Cluster): string => `
+  const database = (name: string, cluster: Cluster, server = 'app', shard = 0): string => `
 [[databases]]
 name = "${name}"
 host = "${cluster.host}"
 port = ${cluster.port.toString()}
-database_name = "app"
+database_name = "${server}"
+shard = ${shard.toString()}
 `;
+  const shards = (
+    first: string,
+  ): string => `${database('prod_new', destination, first)}${database('prod_new', destination, 'app', 1)}
+[[sharded_schemas]]
+database = "prod_new"
+name = "public"
+shard = 1
+`;
+  const destinations = firstShard === null ? database('prod_new', destination) : shards(firstShard);
   const node = ([name, nodePort]: readonly [string, number]): string => `
 [[nodes]]
 name = "${name}"
@@ -32,7 +49,7 @@ cutover_save_config = true
 
 [admin]
 password = "admin secret"
-${database('prod', source)}${database('prod_new', destination)}${[...ports].map(node).join('')}`;
+${database('prod', source)}${destinations}${[...ports].map(node).join('')}`;
 }
 
 export function usersText(sides: Sides): string {

@@ -353,7 +353,7 @@ describe('streams', () => {
     await armFence(pair.destination, await applicationTables(pair.destination), 'always');
     await readyFor(decision);
     await until('the canary', () =>
-      canaryArrived(pair.source, pair.destinationSide.systemIdentifier, decision.epoch, decision.nonce),
+      canaryArrived(pair.source, { ...decision, cluster: pair.destinationSide.systemIdentifier, shard: 0 }),
     );
     await openDestination(pair.destination, await commit(decision));
     await write(pair.destinationWriter);

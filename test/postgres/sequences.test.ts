@@ -5,9 +5,13 @@ import { installRecord, readIdentity, type Identity } from '../../src/postgres/r
 import {
   advanceAhead,
   advanceSequences,
+  furthest,
   readSequences,
   rehearseSequences,
   SEQUENCE_GAP,
+  sequenceIncrements,
+  setIncrements,
+  spread,
 } from '../../src/postgres/sequences.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 
@@ -79,7 +83,7 @@ it.each(['source', 'destination'] as const)(
     await asked.query('CREATE ROLE reader; GRANT pg_read_all_data TO reader');
     try {
       await asked.query('SET ROLE reader');
-      const rehearsal = rehearseSequences(source, destination, side);
+      const rehearsal = where === 'source' ? rehearseSequences(source) : rehearseSequences(destination, side);
       await expect(rehearsal).rejects.toMatchObject({ code: 'sequence_withheld' });
       await expect(rehearsal).rejects.toThrow(/may not read and set .*public\.down, public\.short, public\.unused/);
     } finally {
@@ -99,7 +103,8 @@ it('a sequence whose value the role may not read is never passed over in the pau
 });
 
 it('a rehearsal moves nothing, and values issued after it are handed over', async () => {
-  await rehearseSequences(source, destination, side);
+  await rehearseSequences(source);
+  await rehearseSequences(destination, side);
   expect(await last(ODD)).toBeNull();
   await source.query(`SELECT setval($1, 8), nextval('public.unused')`, [ODD]);
   expect(await advanceSequences(destination, side, 1, await readSequences(source))).toBe(4);
@@ -108,7 +113,7 @@ it('a rehearsal moves nothing, and values issued after it are handed over', asyn
 });
 
 it('what was given ahead of the pause is given again only where values were issued since', async () => {
-  await advanceAhead(source, destination, side, 0);
+  await advanceAhead(destination, side, 0, await readSequences(source));
   expect(await last(ODD)).toBe((7 + SEQUENCE_GAP).toString());
   await source.query(`SELECT nextval($1), nextval('public.unused')`, [ODD]);
   expect(await advanceSequences(destination, side, 1, await readSequences(source))).toBe(2);
@@ -118,7 +123,7 @@ it('what was given ahead of the pause is given again only where values were issu
 });
 
 it('a destination connected anew is given everything: what it was given ahead may be gone with the server', async () => {
-  await advanceAhead(source, destination, side, 0);
+  await advanceAhead(destination, side, 0, await readSequences(source));
   await destination.query(`SELECT setval('public.short', 3)`);
   const values = await readSequences(source);
   expect(await advanceSequences(destination, side, 1, values)).toBe(0);
@@ -133,7 +138,42 @@ it('a destination connected anew is given everything: what it was given ahead ma
 
 it('a side that took nothing ahead of the pause is given everything in it', async () => {
   await destination.query(`UPDATE cutover.fence SET epoch = 1, state = 'ready'`);
-  await advanceAhead(source, destination, side, 0);
+  await advanceAhead(destination, side, 0, await readSequences(source));
   expect(await last(ODD)).toBeNull();
   expect(await advanceSequences(destination, side, 1, await readSequences(source))).toBe(3);
+});
+
+it('shards of one side never draw the same value, nor one that the source drew, and what they drew is handed back', async () => {
+  const counting = [ODD, 'public.down', 'public.unused'];
+  const increments = await sequenceIncrements(source);
+  const shards = await Promise.all(
+    [0, 1, 2].map(async () => connect(clusters.destination.endpoint(await freshDatabase(clusters.destination)))),
+  );
+  try {
+    const drawn = new Map(counting.map((name) => [name, new Set<string>()]));
+    for (const [number, shard] of shards.entries()) {
+      await shard.query(SCHEMA);
+      await installRecord(shard, 'closed');
+      await setIncrements(shard, increments, 1, { number, of: shards.length });
+      await setIncrements(shard, increments, 1, { number, of: shards.length });
+      const own = await sequenceIncrements(shard);
+      expect(own).toMatchObject({ [ODD]: '3', 'public.down': '-6', 'public.unused': '3' });
+      const values = spread(await readSequences(source), own, number, shards.length);
+      await advanceSequences(shard, await readIdentity(shard), 1, values);
+      for (const name of counting)
+        for (let draw = 0; draw < 4; draw++) {
+          const { rows } = await shard.query<{ value: string }>('SELECT nextval($1)::text AS value', [name]);
+          drawn.get(name)?.add(rows[0]?.value ?? '');
+        }
+    }
+    for (const name of counting) expect(drawn.get(name)?.size, name).toBe(4 * shards.length);
+    expect([...(drawn.get(ODD) ?? [])].every((value) => Number(value) > 7)).toBe(true);
+    expect([...(drawn.get('public.down') ?? [])].every((value) => Number(value) < -9)).toBe(true);
+    const back = furthest(await Promise.all(shards.map(readSequences)), await sequenceIncrements(source));
+    for (const name of [ODD, 'public.unused'])
+      expect(Number(back[name])).toBeGreaterThan(Math.max(...[...(drawn.get(name) ?? [])].map(Number)));
+    expect(Number(back['public.down'])).toBeLessThan(Math.min(...[...(drawn.get('public.down') ?? [])].map(Number)));
+  } finally {
+    await Promise.all(shards.map((shard) => shard.end()));
+  }
 });

@@ -1,6 +1,7 @@
 /** One task: what is taken for a change of the schema, and what is not: an application's own work must pass. */
 import { describe, expect, it } from 'vitest';
-import { refusalOf, schemaChangeIn } from '../../src/proxy/schema-change.js';
+import { SILENT } from '../../src/proxy/logger.js';
+import { refusing, schemaChangeIn } from '../../src/proxy/schema-change.js';
 
 const guard = { migration: 'm', tables: new Set(['item', 'Order "x"', 'straße']), allowed: false };
 
@@ -55,6 +56,9 @@ describe('passes', () => {
 });
 
 it('a name cannot break out of the statement that refuses', () => {
-  const refusal = refusalOf(`a'b$cutover$; DROP TABLE item; --`, guard, 'ALTER TABLE');
+  const hooks = { onFenceRefusal: () => Promise.resolve(), schemaGuard: () => guard };
+  const refuse = refusing({ hooks, logger: SILENT }, { id: 1, database: `a'b$cutover$; DROP TABLE item; --` });
+  const refusal = refuse(() => 'ALTER TABLE item ADD v int');
+  expect(refusal).toContain('RAISE');
   expect(refusal).not.toContain('DROP');
 });

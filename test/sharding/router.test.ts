@@ -40,7 +40,7 @@ function shown(route: Route | undefined): string {
     case 'moves-key':
       return `move ${route.from.toString()}>${route.to?.toString() ?? '?'}`;
     case 'copy':
-      return `copy ${route.copy.keyColumn.toString()}`;
+      return `copy ${route.copy.key?.index.toString() ?? 'all'}`;
     case 'coordinator':
     case 'refused':
       return `${route.kind} ${route.reason}`;

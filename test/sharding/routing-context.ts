@@ -52,6 +52,7 @@ function column(text: string): CatalogueColumn {
     type,
     maxLength: maxLength === undefined ? null : Number(maxLength),
     default: value as CatalogueColumn['default'],
+    generated: false,
     deterministic: true,
   };
 }

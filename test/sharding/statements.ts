@@ -403,7 +403,7 @@ export const WRITES: readonly Case[] = [
   ['COPY orders FROM STDIN', 'copy 0'],
   ['COPY orders (id, tenant_id) FROM STDIN WITH (FORMAT binary)', 'copy 1'],
   ['COPY orders (id) FROM STDIN', 'refused key-missing'],
-  ['COPY products FROM STDIN', 'every'],
+  ['COPY products FROM STDIN', 'copy all'],
   ['COPY serials (label) FROM STDIN', 'refused omnisharded-not-deterministic'],
   ["COPY orders FROM '/tmp/x'", 'refused copy-file'],
   ['COPY orders TO STDOUT', 'coordinator copy-to'],

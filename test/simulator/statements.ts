@@ -29,7 +29,7 @@ function parity(database: Database, values: readonly unknown[], streams: readonl
 }
 
 function canary(database: Database, values: readonly unknown[]): readonly Row[] {
-  const [cluster, epoch, nonce] = values as [string, number, string];
+  const [cluster, , epoch, nonce] = values as [string, number, number, string];
   return database.markers.has(markerKey(cluster, epoch, nonce, 'canary')) ? [{}] : [];
 }
 
@@ -97,7 +97,7 @@ const QUIET: readonly (readonly [string, Answer])[] = [
 /** A part of the text by which each statement is known, and what it answers at one instant. */
 const ANSWERS: readonly (readonly [string, Answer])[] = [
   ['SELECT EXISTS (SELECT FROM cutover.marker', parity],
-  ["nonce = $3 AND kind = 'canary'", canary],
+  ["nonce = $4 AND kind = 'canary'", canary],
   ["to_regclass('cutover.decision') IS NOT NULL", () => [{ present: true }]],
   ['SELECT max(version) AS version FROM cutover.layout', () => [{ version: RECORD_VERSION }]],
   ['FROM cutover.decision d), ', record],

@@ -26,6 +26,10 @@ export interface SystemOptions {
   readonly settings?: ClusterOptions['settings'];
   /** what the program logs; default: nothing is kept */
   readonly logger?: Logger;
+  /** how many shards each side has, as databases of its cluster; default 1. `schema` is run on each of the source's. */
+  readonly shards?: { readonly source?: number; readonly destination?: number };
+  /** more of pgdog.toml: how tables are spread */
+  readonly sharding?: string;
 }
 
 export class System {
@@ -49,7 +53,8 @@ export class System {
     this.#worker = options.worker ?? true;
     this.directory = mkdtempSync(join(tmpdir(), 'cutover-system-'));
     this.files = { config: join(this.directory, 'pgdog.toml'), users: join(this.directory, 'users.toml') };
-    writeFileSync(this.files.config, configText(source, destination, options.general ?? ''));
+    const sharding = `${moreShards(source, destination, options)}${options.sharding ?? ''}`;
+    writeFileSync(this.files.config, configText(source, destination, options.general ?? '') + sharding);
     writeFileSync(this.files.users, usersText(source, destination));
   }
 
@@ -59,9 +64,11 @@ export class System {
       startCluster({ major: options.destination, auth: 'scram', settings: options.settings ?? {} }),
       startTemporal(),
     ]);
-    await source.createDatabase('app');
-    await destination.createDatabase('app');
-    if (options.schema !== undefined) await source.query('app', options.schema);
+    for (const database of shardNames(options.shards?.source)) {
+      await source.createDatabase(database);
+      if (options.schema !== undefined) await source.query(database, options.schema);
+    }
+    for (const database of shardNames(options.shards?.destination)) await destination.createDatabase(database);
     const system = new System(source, destination, temporal, options);
     await system.serve();
     return system;
@@ -120,6 +127,28 @@ export class System {
     await Promise.all([this.source.remove(), this.destination.remove()]);
     rmSync(this.directory, { recursive: true, force: true });
   }
+}
+
+/** The databases of a side: `app`, and of several shards `app_1` and so on. */
+export function shardNames(shards = 1): readonly string[] {
+  return Array.from({ length: shards }, (_, shard) => (shard === 0 ? 'app' : `app_${shard.toString()}`));
+}
+
+function moreShards(source: Cluster, destination: Cluster, { shards }: SystemOptions): string {
+  const rows = (name: string, cluster: Cluster, count: number | undefined): readonly string[] =>
+    shardNames(count)
+      .slice(1)
+      .map(
+        (database, index) => `
+[[databases]]
+name = "${name}"
+host = "${cluster.host}"
+port = ${cluster.port.toString()}
+database_name = "${database}"
+shard = ${(index + 1).toString()}
+`,
+      );
+  return [...rows('prod', source, shards?.source), ...rows('prod_new', destination, shards?.destination)].join('');
 }
 
 export interface TaskLine {

@@ -1,4 +1,4 @@
-/** One task: write the pgdog.toml and users.toml with which the proxy serves two databases. */
+/** One task: write the pgdog.toml and users.toml with which the proxy serves databases. */
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -34,6 +34,14 @@ export interface FurtherKeys {
   /** lines of [general] */
   readonly general?: readonly string[];
   readonly temporal?: { readonly address: string; readonly namespace: string };
+  readonly shardedTables?: readonly ShardedTables[];
+}
+
+/** All tables of a database that have the column. */
+interface ShardedTables {
+  readonly database: string;
+  readonly column: string;
+  readonly dataType: string;
 }
 
 /** Writes both files into `folder`, readable by their owner alone, with every user on every database. */
@@ -46,16 +54,15 @@ export async function writeConfiguration(
   const port = await freePort();
   const password = randomPassword();
   const files = { config: join(folder, 'pgdog.toml'), users: join(folder, 'users.toml') };
-  const { general = [], temporal } = further;
+  const { general = [], temporal, shardedTables = [] } = further;
   const generalText = section('[general]', [`host = ${quoted(LOOPBACK)}`, `port = ${port.toString()}`, ...general]);
   const temporalText = temporal === undefined ? [] : [temporalSection(temporal)];
   const names = `[${[...new Set(databases.map(({ name }) => quoted(name)))].join(', ')}]`;
   const userText = (login: Login): string => section('[[users]]', userLines(login, names));
   const adminText = section('[admin]', [`password = ${quoted(password)}`]);
   const mode = 0o600;
-  writeFileSync(files.config, [generalText, ...temporalText, ...databases.map(databaseText)].join('\n\n') + '\n', {
-    mode,
-  });
+  const config = [generalText, ...temporalText, ...databases.map(databaseText), ...shardedTables.map(shardedText)];
+  writeFileSync(files.config, config.join('\n\n') + '\n', { mode });
   writeFileSync(files.users, [...logins.map(userText), adminText].join('\n\n') + '\n', { mode });
   return { files, port, admin: { host: LOOPBACK, port, database: 'admin', user: 'admin', password } };
 }
@@ -76,6 +83,14 @@ function databaseText({ name, host, port, databaseName, shard = 0 }: ServedDatab
     `port = ${port.toString()}`,
     `database_name = ${quoted(databaseName)}`,
     ...(shard > 0 ? [`shard = ${shard.toString()}`] : []),
+  ]);
+}
+
+function shardedText({ database, column, dataType }: ShardedTables): string {
+  return section('[[sharded_tables]]', [
+    `database = ${quoted(database)}`,
+    `column = ${quoted(column)}`,
+    `data_type = ${quoted(dataType)}`,
   ]);
 }
 

@@ -8,6 +8,8 @@ export type AdminRow = Readonly<Record<string, string | boolean | null>>;
 /** One row of SHOW TABLE_COPIES. */
 export interface TableCopy {
   readonly table: string;
+  /** where it is copied to; null: the destination has one */
+  readonly shard: string | null;
   readonly rows: string;
   readonly bytes: string;
   readonly perSecond: string;
@@ -101,6 +103,7 @@ export class Operator {
     const rows = await this.command('SHOW TABLE_COPIES');
     return rows.map((row) => ({
       table: `${text(row, 'schema')}.${text(row, 'table')}`,
+      shard: /_forward_\d+_(\d+)$/.exec(text(row, 'stream'))?.[1] ?? null,
       rows: text(row, 'rows_human'),
       bytes: text(row, 'bytes_human'),
       perSecond: text(row, 'bytes_per_sec_human'),

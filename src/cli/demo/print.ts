@@ -25,8 +25,13 @@ export function thousands(count: number): string {
   return count.toLocaleString('en-US');
 }
 
-export function printCopy({ table, rows, bytes, perSecond }: TableCopy): void {
-  detail(`copy ${table.padEnd(18)} ${rows.padStart(11)} rows ${bytes.padStart(11)}  (${perSecond})`);
+export function yesNo(value: boolean): string {
+  return value ? 'yes' : 'NO';
+}
+
+export function printCopy({ table, shard, rows, bytes, perSecond }: TableCopy): void {
+  const where = shard === null ? '' : ` to shard ${shard}`;
+  detail(`copy ${table.padEnd(18)}${where} ${rows.padStart(11)} rows ${bytes.padStart(11)}  (${perSecond})`);
 }
 
 /** The steps with their milliseconds; some run side by side, so they may add up to more than the pause. */

@@ -1,20 +1,30 @@
-/** One task: set up what a move needs: two clusters, Temporal, and the proxy in a process of its own. */
+/** One task: set up what a move needs: the clusters of both sides, Temporal, and the proxy in a process of its own. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { startCluster, type Cluster, type Major } from '../../dev/embedded-postgres.js';
+import type { Cluster, Major, Place } from '../../dev/embedded-postgres.js';
 import { keepAtEnd, removeAtEnd } from '../../dev/guardian.js';
 import { LOOPBACK } from '../../dev/ports.js';
 import { startTemporal, type TemporalDevServer } from '../../dev/temporal-dev-server.js';
 import type { Endpoint } from '../../postgres/endpoint.js';
 import type { Cleanup } from './cleanup.js';
-import { randomPassword, writeConfiguration, type Configuration, type FurtherKeys } from './configuration.js';
+import {
+  randomPassword,
+  writeConfiguration,
+  type Configuration,
+  type FurtherKeys,
+  type Login,
+  type ServedDatabase,
+} from './configuration.js';
 import { startProgram } from './program.js';
+import { allOrNothing, startSides, type Sides } from './sides.js';
 
 export interface StageOptions {
   readonly from: Major;
   readonly to: Major;
+  /** a destination of several shards; absent: one database */
+  readonly sharding?: Sharding | undefined;
   /** serve Temporal's web page */
   readonly ui: boolean;
   /** workers that share the proxy's port; default 1 */
@@ -29,9 +39,18 @@ export interface StageOptions {
   readonly report: (sentence: string) => void;
 }
 
+export interface Sharding {
+  readonly shards: number;
+  /** a bigint: tables that have it are spread by its hash, all others are the same on every shard */
+  readonly column: string;
+}
+
 export interface Stage {
   readonly source: Cluster;
+  /** where the destination, or the first of its shards, is */
   readonly destination: Cluster;
+  /** the databases of both sides, the destination's shard by shard */
+  readonly sides: Sides;
   readonly temporal: TemporalDevServer;
   readonly folder: string;
   readonly configuration: Configuration;
@@ -40,9 +59,10 @@ export interface Stage {
   readonly proxyPid: number;
 }
 
-/** The names in pgdog.toml, and the database on both servers. */
+/** The names in pgdog.toml, and the database on the servers. */
 export const SOURCE = 'prod';
 export const DESTINATION = 'prod_new';
+export const SHARDED_DESTINATION = 'prod_sharded';
 export const APPLICATION_USER = 'app';
 const ENGINE_USER = 'migrator';
 const DATABASE_NAME = 'prod';
@@ -62,82 +82,55 @@ export async function setStage(options: StageOptions, cleanup: Cleanup): Promise
     rmSync(folder, { recursive: true, force: true });
     keepAtEnd(folder);
   });
-  const passwords = { application: randomPassword(), engine: randomPassword() };
-  const cluster = async (major: Major): Promise<Cluster> => {
-    const started = await startCluster({ major, auth: 'scram' });
-    cleanup.defer(() => started.remove());
-    await makeDatabase(started, passwords);
-    return started;
-  };
+  const logins = [
+    { name: APPLICATION_USER, password: randomPassword(), schemaAdmin: false },
+    { name: ENGINE_USER, password: randomPassword(), schemaAdmin: true },
+  ] as const;
   const temporal = async (): Promise<TemporalDevServer> => {
     const started = await startTemporal({ ui: options.ui, report: options.report });
     cleanup.defer(() => started.stop());
     return started;
   };
-  const [from, to, server] = await allOrNothing([cluster(options.from), cluster(options.to), temporal()]);
+  const { from, to, sharding } = options;
+  const started = startSides({ from, to, shards: sharding?.shards, database: DATABASE_NAME, logins }, cleanup);
+  const [sides, server] = await allOrNothing([started, temporal()]);
   const address = (await options.temporalThrough?.(server.address)) ?? server.address;
-  const configuration = await configure(folder, from, to, passwords, {
+  const configuration = await configure(folder, sides, logins, sharding, {
     general: [`default_pool_size = ${POOL_SIZE.toString()}`, 'cutover_save_config = true', ...(options.general ?? [])],
     temporal: { address, namespace: server.namespace },
   });
   const proxyPid = await startProxyProcess(folder, configuration, options, cleanup);
   const { port } = configuration;
   return {
-    source: from,
-    destination: to,
+    source: sides.source.cluster,
+    destination: sides.destination[0].cluster,
+    sides,
     temporal: server,
     folder,
     configuration,
-    application: { host: LOOPBACK, port, database: SOURCE, user: APPLICATION_USER, password: passwords.application },
+    application: { host: LOOPBACK, port, database: SOURCE, user: APPLICATION_USER, password: logins[0].password },
     proxyPid,
   };
 }
 
-/** Waits for all of them even when one fails, so that each has noted how it is taken down. */
-async function allOrNothing<T extends readonly unknown[]>(work: {
-  readonly [K in keyof T]: Promise<T[K]>;
-}): Promise<T> {
-  await Promise.allSettled(work);
-  return await Promise.all(work);
-}
-
-interface Passwords {
-  readonly application: string;
-  readonly engine: string;
-}
-
-/** The application owns its database and is no superuser; the engine's role is one. */
-async function makeDatabase(cluster: Cluster, passwords: Passwords): Promise<void> {
-  await cluster.query(
-    'postgres',
-    `CREATE ROLE ${APPLICATION_USER} LOGIN PASSWORD '${passwords.application}';
-     CREATE ROLE ${ENGINE_USER} LOGIN SUPERUSER PASSWORD '${passwords.engine}'`,
-  );
-  await cluster.query('postgres', `CREATE DATABASE ${DATABASE_NAME} OWNER ${APPLICATION_USER}`);
-}
-
 function configure(
   folder: string,
-  source: Cluster,
-  destination: Cluster,
-  passwords: Passwords,
+  { source, destination }: Sides,
+  logins: readonly Login[],
+  sharding: Sharding | undefined,
   further: FurtherKeys,
 ): Promise<Configuration> {
-  const served = (name: string, { host, port }: Cluster): Parameters<typeof writeConfiguration>[1][number] => ({
+  const to = sharding === undefined ? DESTINATION : SHARDED_DESTINATION;
+  const served = (name: string, { cluster, database }: Place, shard: number): ServedDatabase => ({
     name,
-    host,
-    port,
-    databaseName: DATABASE_NAME,
+    host: cluster.host,
+    port: cluster.port,
+    databaseName: database,
+    shard,
   });
-  return writeConfiguration(
-    folder,
-    [served(SOURCE, source), served(DESTINATION, destination)],
-    [
-      { name: APPLICATION_USER, password: passwords.application, schemaAdmin: false },
-      { name: ENGINE_USER, password: passwords.engine, schemaAdmin: true },
-    ],
-    further,
-  );
+  const databases = [served(SOURCE, source, 0), ...destination.map((place, shard) => served(to, place, shard))];
+  const shardedTables = sharding === undefined ? [] : [{ database: to, column: sharding.column, dataType: 'bigint' }];
+  return writeConfiguration(folder, databases, logins, { ...further, shardedTables });
 }
 
 async function startProxyProcess(

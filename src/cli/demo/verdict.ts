@@ -14,38 +14,64 @@ export interface RunFacts {
   readonly staleReads: number;
 }
 
-export const ACKNOWLEDGED_MIN = 2_000;
-export const ACKNOWLEDGED_AROUND_SWITCH_MIN = 50;
+export type Check = readonly [failed: boolean, sentence: string];
 
-/** The sentences of what went wrong; empty when the run succeeded. Too few writes would prove nothing. */
+/** What a run without shards and one with them have to show alike. */
+export interface CommonFacts extends Omit<RunFacts, 'comparison'> {
+  readonly comparison: Pick<Comparison, 'lost' | 'doubled' | 'unexpected' | 'historyOk'>;
+}
+
+/** Fewer writes would prove nothing. */
+export interface Least {
+  readonly acknowledged: number;
+  readonly aroundSwitch: number;
+}
+
+const LEAST: Least = { acknowledged: 2_000, aroundSwitch: 50 };
+
+/** The sentences of what went wrong; empty when the run succeeded. */
 export function failuresOf(facts: RunFacts): readonly string[] {
+  const torn: Check = [!facts.comparison.balanceOk, 'accounts do not add up: a transaction was applied in part'];
+  return [...failedOf([torn]), ...commonFailures(facts, LEAST)];
+}
+
+export function commonFailures(facts: CommonFacts, least: Least): readonly string[] {
   const { comparison } = facts;
-  const checks: readonly (readonly [boolean, string])[] = [
+  return failedOf([
     [comparison.lost.length > 0, `${count(comparison.lost.length, 'acknowledged write')} lost`],
     [comparison.doubled.length > 0, `${count(comparison.doubled.length, 'write')} applied twice`],
     [comparison.unexpected.length > 0, `${count(comparison.unexpected.length, 'write')} there that nobody was told of`],
-    [!comparison.balanceOk, 'accounts do not add up: a transaction was applied in part'],
     [!comparison.historyOk, 'the rows loaded ahead are not what they were'],
     [facts.refused > 0, `${count(facts.refused, 'statement')} refused`],
     [facts.unknown > 0, `${count(facts.unknown, 'commit')} without an answer`],
     [facts.staleReads > 0, `${count(facts.staleReads, 'read')} from the past`],
+    ...tooFew(facts, least),
+  ]);
+}
+
+function tooFew({ acknowledged, acknowledgedAround, switchesExpected }: CommonFacts, least: Least): readonly Check[] {
+  const needed = (number: number): string => `${number.toString()} are needed`;
+  return [
     [
-      facts.acknowledged < ACKNOWLEDGED_MIN,
-      `only ${count(facts.acknowledged, 'write')} acknowledged, ${ACKNOWLEDGED_MIN.toString()} are needed`,
+      acknowledged < least.acknowledged,
+      `only ${count(acknowledged, 'write')} acknowledged, ${needed(least.acknowledged)}`,
     ],
     [
-      facts.acknowledgedAround.length < facts.switchesExpected,
-      `only ${facts.acknowledgedAround.length.toString()} of ${count(facts.switchesExpected, 'switch')} took place`,
+      acknowledgedAround.length < switchesExpected,
+      `only ${acknowledgedAround.length.toString()} of ${count(switchesExpected, 'switch')} took place`,
     ],
-    ...facts.acknowledgedAround.map((writes, index): readonly [boolean, string] => [
-      writes < ACKNOWLEDGED_AROUND_SWITCH_MIN,
-      `only ${count(writes, 'write')} acknowledged in the second around switch ${(index + 1).toString()}, ${ACKNOWLEDGED_AROUND_SWITCH_MIN.toString()} are needed`,
+    ...acknowledgedAround.map((writes, index): Check => [
+      writes < least.aroundSwitch,
+      `only ${count(writes, 'write')} acknowledged in the second around switch ${(index + 1).toString()}, ${needed(least.aroundSwitch)}`,
     ]),
   ];
+}
+
+export function failedOf(checks: readonly Check[]): readonly string[] {
   return checks.filter(([failed]) => failed).map(([, sentence]) => sentence);
 }
 
-function count(number: number, noun: string): string {
+export function count(number: number, noun: string): string {
   if (number === 1) return `1 ${noun}`;
   return `${number.toLocaleString('en-US')} ${noun}${noun.endsWith('ch') ? 'es' : 's'}`;
 }

@@ -8,7 +8,8 @@
 import { invariant } from '../../errors/invariant.js';
 import type { Endpoint } from '../../postgres/endpoint.js';
 import { Book, nowMs, type AcknowledgedWrite, type Refusal, type UnknownWrite } from './book.js';
-import type { Client, ClientContext } from './client.js';
+import type { ClientContext } from './client.js';
+import { runClients } from './clients.js';
 import { ACCOUNTS } from './prepare.js';
 import { reader, type ReaderStatistics } from './reader.js';
 import { writer } from './writer.js';
@@ -54,7 +55,6 @@ export interface Ledger {
 const WRITERS = 8;
 const THINK_MS = 2;
 const DEADLINE_MS = 30 * 60_000;
-const STOP_GRACE_MS = 10_000;
 
 /**
  * Starts the writers and the reader; resolves once all of them are connected. The schema is `prepareLedger`'s.
@@ -78,38 +78,16 @@ export async function startLedger(options: LedgerOptions): Promise<Ledger> {
     writer(context(`ledger writer ${(index + 1).toString()}`, index), mix),
   );
   const { client, statistics } = reader(context('ledger reader', writers.length));
-  const clients = [...writers, client];
-  await connectAll(clients);
-  const running = Promise.all(clients.map((each) => each.run()));
-  const stop = async (): Promise<void> => {
+  const running = await runClients([...writers, client], book, () => {
     stopping = true;
-    await endOf(running, clients);
-    book.close();
-  };
-  return new RunningLedger(book, statistics, stop);
+  });
+  return new RunningLedger(book, statistics, () => running.stop());
 }
 
 function endpointAt(endpoints: readonly Endpoint[], index: number): Endpoint {
   const endpoint = endpoints[index % endpoints.length];
   invariant(endpoint, 'the ledger connects somewhere');
   return endpoint;
-}
-
-async function connectAll(clients: readonly Client[]): Promise<void> {
-  try {
-    await Promise.all(clients.map((client) => client.connect()));
-  } catch (error) {
-    for (const client of clients) client.destroy();
-    throw error;
-  }
-}
-
-async function endOf(running: Promise<unknown>, clients: readonly Client[]): Promise<void> {
-  const timer = setTimeout(() => {
-    for (const client of clients) client.destroy();
-  }, STOP_GRACE_MS);
-  await running;
-  clearTimeout(timer);
 }
 
 class RunningLedger implements Ledger {

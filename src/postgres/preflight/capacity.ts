@@ -29,12 +29,20 @@ interface Need {
 
 const ORIGINS_OF_THEIR_OWN_SINCE = 180_000;
 
-/** What the two directions need: forward with copies, and the way back without. */
+/** What the two directions need: forward with copies, and the way back without; of each shard a stream with every one of the other side. */
 function needs(context: PreflightContext, copiesOn: 'source' | 'destination'): readonly Need[] {
   const copies = context.config.cutover.parallelCopies;
+  const { source, destination } = context.shards ?? { source: 1, destination: 1 };
+  const streams = { source: destination, destination: source };
   return (['source', 'destination'] as const).map((role) => {
     const hasCopies = role === copiesOn;
-    return { side: context[role], role, least: hasCopies ? 2 : 1, wanted: hasCopies ? 1 + copies : 1 };
+    const count = streams[role];
+    return {
+      side: context[role],
+      role,
+      least: count + (hasCopies ? 1 : 0),
+      wanted: count * (hasCopies ? 1 + copies : 1),
+    };
   });
 }
 

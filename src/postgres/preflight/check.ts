@@ -23,6 +23,8 @@ export interface PreflightContext {
   /** null: every table */
   readonly publication: string | null;
   readonly config: Config;
+  /** how many each side has; absent: one */
+  readonly shards?: { readonly source: number; readonly destination: number };
 }
 
 /** What a check has found: plain data, without secrets. */

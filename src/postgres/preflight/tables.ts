@@ -149,7 +149,7 @@ export const unloggedTables: PreflightCheck = {
     const rows = await rowsOf<{ table: string }>(
       source,
       `SELECT c.oid::regclass::text AS table FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-       WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND n.nspname <> 'cutover' ORDER BY 1`,
+       WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND n.nspname NOT IN ('cutover', 'cutover_shards') ORDER BY 1`,
     );
     if (rows.length === 0) return ok('There are none.');
     return warning(
@@ -169,7 +169,7 @@ export const destinationEmpty: PreflightCheck = {
       destination,
       `SELECT format('%I.%I', n.nspname, c.relname) AS table, c.relkind = 'r' AND pg_relation_size(c.oid) > 0 AS pages
        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-       WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname NOT IN ('cutover', 'information_schema') AND n.nspname !~ '^pg_'
+       WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname NOT IN ('cutover', 'cutover_shards', 'information_schema') AND n.nspname !~ '^pg_'
          AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
        ORDER BY 2 DESC, 1`,
     );

@@ -1,7 +1,7 @@
 /**
  * One task: compare one table on both sides, chunk by chunk, while writes go on.
  *
- * A chunk whose digests are equal is equal. One that differs is read again after a marker has passed, then row by row, and each
+ * A chunk whose digests are equal is equal. One that differs is read again after a passage (a marker), then row by row, and each
  * row that still differs is confirmed (confirm.ts). Between two chunks nothing is held: no snapshot, no lock.
  */
 import { SAMPLES_MAX, type VerifyCounts, type VerifyPosition } from '../../cutover/verification.js';
@@ -109,10 +109,10 @@ function nextSize(size: number, tookMs: number): number {
 }
 
 async function compareRange(sides: Sides, table: ComparedTable, range: Range, here: Digest): Promise<Found> {
-  const { serving, other, markers, load } = sides;
+  const { serving, other, passage, load } = sides;
   if (here.print === (await digestOf(other, table, range)).print) return { digest: here, verdict: EQUAL };
   const again = await load.measured(() => digestOf(serving, table, range));
-  await markers.pass();
+  await passage.pass();
   if (again.print === (await digestOf(other, table, range)).print) return { digest: again, verdict: EQUAL };
   const mine = await load.measured(() => rowsIn(serving, table, range));
   const theirs = await rowsIn(other, table, range);

@@ -1,24 +1,32 @@
 /**
  * One task: tell rows that differ from rows that are on their way, while writes go on.
  *
- * In each round a suspect is read on the side that serves, a marker is waited for, and it is read on the other side. Two rounds in
- * which neither version changed are a proof: what stood on the serving side before the first marker must be on the other side after
- * it (for a row that is absent there: what was deleted before the second marker must be gone after it). A row that is equal in
- * one round is no suspect any more.
+ * In each round a suspect is read on the side that serves, a passage is waited for, and it is read on the other side. A few rounds in
+ * which neither version changed are a proof. With markers two: what stood on the serving side before the first marker must be on the
+ * other side after it (for a row that is absent there: what was deleted before the second marker must be gone after it). A row that
+ * is equal in one round is no suspect any more.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { RowDifference } from '../../cutover/verification.js';
-import type { Connection } from '../connection.js';
 import type { Load } from './load.js';
-import type { Markers } from './marker.js';
-import { nameOfKey, rowsAt, type Key, type Look } from './rows.js';
+import { nameOfKey, rowsAt, type Key, type Look, type Rows } from './rows.js';
 import type { ComparedTable } from './table.js';
+
+/** By what is known that the other side has what the serving one had. */
+export interface Passage {
+  /** Waits until what the serving side showed before is visible on the other side. */
+  pass(): Promise<void>;
+  /** in how many of them a row stands still that differs for sure */
+  readonly rounds: number;
+  /** whether a row may be held on the serving side meanwhile */
+  readonly holds: boolean;
+}
 
 /** What a comparison works with. */
 export interface Sides {
-  readonly serving: Connection;
-  readonly other: Connection;
-  readonly markers: Markers;
+  readonly serving: Rows;
+  readonly other: Rows;
+  readonly passage: Passage;
   readonly load: Load;
 }
 
@@ -40,22 +48,29 @@ interface Pair {
   readonly there: Look | undefined;
 }
 
+/** What was read of a row, and in how many rounds one after the other. */
+interface Still {
+  readonly pair: Pair;
+  readonly rounds: number;
+}
+
 /** Reads suspects until each is equal, different for sure, or undecided. Bounded. */
 export async function confirm(sides: Sides, table: ComparedTable, suspects: readonly Key[]): Promise<Verdict> {
   const differences: RowDifference[] = [];
   let open = suspects;
-  let before = new Map<string, Pair>();
+  const still = new Map<string, Still>();
   for (let round = 1, pause = PAUSE_FIRST_MS; open.length > 0 && round <= ROUNDS_MAX; round++) {
     const now = await look(sides, table, open, false);
     open = open.filter((key) => {
       const name = nameOfKey(key);
-      const [pair, earlier] = [now.get(name), before.get(name)];
+      const [pair, earlier] = [now.get(name), still.get(name)];
       if (!pair || isEqual(pair)) return false;
-      if (!earlier || !isSame(pair, earlier)) return true;
+      const rounds = earlier && isSame(pair, earlier.pair) ? earlier.rounds + 1 : 1;
+      still.set(name, { pair, rounds });
+      if (rounds < sides.passage.rounds) return true;
       differences.push(differenceOf(table, name, pair));
       return false;
     });
-    before = now;
     if (round > 2) await delay(pause);
     pause = Math.min(2 * pause, PAUSE_LAST_MS);
   }
@@ -71,7 +86,7 @@ export async function confirm(sides: Sides, table: ComparedTable, suspects: read
 async function hold(sides: Sides, table: ComparedTable, keys: readonly Key[]): Promise<Verdict> {
   const differences: RowDifference[] = [];
   let open = keys;
-  if (table.mode === 'whole') return { differences, undecided: open.length };
+  if (table.mode === 'whole' || !sides.passage.holds) return { differences, undecided: open.length };
   for (let attempt = 1; open.length > 0 && attempt <= HOLD_ATTEMPTS; attempt++) {
     const pairs = await look(sides, table, open, true);
     open = open.filter((key) => {
@@ -88,19 +103,20 @@ async function hold(sides: Sides, table: ComparedTable, keys: readonly Key[]): P
   return { differences, undecided: open.length };
 }
 
-/** One round: the side that serves, a marker, the other side. With `held`, nothing when the rows could not be had in time. */
+/** One round: the side that serves, a passage, the other side. With `held`, nothing when the rows could not be had in time. */
 async function look(
   sides: Sides,
   table: ComparedTable,
   keys: readonly Key[],
   held: boolean,
 ): Promise<Map<string, Pair>> {
-  const { serving, other, markers, load } = sides;
+  const { serving, other, passage, load } = sides;
+  const { connection } = serving;
   if (held)
-    await serving.query(`BEGIN TRANSACTION READ WRITE; SET LOCAL lock_timeout = ${HOLD_LOCK_TIMEOUT_MS.toString()}`);
+    await connection.query(`BEGIN TRANSACTION READ WRITE; SET LOCAL lock_timeout = ${HOLD_LOCK_TIMEOUT_MS.toString()}`);
   try {
     const here = await load.measured(() => rowsAt(serving, table, keys, held));
-    await markers.pass();
+    await passage.pass();
     const there = await rowsAt(other, table, keys);
     const names = keys.map(nameOfKey);
     return new Map(names.map((name) => [name, { here: here.get(name), there: there.get(name) }]));
@@ -109,7 +125,7 @@ async function look(
     if (held && isRefusedLock(error)) return new Map();
     throw error;
   } finally {
-    if (held) await serving.query('ROLLBACK');
+    if (held) await connection.query('ROLLBACK');
   }
 }
 

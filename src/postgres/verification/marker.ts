@@ -7,6 +7,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { CutoverError } from '../../errors/errors.js';
 import type { Connection } from '../connection.js';
+import type { Passage } from './confirm.js';
 
 const POLL_FIRST_MS = 1;
 const POLL_LAST_MS = 100;
@@ -15,22 +16,31 @@ const PASS_DEADLINE_MS = 60_000;
 /** A pause holds the fence for as long as a cutover takes. */
 const OPEN_DEADLINE_MS = 30_000;
 
-export class Markers {
+/** Whose markers they are: those that a stream carries where a side has several shards. */
+interface MarkersOf {
+  /** the system identifier of the side that serves */
+  readonly cluster: string;
+  readonly shard: number;
+}
+
+export class Markers implements Passage {
+  /** what stood there before the first marker is here after it; what was deleted there before the second is gone here after it */
+  readonly rounds = 2;
+  readonly holds = true;
   readonly #serving: Connection;
   readonly #other: Connection;
-  readonly #cluster: string;
+  readonly #of: MarkersOf;
   readonly #run: string;
   #count = 0;
 
   /**
    * @param serving a connection that may write
-   * @param cluster the system identifier of the side that serves
-   * @param run names this run for good: no two markers are equal
+   * @param run names these markers for good: no two are equal
    */
-  constructor(serving: Connection, other: Connection, cluster: string, run: string) {
+  constructor(serving: Connection, other: Connection, of: MarkersOf, run: string) {
     this.#serving = serving;
     this.#other = other;
-    this.#cluster = cluster;
+    this.#of = of;
     this.#run = run;
   }
 
@@ -58,8 +68,8 @@ export class Markers {
     for (;;) {
       const { rows } = await this.#serving.query(
         `INSERT INTO cutover.marker (cluster, shard, epoch, nonce, kind)
-         SELECT $1, 0, 0, $2, 'seal' FROM cutover.fence WHERE state = 'open' RETURNING nonce`,
-        [this.#cluster, nonce],
+         SELECT $1, $3, 0, $2, 'seal' FROM cutover.fence WHERE state = 'open' RETURNING nonce`,
+        [this.#of.cluster, nonce, this.#of.shard],
       );
       if (rows.length > 0) return;
       if (performance.now() >= end)
@@ -71,8 +81,8 @@ export class Markers {
   async #arrived(nonce: string): Promise<boolean> {
     const { rows } = await this.#other.query({
       name: 'cutover_verify_marker',
-      text: `SELECT FROM cutover.marker WHERE cluster = $1 AND shard = 0 AND epoch = 0 AND nonce = $2 AND kind = 'seal'`,
-      values: [this.#cluster, nonce],
+      text: `SELECT FROM cutover.marker WHERE cluster = $1 AND shard = $3 AND epoch = 0 AND nonce = $2 AND kind = 'seal'`,
+      values: [this.#of.cluster, nonce, this.#of.shard],
     });
     return rows.length > 0;
   }

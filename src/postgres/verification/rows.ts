@@ -32,6 +32,13 @@ export interface Range {
   readonly through: Key | null;
 }
 
+/** The rows of a table that are compared, on one server. */
+export interface Rows {
+  readonly connection: Connection;
+  /** which of them: a condition on unqualified columns of the table; null: all */
+  readonly where: string | null;
+}
+
 const ROW_VERSION = `t.xmin::text || '/' || t.ctid::text`;
 
 const column = (name: string): string => `t.${quoteIdentifier(name)}`;
@@ -44,8 +51,11 @@ function tupleOf(table: ComparedTable): string {
   return `(${table.key.map(({ name }) => column(name)).join(', ')})`;
 }
 
-/** A condition on the key, with its parameters appended to `values`. */
-function within(table: ComparedTable, { after, through }: Range, values: unknown[]): string {
+/** Every row of the table, whichever of them are compared. */
+const allOf = ({ connection }: Rows): Rows => ({ connection, where: null });
+
+/** A condition on the key and on the rows, with its parameters appended to `values`. */
+function within({ where }: Rows, table: ComparedTable, { after, through }: Range, values: unknown[]): string {
   const bound = (operator: string, key: Key): string => {
     const casts = table.key.map(({ type }, i) => {
       values.push(key[i]);
@@ -56,22 +66,26 @@ function within(table: ComparedTable, { after, through }: Range, values: unknown
   const conditions = [
     ...(after === null ? [] : [bound('>', after)]),
     ...(through === null ? [] : [bound('<=', through)]),
+    ...(where === null ? [] : [`(${where})`]),
   ];
   return conditions.length === 0 ? '' : `WHERE ${conditions.join(' AND ')}`;
 }
 
 const orderOf = (table: ComparedTable): string => table.key.map(({ name }) => column(name)).join(', ');
 
-/** The key that ends a chunk of `size` rows; null when no more rows than that are left. */
+/**
+ * The key that ends a chunk of `size` rows; null when no more rows than that are left. All rows count, those that are not compared too:
+ * a chunk is as long as what has to be read for it.
+ */
 export async function endOfChunk(
-  connection: Connection,
+  side: Rows,
   table: ComparedTable,
   after: Key | null,
   size: number,
 ): Promise<Key | null> {
   const values: unknown[] = [size - 1];
-  const condition = within(table, { after, through: null }, values);
-  const { rows } = await connection.query<{ key: Key }>(
+  const condition = within(allOf(side), table, { after, through: null }, values);
+  const { rows } = await side.connection.query<{ key: Key }>(
     `SELECT ${keyText(table)} AS key FROM ONLY ${qualified(table)} AS t ${condition}
      ORDER BY ${orderOf(table)} OFFSET $1 LIMIT 1`,
     values,
@@ -92,10 +106,10 @@ function hashed(table: ComparedTable, condition: string): string {
 const DIGEST = `count(*)::float8 AS rows, coalesce(sum(bytes), 0)::float8 AS bytes,
   count(*) || ' ' || coalesce(sum(h), 0) || ' ' || coalesce(bit_xor(h), 0) AS print`;
 
-export async function digestOf(connection: Connection, table: ComparedTable, range: Range): Promise<Digest> {
+export async function digestOf(side: Rows, table: ComparedTable, range: Range): Promise<Digest> {
   const values: unknown[] = [];
-  const { rows } = await connection.query<Digest>(
-    `SELECT ${DIGEST} FROM (${hashed(table, within(table, range, values))}) AS rows`,
+  const { rows } = await side.connection.query<Digest>(
+    `SELECT ${DIGEST} FROM (${hashed(table, within(side, table, range, values))}) AS rows`,
     values,
   );
   return rows[0] ?? { rows: 0, bytes: 0, print: '' };
@@ -128,19 +142,22 @@ const LISTED = (table: ComparedTable): string =>
   `${keyText(table)} AS key, hashtextextended(${textOf(table)}, 0)::text AS hash, ${ROW_VERSION} AS version`;
 
 /** Every row of a range by its key. */
-export async function rowsIn(connection: Connection, table: ComparedTable, range: Range): Promise<Map<string, Look>> {
+export async function rowsIn(side: Rows, table: ComparedTable, range: Range): Promise<Map<string, Look>> {
   const values: unknown[] = [];
-  const condition = within(table, range, values);
-  const { rows } = await connection.query<Listed>(
+  const condition = within(side, table, range, values);
+  const { rows } = await side.connection.query<Listed>(
     `SELECT ${LISTED(table)} FROM ONLY ${qualified(table)} AS t ${condition} ORDER BY hash`,
     values,
   );
   return byKey(rows);
 }
 
-/** At most `size` rows after a key, in this server's order, and the key to go on after; null when it was the last page. */
+/**
+ * Of the next `size` rows after a key, in this server's order, those that are compared, and the key to go on after; null when it was
+ * the last page.
+ */
 export async function pageOf(
-  connection: Connection,
+  side: Rows,
   table: ComparedTable,
   after: Key | null,
   size: number,
@@ -150,14 +167,14 @@ export async function pageOf(
   readonly next: Key | null;
   bytes: number;
 }> {
-  const values: unknown[] = [size];
-  const condition = within(table, { after, through: null }, values);
-  const { rows } = await connection.query<Listed & { bytes: number }>(
+  const next = await endOfChunk(side, table, after, size);
+  const values: unknown[] = [];
+  const condition = within(side, table, { after, through: next }, values);
+  const { rows } = await side.connection.query<Listed & { bytes: number }>(
     `SELECT ${LISTED(table)}, octet_length(${textOf(table)}) AS bytes FROM ONLY ${qualified(table)} AS t ${condition}
-     ORDER BY ${orderOf(table)} LIMIT $1`,
+     ORDER BY ${orderOf(table)}`,
     values,
   );
-  const next = rows.length < size ? null : (rows.at(-1)?.key ?? null);
   const bytes = rows.reduce((sum, row) => sum + row.bytes, 0);
   return { looks: byKey(rows), keys: rows.map(({ key }) => key), next, bytes };
 }
@@ -168,48 +185,59 @@ export async function pageOf(
  * @param hold keeps them as they are until the transaction of this connection ends
  */
 export async function rowsAt(
-  connection: Connection,
+  side: Rows,
   table: ComparedTable,
   keys: readonly Key[],
   hold = false,
 ): Promise<Map<string, Look>> {
-  if (table.mode === 'whole') return hashesAt(connection, table, keys);
+  if (table.mode === 'whole') return hashesAt(side, table, keys);
   const arrays = table.key.map((_, i) => `$${(i + 1).toString()}::text[]`).join(', ');
-  const names = table.key.map((_, i) => `k${i.toString()}`);
+  const names = freeNames(table);
   const matches = table.key.map(({ name, type }, i) => `${column(name)} = k.${names[i] ?? ''}::${type}`).join(' AND ');
-  const { rows } = await connection.query<Listed>(
+  const condition = side.where === null ? '' : `WHERE (${side.where})`;
+  const { rows } = await side.connection.query<Listed>(
     `SELECT ${LISTED(table)} FROM unnest(${arrays}) AS k (${names.join(', ')})
-     JOIN ONLY ${qualified(table)} AS t ON ${matches} ${hold ? 'FOR SHARE OF t' : 'ORDER BY hash'}`,
+     JOIN ONLY ${qualified(table)} AS t ON ${matches} ${condition} ${hold ? 'FOR SHARE OF t' : 'ORDER BY hash'}`,
     table.key.map((_, i) => keys.map((key) => key[i])),
   );
   return byKey(rows);
 }
 
+/** One for each column of the key, and none of them a column of the table: the condition on its rows names columns alone. */
+function freeNames(table: ComparedTable): readonly string[] {
+  let prefix = 'k';
+  while (table.columns.some((name) => name.startsWith(prefix))) prefix += '_';
+  return table.key.map((_, i) => `${prefix}${i.toString()}`);
+}
+
 // ── tables without a key: a bag of rows, told apart by their hashes ───────────────────────────────────────────────────
+
+const WHOLE: Range = { after: null, through: null };
 
 /** A power of two: a bucket is some bits of the hash. */
 export const BUCKETS = 1024;
 
 /** One digest for each bucket that has rows. The whole table in one statement: there is no key to divide it by. */
-export async function bucketsOf(connection: Connection, table: ComparedTable): Promise<Map<number, Digest>> {
-  const { rows } = await connection.query<Digest & { bucket: number }>(
-    `SELECT (h & ${(BUCKETS - 1).toString()})::int AS bucket, ${DIGEST} FROM (${hashed(table, '')}) AS rows GROUP BY 1`,
+export async function bucketsOf(side: Rows, table: ComparedTable): Promise<Map<number, Digest>> {
+  const { rows } = await side.connection.query<Digest & { bucket: number }>(
+    `SELECT (h & ${(BUCKETS - 1).toString()})::int AS bucket, ${DIGEST} FROM (${hashed(table, within(side, table, WHOLE, []))}) AS rows
+     GROUP BY 1`,
   );
   return new Map(rows.map((row) => [row.bucket, row]));
 }
 
 /** The rows of some buckets: the key is the hash, the hash how many rows have it. */
 export function rowsInBuckets(
-  connection: Connection,
+  side: Rows,
   table: ComparedTable,
   buckets: readonly number[],
 ): Promise<Map<string, Look>> {
-  return bagOf(connection, table, `(h & ${(BUCKETS - 1).toString()})::int = ANY($1::int[])`, buckets);
+  return bagOf(side, table, `(h & ${(BUCKETS - 1).toString()})::int = ANY($1::int[])`, buckets);
 }
 
-function hashesAt(connection: Connection, table: ComparedTable, keys: readonly Key[]): Promise<Map<string, Look>> {
+function hashesAt(side: Rows, table: ComparedTable, keys: readonly Key[]): Promise<Map<string, Look>> {
   return bagOf(
-    connection,
+    side,
     table,
     'h = ANY($1::bigint[])',
     keys.map(([hash]) => hash),
@@ -217,15 +245,15 @@ function hashesAt(connection: Connection, table: ComparedTable, keys: readonly K
 }
 
 async function bagOf(
-  connection: Connection,
+  side: Rows,
   table: ComparedTable,
   condition: string,
   value: readonly unknown[],
 ): Promise<Map<string, Look>> {
-  const { rows } = await connection.query<Listed>(
+  const { rows } = await side.connection.query<Listed>(
     `SELECT ARRAY[h::text] AS key, count(*)::text AS hash, sum(hashtextextended(version, 0))::text AS version
      FROM (SELECT hashtextextended(${textOf(table)}, 0) AS h, ${ROW_VERSION} AS version
-       FROM ONLY ${qualified(table)} AS t OFFSET 0) AS row
+       FROM ONLY ${qualified(table)} AS t ${within(side, table, WHOLE, [])} OFFSET 0) AS row
      WHERE ${condition} GROUP BY h`,
     [value],
   );

@@ -1,0 +1,63 @@
+/** One task: keep, for one session, what tells on which shard its batches run, through a RELOAD or a swap of names. */
+import { messageOf, type CutoverError } from '../errors/errors.js';
+import type { ClientStatements } from './client-statements.js';
+import type { Forwarder } from './forwarder.js';
+import { Placement, type Place } from './placement.js';
+import type { SessionContext } from './session-context.js';
+import { refusedChange } from './schema-change.js';
+import { sessionError } from './session-error.js';
+import type { TrackedSettings } from './tracked-settings.js';
+
+/** Where everything of a database with one shard runs. */
+export const ONLY_SHARD: Place = { kind: 'shard', shard: 0 };
+
+interface Session {
+  readonly id: number;
+  readonly user: string;
+  readonly database: string;
+  readonly statements: ClientStatements;
+}
+
+export class SessionPlace {
+  /** of a sharded database, from its first statement on; null: it has one shard */
+  placement: Placement | null = null;
+  readonly #session: Session;
+  readonly #context: SessionContext;
+  readonly #settings: TrackedSettings;
+  readonly #forwarder: Forwarder;
+
+  constructor(session: Session, context: SessionContext, settings: TrackedSettings, forwarder: Forwarder) {
+    this.#session = session;
+    this.#context = context;
+    this.#settings = settings;
+    this.#forwarder = forwarder;
+  }
+
+  /** Between two transactions a RELOAD or a swap of names may have led the database to shards, or away from them. */
+  look(): Placement | null {
+    const { routers } = this.#context;
+    if (!routers.isSharded(this.#session.database)) this.placement = null;
+    else {
+      const refuse = (text: string): CutoverError | null => refusedChange(this.#context, this.#session, () => text);
+      this.placement ??= new Placement(this.#session, routers, this.#settings, this.#session.statements, refuse);
+    }
+    this.#forwarder.screen = this.placement;
+    return this.placement;
+  }
+
+  /** Where an open transaction that has only begun may begin anew after a swap of names; null: nobody can tell yet. */
+  shardAnew(): number | null {
+    const placement = this.look();
+    return placement === null ? 0 : placement.anew();
+  }
+
+  /** Has the router read. Calls one of both. */
+  read(done: () => void, failed: (error: CutoverError) => void): void {
+    const { routers, logger } = this.#context;
+    const { id, user, database } = this.#session;
+    routers.read(user, database).then(done, (error: unknown) => {
+      logger.warn({ client: id, database }, messageOf(error));
+      failed(sessionError(error));
+    });
+  }
+}

@@ -1,0 +1,314 @@
+/**
+ * One task: run one COPY FROM STDIN on all shards, on all of them or on none: each row goes to the shard of its key, or to every shard.
+ *
+ * Stages (`#stage`):
+ *   opening   a transaction is begun and the COPY started on one shard after the other
+ *   data      the client has been told to send, and what it sends is passed on as far as every server takes it
+ *   ending    the client has said the end, or a row cannot be placed; the servers are waited for
+ *   over      it is committed or rolled back, and nobody stops that
+ * What is sent on is bounded: while one server does not take more, nothing is taken from the client.
+ */
+import { CutoverError } from '../errors/errors.js';
+import { invariant } from '../errors/invariant.js';
+import { REFUSAL_TEXTS } from '../sharding/router-refusals.js';
+import type { CopyKey } from '../sharding/statement-verdict.js';
+import { commandComplete, errorResponse, frame, READY_IDLE } from '../wire/backend.js';
+import { BACKEND, FRONTEND } from '../wire/codes.js';
+import { HEADER_BYTES, type FrameScanner } from '../wire/frames.js';
+import { copyRowsOf, type CopyFormat } from './copy-format.js';
+import { placeOfKey } from './copy-key.js';
+import type { CopyPiece, CopyRows } from './copy-rows.js';
+import { REPLY } from './reply-queue.js';
+import type { SessionContext } from './session-context.js';
+import type { SessionSettings } from './settings.js';
+import { ServerError, type ShardPart } from './shard-part.js';
+import { addedUp, replyOf, ShardParts, type PartsClient } from './shard-parts.js';
+import type { WriteListener, WriteOutcome } from './shard-write.js';
+import type { PartMessages, WriteBatch } from './write-batch.js';
+
+export interface CopyPlan {
+  readonly kind: 'copy';
+  readonly batch: WriteBatch;
+  readonly messages: PartMessages;
+  /** all of them, in the order of their numbers */
+  readonly shards: readonly number[];
+  /** null: every shard has all rows */
+  readonly division: { readonly key: CopyKey; readonly format: CopyFormat } | null;
+}
+
+export interface CopyListener extends Pick<WriteListener, 'say' | 'started'> {
+  /** what the client has sent can be taken */
+  readonly more: () => void;
+}
+
+/**
+ * Rows are locked on all shards at once, so two of them may wait for each other in a circle that no server sees: where the session has
+ * set no limit, no lock is waited for longer than this.
+ */
+const LOCK_LIMIT = `SELECT pg_catalog.set_config('lock_timeout', '60s', true)
+  WHERE pg_catalog.current_setting('lock_timeout') = '0'`;
+const COPY_DONE = frame('c');
+const COPY_FAIL = frame('f', Buffer.from('it failed on another shard\0'));
+const LEFT = 'the client has left';
+
+export class ShardCopy {
+  readonly #client: PartsClient;
+  readonly #settings: SessionSettings;
+  readonly #plan: CopyPlan;
+  readonly #listener: CopyListener;
+  readonly #parts: ShardParts;
+  #stage: 'opening' | 'data' | 'ending' | 'over' = 'opening';
+  /** of each part whose COPY has begun: it was answered */
+  readonly #ends: Promise<void>[] = [];
+  /** the servers that do not take more */
+  readonly #full = new Set<ShardPart>();
+  #rows: CopyRows | null = null;
+  /** rows that were sent on */
+  #rowCount = 0;
+  /** what is done once the client has sent all */
+  #finish: (last: Promise<unknown>) => void = () => undefined;
+
+  constructor(
+    client: PartsClient,
+    context: SessionContext,
+    settings: SessionSettings,
+    plan: CopyPlan,
+    listener: CopyListener,
+  ) {
+    this.#client = client;
+    this.#settings = settings;
+    this.#plan = plan;
+    this.#listener = listener;
+    this.#parts = new ShardParts(client, context, plan.shards);
+  }
+
+  /** A server is held, so a pause must wait. */
+  get holding(): boolean {
+    return this.#parts.holding;
+  }
+
+  get serverPid(): number {
+    return this.#parts.serverPid;
+  }
+
+  /** A server that waits for data would not notice: the proxy says what it would say. */
+  cancel(): void {
+    if (this.#stage === 'data') this.#fail(new ServerError(CANCELLED));
+    else if (this.#stage !== 'over') for (const part of this.#parts.all) part.cancel();
+  }
+
+  /** The client has taken enough, or wants more. */
+  hold(held: boolean): void {
+    this.#parts.hold(held);
+  }
+
+  /** The client is gone: what it has not sent to the end is rolled back. */
+  leave(): void {
+    this.#parts.leave();
+    if (this.#stage === 'data') this.#fail(new Error(LEFT));
+  }
+
+  /** Ends the connections, whatever is in flight. */
+  abandon(): void {
+    this.#parts.abandon();
+  }
+
+  /** Answers the client to the end, unless it is to run anew. Never rejects. */
+  async run(): Promise<WriteOutcome> {
+    let open = false;
+    try {
+      if (!(await this.#parts.borrow())) return 'anew';
+      this.#listener.started();
+      open = true;
+      await this.#copy();
+      open = false;
+      this.#stage = 'over';
+      await this.#parts.commit();
+      this.#listener.say(Buffer.concat([commandComplete(this.#tag), READY_IDLE]));
+      return 'committed';
+    } catch (error) {
+      this.#stage = 'over';
+      if (open) await this.#parts.rollBack(this.#stop());
+      this.#listener.say(Buffer.concat([replyOf(error, this.#client.database), READY_IDLE]));
+      return 'failed';
+    } finally {
+      this.#parts.release();
+    }
+  }
+
+  async #copy(): Promise<void> {
+    let response: Buffer | null = null;
+    for (const part of this.#parts.all) response = await this.#open(part);
+    if (this.#parts.left) throw new Error(LEFT);
+    const { division } = this.#plan;
+    if (division !== null) this.#rows = copyRowsOf(division.format, this.#versions);
+    invariant(response, 'a COPY that has begun was answered');
+    this.#listener.say(response);
+    await this.#data();
+  }
+
+  /** What is the end of the rows depends on the version of the servers. */
+  get #versions(): readonly string[] {
+    return this.#parts.all.map(({ server }) => server?.parameters.get('server_version') ?? '');
+  }
+
+  /** @returns what the server answers when it waits for data */
+  async #open(part: ShardPart): Promise<Buffer> {
+    if (this.#plan.division?.key.rule.type === 'varchar' && part.server?.parameters.get('server_encoding') !== 'UTF8')
+      throw this.#refusal('its key is a text, and the encoding of a shard is not UTF-8');
+    await part.begin(this.#settings);
+    await part.execute(LOCK_LIMIT);
+    part.onWritable = () => {
+      this.#full.delete(part);
+      if (this.#full.size === 0 && this.#stage === 'data') this.#listener.more();
+    };
+    return new Promise((resolve, reject) => {
+      const end = part.run(this.#plan.messages, (type, bytes) => {
+        if (type === BACKEND.copyInResponse) resolve(Buffer.from(bytes));
+        else if (type === BACKEND.noticeResponse) this.#listener.say(bytes);
+      });
+      this.#ends.push(end);
+      end.then(() => {
+        reject(new Error('the server did not ask for data'));
+      }, reject);
+    });
+  }
+
+  /** Until the client has sent all and every server has taken it, or one fails. */
+  async #data(): Promise<void> {
+    await new Promise<unknown>((resolve, reject) => {
+      this.#finish = (last) => {
+        // Where something else has failed before, nobody waits for it.
+        last.catch(() => undefined);
+        resolve(last);
+      };
+      for (const end of this.#ends) end.catch(reject);
+      this.#stage = 'data';
+      this.#listener.more();
+    });
+  }
+
+  #fail(error: Error): void {
+    this.#finish(Promise.reject(error));
+  }
+
+  /** Takes what the client has sent, as far as the servers take it. @throws CutoverError `protocol_violation` */
+  feed(scanner: FrameScanner): void {
+    while (this.#stage === 'data' && this.#full.size === 0 && scanner.peek()) {
+      const { type, buffer, start, end, continued } = scanner;
+      // What is behind is the session's to read.
+      if (type === FRONTEND.terminate) {
+        this.#fail(new Error(LEFT));
+        return;
+      }
+      scanner.consume();
+      if (type === FRONTEND.copyData) this.#take(buffer.subarray(continued ? start : start + HEADER_BYTES, end));
+      else if (type === FRONTEND.copyDone) this.#done();
+      else if (type === FRONTEND.copyFail) this.#end(Buffer.from(buffer.subarray(start, end)), this.#parts.all);
+      else if (type !== FRONTEND.sync && type !== FRONTEND.flush)
+        throw new CutoverError('protocol_violation', { problem: 'a message that is no part of the COPY under way' });
+    }
+  }
+
+  #take(chunk: Buffer): void {
+    if (this.#rows !== null) this.#pass(this.#rows.push(chunk));
+    else for (const part of this.#parts.all) this.#send(part, [chunk]);
+  }
+
+  #done(): void {
+    if (this.#rows !== null) this.#pass(this.#rows.end());
+    if (this.#stage === 'data') this.#end(COPY_DONE, this.#parts.all);
+  }
+
+  /** The last message of these servers. */
+  #end(message: Buffer, parts: readonly ShardPart[], orElse?: Error): void {
+    this.#stage = 'ending';
+    for (const { server } of parts) {
+      server?.replies.push(REPLY.copyEnd);
+      server?.send(message);
+    }
+    const ends = Promise.all(this.#ends.filter((_, index) => parts.some((part) => part === this.#parts.all[index])));
+    this.#finish(
+      ends.then(() => {
+        if (orElse !== undefined) throw orElse;
+      }),
+    );
+  }
+
+  /** Sends each piece where it belongs: for each server one message, whatever the number of its rows. */
+  #pass(pieces: readonly CopyPiece[]): void {
+    const forParts = this.#parts.all.map((): Buffer[] => []);
+    let last: (() => void) | null = null;
+    for (const piece of pieces) {
+      if (piece.kind === 'all') for (const bytes of forParts) bytes.push(piece.bytes);
+      else if (piece.kind === 'unreadable') last = this.#unreadable(piece.bytes, piece.problem);
+      else last = this.#place(piece.bytes, piece.key, forParts);
+      if (last !== null) break;
+    }
+    for (const [index, part] of this.#parts.all.entries()) {
+      const bytes = forParts[index] ?? [];
+      if (bytes.length > 0) this.#send(part, bytes);
+    }
+    last?.();
+  }
+
+  /** @returns what ends the COPY where the row has no place; null where it has one */
+  #place(bytes: Buffer, field: Buffer | null, forParts: readonly Buffer[][]): (() => void) | null {
+    const { division, shards } = this.#plan;
+    invariant(division, 'rows are cut where they are divided');
+    const place = placeOfKey(division.key, field, division.format.kind === 'binary', shards.length);
+    if (place === 'unreadable') return this.#unreadable(bytes, 'its sharding key cannot be read');
+    if (place === 'unmapped')
+      return () => {
+        this.#fail(this.#refusal(REFUSAL_TEXTS['key-unmapped']));
+      };
+    this.#rowCount += 1;
+    forParts[place]?.push(bytes);
+    return null;
+  }
+
+  /** A server says better what is wrong with a row. Where it finds nothing wrong nothing is committed either. */
+  #unreadable(bytes: Buffer, problem: string): () => void {
+    const row = (this.#rowCount + 1).toString();
+    const error = new CutoverError('shards_not_committed', { problem: `row ${row} of the COPY: ${problem}` });
+    return () => {
+      const [first] = this.#parts.all;
+      if (first === undefined || bytes.length === 0) this.#fail(error);
+      else {
+        this.#send(first, [bytes]);
+        this.#end(COPY_DONE, [first], error);
+      }
+    };
+  }
+
+  #send(part: ShardPart, bytes: readonly Buffer[]): void {
+    if (part.server?.send(frame('d', ...bytes)) === false) this.#full.add(part);
+  }
+
+  /** Ends the COPY where it still runs. */
+  async #stop(): Promise<void> {
+    for (const part of this.#parts.all) {
+      const { server } = part;
+      if (server?.replies.copyIn === true) {
+        server.replies.push(REPLY.copyEnd);
+        server.send(COPY_FAIL);
+      } else part.cancel();
+    }
+    await Promise.allSettled(this.#ends);
+  }
+
+  get #tag(): string {
+    const tags = this.#parts.all.map(({ tag }) => tag);
+    return this.#plan.division === null ? (tags[0] ?? '') : addedUp(tags);
+  }
+
+  #refusal(reason: string): CutoverError {
+    return new CutoverError('statement_not_routed', { database: this.#client.database, reason });
+  }
+}
+
+const CANCELLED = errorResponse({
+  severity: 'ERROR',
+  sqlstate: '57014',
+  message: 'canceling statement due to user request',
+});

@@ -1,0 +1,170 @@
+/**
+ * One task: the servers of one statement for several shards: borrow them behind the gate, end their transactions on all or on none, give
+ * them back; and say what the client reads when that fails.
+ */
+import { CutoverError, messageOf } from '../errors/errors.js';
+import { invariant } from '../errors/invariant.js';
+import { commitOnAll } from '../postgres/two-phase.js';
+import { errorResponseOf } from '../wire/backend.js';
+import type { Gate } from './gate.js';
+import { GateWait } from './gate-wait.js';
+import type { SessionContext } from './session-context.js';
+import { SentAway, ServerError, ShardPart } from './shard-part.js';
+
+/** Whose statement it is. */
+export interface PartsClient {
+  readonly id: number;
+  readonly user: string;
+  readonly database: string;
+}
+
+/** The gate may close, or a pool go, while the last of the servers is waited for. */
+const BORROW_TRIES_MAX = 20;
+/** An end that a server does not answer in this time ends its connection; whoever resolves ends the rest. */
+const END_TIMEOUT_MS = 30_000;
+
+export class ShardParts {
+  /** in the order of their shards */
+  readonly all: readonly ShardPart[];
+  /** the client is gone */
+  left = false;
+  readonly #client: PartsClient;
+  readonly #context: SessionContext;
+  readonly #gate: Gate;
+  /** the configuration by which it was told which shards these are */
+  readonly #version: number;
+  #leaveGate: () => void = () => undefined;
+
+  constructor(client: PartsClient, context: SessionContext, shards: readonly number[]) {
+    this.#client = client;
+    this.#context = context;
+    this.#version = context.routes.version;
+    this.#gate = context.gate(client.database);
+    this.all = shards.map((shard) => new ShardPart(client.id, shard));
+  }
+
+  /** A server is held, so a pause must wait. */
+  get holding(): boolean {
+    return this.all.some(({ server }) => server !== null);
+  }
+
+  /** 0: none */
+  get serverPid(): number {
+    return this.all.find(({ server }) => server !== null)?.server?.processId ?? 0;
+  }
+
+  /** The client has taken enough, or wants more. */
+  hold(held: boolean): void {
+    for (const { server } of this.all) {
+      if (held) server?.pause();
+      else server?.resume();
+    }
+  }
+
+  /** The client is gone: what has not begun does not begin. */
+  leave(): void {
+    this.left = true;
+    this.#leaveGate();
+    if (!this.holding) this.abandon();
+  }
+
+  /** Ends the connections, whatever is in flight. */
+  abandon(): void {
+    for (const part of this.all) part.abandon();
+  }
+
+  /** @returns false where the shards are others since they were told: the names have changed places */
+  async borrow(): Promise<boolean> {
+    const { user, database } = this.#client;
+    const { routes } = this.#context;
+    for (let tries = 0; tries < BORROW_TRIES_MAX; tries += 1) {
+      await this.#gateOpen();
+      if (routes.version !== this.#version) return false;
+      try {
+        for (const part of this.all) await part.borrow(routes.of(user, database, part.shard).pool);
+        if (!this.#gate.closed && routes.version === this.#version) return true;
+      } catch (error) {
+        if (!(error instanceof SentAway)) throw error;
+      }
+      this.release();
+    }
+    throw new CutoverError('checkout_timeout', { database, waitedMs: 0 });
+  }
+
+  #gateOpen(): Promise<void> {
+    const { gateWaitMs } = this.#context;
+    return new Promise((resolve, reject) => {
+      const wait = new GateWait(this.#gate, this.#client.database, gateWaitMs, resolve, reject);
+      this.#leaveGate = () => {
+        wait.leave();
+        reject(new Error('the client has left'));
+      };
+      if (this.left) this.#leaveGate();
+      else wait.begin();
+    });
+  }
+
+  /** @throws CutoverError of `commitOnAll` */
+  async commit(): Promise<void> {
+    const [first, ...others] = this.all;
+    invariant(first && others.length > 0, 'a statement for several shards has several parts');
+    await this.#ending(commitOnAll(first, others));
+  }
+
+  /** @param stopping what still runs comes to its end by this, before anything is rolled back */
+  async rollBack(stopping: Promise<unknown> = Promise.resolve()): Promise<void> {
+    await this.#ending(stopping.then(() => this.#rolledBack()));
+  }
+
+  async #rolledBack(): Promise<void> {
+    const open = this.all.filter(({ server }) => server !== null && !server.idle);
+    await Promise.allSettled(open.map((part) => part.execute('ROLLBACK')));
+  }
+
+  async #ending(work: Promise<unknown>): Promise<void> {
+    const timer = setTimeout(() => {
+      this.abandon();
+    }, END_TIMEOUT_MS);
+    try {
+      await work;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Gives the servers back; may be called again. */
+  release(): void {
+    for (const part of this.all) part.release();
+    this.#gate.released();
+  }
+}
+
+/** What the client reads: the server's own error where that is what it is about. */
+export function replyOf(error: unknown, database: string): Buffer {
+  if (error instanceof ServerError && error.severity === 'ERROR') return error.reply;
+  const { cause } = error as { cause?: unknown };
+  // A constraint that is checked at the end: the client knows its error.
+  if (cause instanceof ServerError && cause.severity === 'ERROR' && isOfTheData(cause.code)) return cause.reply;
+  if (cause instanceof ServerError && NOT_PREPARED_FOR.has(cause.code))
+    return errorResponseOf(new CutoverError('shards_not_ready', { database, problem: cause.message }), 'ERROR');
+  if (error instanceof CutoverError) return errorResponseOf(error, 'ERROR');
+  return errorResponseOf(new CutoverError('shards_not_committed', { problem: messageOf(error) }), 'ERROR');
+}
+
+/** No function or schema, no right to it, or no prepared transactions (PostgreSQL documentation, appendix A). */
+const NOT_PREPARED_FOR: ReadonlySet<string> = new Set(['42883', '3F000', '42501', '55000']);
+
+/** Integrity constraint violations, transaction rollbacks (a serialization failure), and what a trigger raises. */
+function isOfTheData(code: string): boolean {
+  return /^(?:23|40|P0)/.test(code);
+}
+
+const COUNT = /\d+$/;
+
+/** `UPDATE 3`: the counts of several tags added up. */
+export function addedUp([first = '', ...others]: readonly string[]): string {
+  return others.reduce((sum, tag) => {
+    const counted = (Number(COUNT.exec(sum)?.[0] ?? 0) + Number(COUNT.exec(tag)?.[0] ?? 0)).toString();
+    return sum.replace(COUNT, counted);
+  }, first);
+}
