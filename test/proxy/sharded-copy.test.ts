@@ -6,6 +6,7 @@ import type { Proxy } from '../../src/proxy/contract.js';
 import { TWO_PHASE_DDL } from '../../src/postgres/two-phase.js';
 import { cancelRequest, query, startupMessage, SYNC } from '../../src/wire/frontend.js';
 import { cstring, frame, int16, int32 } from '../../src/wire/backend.js';
+import { THOROUGH } from '../support/thorough.js';
 import { until } from '../support/wait.js';
 import { binaryOf, copied, copyFail, copyIn, csvOf, data, DONE, inPieces, textOf, type Copied } from './copies.js';
 import { failure, HERE, HERE_TOO, THERE, useShards, type Sharded } from './shards.js';
@@ -300,7 +301,7 @@ test(
         });
         expect([plain.error, prod.error]).toEqual([null, null]);
       }),
-      { numRuns: 120 },
+      { numRuns: THOROUGH ? 120 : 40 },
     );
     await expectNothingLeft(sharded);
   },
@@ -365,7 +366,7 @@ test('random bytes are read as PostgreSQL reads them, or refused', { timeout: 24
       if (plain.error !== null) expect(prod.error).not.toBeNull();
       outcomes[prod.error === null ? 'both' : plain.error === null ? 'refused' : 'neither'] += 1;
     }),
-    { numRuns: 250 },
+    { numRuns: THOROUGH ? 250 : 80 },
   );
   expect(outcomes.both).toBeGreaterThan(50);
   expect(outcomes.neither).toBeGreaterThan(20);
