@@ -62,6 +62,18 @@ export default tseslint.config(
     },
   },
   {
+    files: ['test/**/*.ts'],
+    rules: {
+      'no-restricted-syntax': [
+        'error',
+        {
+          selector: 'CallExpression[callee.property.name="toMatchObject"] Property > Literal[regex]',
+          message: 'toMatchObject takes any text for a match of an expression: use expect.stringMatching().',
+        },
+      ],
+    },
+  },
+  {
     // Workflows: everything but the domain and the SDK would break a replay.
     files: ['workflows/**/*.ts'],
     rules: {

@@ -392,8 +392,8 @@ export const ERRORS = {
   other_shard: {
     sqlstate: '0A000',
     level: 'info',
-    message: 'the transaction runs on {place} of "{database}" and this statement belongs to {needed}',
-    remedy: 'End the transaction first; a transaction over several shards is not implemented.',
+    message: 'the transaction runs on {place} of "{database}" and this statement belongs to {needed}: {problem}',
+    remedy: 'End the transaction first, or see under transactions in docs/routing.md when one may use several shards.',
   },
   shards_not_committed: {
     sqlstate: '40000',

@@ -15,6 +15,7 @@ import { sendCancel } from './server-cancel.js';
 import type { ServerConnection, ServerOwner } from './server-connection.js';
 import type { Route } from './routes.js';
 import type { SessionContext } from './session-context.js';
+import type { Lent } from './shard-transaction.js';
 import { cannotFail, differenceSql } from './settings.js';
 import type { TrackedSettings } from './tracked-settings.js';
 
@@ -78,7 +79,7 @@ export class Borrowing implements Borrower {
 
   /** Server sessions are kept between transactions. */
   get keeps(): boolean {
-    return this.#route?.mode === 'session' && this.pool?.retired === false;
+    return this.pool?.options.mode === 'session' && !this.pool.retired;
   }
 
   /** The client is in a transaction that no server has: it must not go on as if there were none. */
@@ -109,6 +110,23 @@ export class Borrowing implements Borrower {
     server.setup('ROLLBACK');
   }
 
+  /** Lets go of the server without giving it back: it is kept with others of the transaction. */
+  lend(): Lent {
+    const { server, pool } = this;
+    invariant(server !== null && pool !== null, 'a transaction is open');
+    this.server = null;
+    return { shard: this.#shard, server, pool };
+  }
+
+  /** Has the server of a transaction again, perhaps on another shard. */
+  takeBack({ shard, server, pool }: Lent): void {
+    if (shard !== this.#shard) this.#routeVersion = -1;
+    this.#placeOn(shard);
+    server.owner = this.#listener;
+    this.server = server;
+    this.pool = pool;
+  }
+
   #placeOn(shard: number): void {
     this.#shard = shard;
     this.#placedVersion = this.#context.routes.version;
@@ -131,7 +149,7 @@ export class Borrowing implements Borrower {
   giveBack(): void {
     const { server } = this;
     this.server = null;
-    if (server !== null) this.pool?.giveBack(server, this.#route?.mode !== 'session');
+    if (server !== null) this.pool?.giveBack(server, this.pool.options.mode !== 'session');
     this.#gate.released();
   }
 

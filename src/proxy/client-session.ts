@@ -25,16 +25,16 @@ import { Forwarder } from './forwarder.js';
 import type { Gate } from './gate.js';
 import { SESSION_TAG, type ServerConnection } from './server-connection.js';
 import type { Placement } from './placement.js';
+import { Reroute } from './reroute.js';
 import { refusing } from './schema-change.js';
 import { SessionCounters } from './session-counters.js';
 import { sessionError } from './session-error.js';
 import { ONLY_SHARD, SessionPlace } from './session-place.js';
-import { SessionWriter } from './session-writer.js';
+import { SessionWriter, type Next } from './session-writer.js';
 import type { LoggedInClient, SessionContext } from './session-context.js';
 import { TrackedSettings } from './tracked-settings.js';
 
 const UNREAD_BYTES_MAX = 65_536;
-const REROUTES_MAX = 3;
 /** A client that said goodbye has its last statement run to the end, as with PostgreSQL; one that vanished has less. */
 const GOODBYE_TIMEOUT_MS = 60_000;
 const VANISHED_TIMEOUT_MS = 5_000;
@@ -63,10 +63,9 @@ export class ClientSession implements BorrowingListener {
   #stopped = false;
   /** messages up to the next Sync are thrown away, as PostgreSQL does after an error */
   #discarding = false;
-  #reroutes = 0;
+  readonly #reroute: Reroute;
   /** the proxy shuts down: no transaction after this one */
   #ending = false;
-  #timedOut = false;
   /** the client closed its side while its server was made ready */
   #gone = false;
   readonly #place: SessionPlace;
@@ -84,6 +83,7 @@ export class ClientSession implements BorrowingListener {
     this.#forwarder = new Forwarder(client.id, this.statements, refusing(context, client));
     this.#settings = new TrackedSettings(client.settings, client.parameters);
     this.#place = new SessionPlace(this, context, this.#settings, this.#forwarder);
+    this.#reroute = new Reroute(this, context);
     this.#writer = new SessionWriter(this, context, this.#settings, this.#forwarder);
     this.#borrowing = new Borrowing(client, context, this.#settings, this);
     this.channel = new ClientChannel(client.socket, {
@@ -139,9 +139,7 @@ export class ClientSession implements BorrowingListener {
 
   /** Cancels the statement in flight when it has been running for longer; once for each statement. */
   cancelAfter(limitMs: number): void {
-    if (this.#timedOut || this.counters.requestMsSoFar <= limitMs) return;
-    this.#timedOut = true;
-    this.cancel();
+    if (this.counters.runsTooLong(limitMs)) this.cancel();
   }
 
   /** Ends the session with a reason; what it left unfinished is rolled back. */
@@ -211,21 +209,16 @@ export class ClientSession implements BorrowingListener {
     this.counters.waiting();
     this.#phase = place.kind === 'several' ? 'writing' : 'waiting';
     if (place.kind === 'several') this.#writer.begin(place.plan, this.#scanner, this.#writing);
-    else if (place.kind === 'read') this.#readRouter();
+    else if (place.kind === 'read') void this.#place.read().then(this.#routerRead);
     else this.#borrowing.begin(place.shard);
     return true;
   }
 
-  #readRouter(): void {
-    this.#place.read(
-      () => {
-        if (this.#phase === 'waiting') this.placeAnew();
-      },
-      (error) => {
-        if (this.#phase === 'waiting') this.notObtained(error);
-      },
-    );
-  }
+  readonly #routerRead = (failure: CutoverError | null): void => {
+    if (this.#phase !== 'waiting') return;
+    if (failure === null) this.placeAnew();
+    else this.notObtained(failure);
+  };
 
   /** What a statement on several shards tells: answers, that more of a COPY can be taken, and that it has been answered. */
   readonly #writing = {
@@ -233,10 +226,9 @@ export class ClientSession implements BorrowingListener {
       if (this.#phase === 'writing') this.#say(bytes);
     },
     more: this.#advance,
-    done: (): void => {
-      this.#timedOut = false;
+    done: (next: Next): void => {
       if (this.#phase === 'leaving') this.#close();
-      else if (this.#phase === 'writing') this.#boundary();
+      else if (this.#phase === 'writing') this.#goOn(next);
       this.#advance();
     },
   };
@@ -244,11 +236,27 @@ export class ClientSession implements BorrowingListener {
   /** @returns false when the batch cannot go to this server: it belongs to another shard, or has not come far enough to tell */
   #staysHere(placement: Placement): boolean {
     const move = placement.move(this.#scanner);
-    if (move === 'stay' || move === 'more') return move === 'stay';
-    this.#phase = 'waiting';
+    if (move.kind === 'stay' || move.kind === 'more') return move.kind === 'stay';
     this.counters.waiting();
-    this.#borrowing.move(move.shard, placement.opening);
+    this.#phase = move.kind === 'anew' ? 'waiting' : 'writing';
+    if (move.kind === 'anew') this.#borrowing.move(move.shard, placement.opening);
+    else this.#writer.beginIn(move.plan, placement.opening, this.#borrowing.lend(), this.#scanner, this.#writing);
     return false;
+  }
+
+  /** A statement on several shards has been answered, or the transaction is at the shard of the next one. */
+  #goOn(next: Next): void {
+    if (next.lent !== null) this.#borrowing.takeBack(next.lent);
+    if (next.kind === 'ended') {
+      this.#place.placement?.settled(STATUS.idle);
+      this.#boundary();
+    } else if (next.lent === null) this.terminate(new CutoverError('server_lost', { database: this.database }));
+    else {
+      this.counters.waited();
+      this.#phase = 'attached';
+      this.#forwarder.full = false;
+      this.#place.placement?.wentOn(next.lent.shard, next.lent.server.transactionStatus, next.notTurned);
+    }
   }
 
   #forward(): void {
@@ -379,7 +387,6 @@ export class ClientSession implements BorrowingListener {
     this.statements.keep();
     this.#record.clear();
     this.#stopped = false;
-    this.#timedOut = false;
     const idle = server.transactionStatus === STATUS.idle;
     this.counters.answered(idle, this.#forwarder, this.#borrowing.pool);
     if (idle) this.#settings.commit(server);
@@ -395,7 +402,7 @@ export class ClientSession implements BorrowingListener {
   /** Between two transactions: the server goes back, unless the session keeps it. */
   #boundary(): void {
     this.#phase = 'idle';
-    this.#reroutes = 0;
+    this.#reroute.answered();
     this.#forwarder.full = false;
     if (this.#borrowing.keeps) this.#gate.released();
     else this.#borrowing.giveBack();
@@ -403,13 +410,11 @@ export class ClientSession implements BorrowingListener {
   }
 
   refused(reply: Buffer): void {
-    const { hooks } = this.#context;
-    if (hooks === undefined || this.#phase === 'leaving' || this.#reroutes >= REROUTES_MAX || !this.#record.complete) {
+    if (this.#phase === 'leaving' || !this.#reroute.possible || !this.#record.complete) {
       this.deliver(reply);
       this.settled();
       return;
     }
-    this.#reroutes += 1;
     const batch = this.#record.bytes();
     this.#record.clear();
     this.statements.revert();
@@ -418,23 +423,13 @@ export class ClientSession implements BorrowingListener {
     this.#stopped = false;
     this.#forwarder.full = false;
     this.#borrowing.giveBack();
-    hooks.onFenceRefusal(this.database).then(
-      () => {
-        if (this.#phase === 'rerouting') this.#scanner.unshift(batch);
-        this.#afterRefusal();
-      },
-      (error: unknown) => {
-        this.#context.logger.warn({ client: this.id, database: this.database }, `not routed anew: ${messageOf(error)}`);
-        if (this.#phase === 'rerouting') this.#say(reply);
-        this.#afterRefusal();
-      },
-    );
-  }
-
-  #afterRefusal(): void {
-    if (this.#phase !== 'rerouting') return;
-    this.#phase = 'idle';
-    this.#advance();
+    void this.#reroute.ask().then((told) => {
+      if (this.#phase !== 'rerouting') return;
+      if (told) this.#scanner.unshift(batch);
+      else this.#say(reply);
+      this.#phase = 'idle';
+      this.#advance();
+    });
   }
 
   lost(): void {
@@ -491,6 +486,8 @@ export class ClientSession implements BorrowingListener {
   #close(): void {
     this.#phase = 'closed';
     if (this.#timer !== null) clearTimeout(this.#timer);
+    // Of a transaction on several shards.
+    this.#writer.abandon();
     this.statements.clear();
     this.#context.forget(this.id);
   }

@@ -1,31 +1,47 @@
 /**
- * One task: tell on which shard what a session sends must run, and hold each transaction to one shard.
+ * One task: tell on which shard what a session sends must run, in a transaction too.
  *
  * Outside a transaction each batch goes where its statements belong. BEGIN runs where the session was last. As long as the
  * transaction has done nothing but begin (BEGIN, SET, SAVEPOINT) and read what every shard has, it can be begun anew on another shard
- * (`opening`); from its first other statement on it stays where it is, and what belongs elsewhere is refused.
+ * (`opening`); from its first other statement on it stays there, and further shards take part in it where that is safe
+ * (shard-transaction.ts). From then on what is said of the transaction itself is said to all of them.
  */
 import { CutoverError } from '../errors/errors.js';
 import { commentHint } from '../sharding/router-hints.js';
 import { REFUSAL_TEXTS } from '../sharding/router-refusals.js';
 import type { StatementParameters } from '../sharding/router-parameters.js';
 import { commonRoute, type Route } from '../sharding/router.js';
-import type { SessionHint } from '../sharding/statement-verdict.js';
-import { STATUS } from '../wire/codes.js';
+import type { SessionHint, SessionStep } from '../sharding/statement-verdict.js';
 import type { FrameScanner } from '../wire/frames.js';
 import { TOO_LONG_BYTES } from './bound-statement.js';
 import type { ClientStatements } from './client-statements.js';
 import { copyPlanOf } from './copy-plan.js';
 import type { Screen } from './forwarder.js';
+import { OpenTransaction } from './open-transaction.js';
 import { raising } from './raising.js';
 import { COORDINATOR } from './routes.js';
 import { searchPathOf, type DefaultPath } from './search-path.js';
 import { hintOf } from './session-hint.js';
-import { effectOf, mayChangePath } from './session-statement.js';
+import { mayChangePath } from './session-statement.js';
 import type { ShardRouters, UserRouter } from './shard-routers.js';
+import {
+  ANYWHERE,
+  both,
+  CONTROL_NOT_ALONE,
+  needOfRoute,
+  needOfSession,
+  NOT_ALONE,
+  refused,
+  UNKNOWN,
+  type ControlNeed,
+  type Need,
+  type SeveralRoute,
+} from './statement-need.js';
 import { statementsAhead, type Rest } from './statements-ahead.js';
 import type { CopyPlan } from './shard-copy.js';
+import type { TransactionPlan } from './shard-transaction.js';
 import type { WritePlan } from './shard-write.js';
+import type { SessionSettings } from './settings.js';
 import type { TrackedSettings } from './tracked-settings.js';
 import { partMessages, readWriteBatch } from './write-batch.js';
 
@@ -38,20 +54,17 @@ export type Place =
   | { readonly kind: 'more' }
   | { readonly kind: 'read' };
 
-/** A transaction that has said more than this stays where it is. */
-const OPENING_MAX = 32;
-const OPENING_CHARACTERS_MAX = 8_192;
+/** Where the next batch of an open transaction goes. */
+export type Move =
+  | { readonly kind: 'stay' }
+  | { readonly kind: 'more' }
+  /** the transaction is begun anew on another shard */
+  | { readonly kind: 'anew'; readonly shard: number }
+  /** it takes others beside the one where it is */
+  | { readonly kind: 'several'; readonly plan: TransactionPlan };
+
 /** Bytes of a batch that are kept while nothing in it has told where it belongs. */
 const UNREAD_BYTES_MAX = 65_536;
-
-/** What one statement needs: a shard or the coordinator, any shard, to be refused; `again`: see session-statement.ts. */
-type Need =
-  /** `everywhere`: it only reads, and the coordinator answers it as well */
-  | { readonly kind: 'shard'; readonly shard: number; readonly everywhere: boolean }
-  | { readonly kind: 'any' }
-  | { readonly kind: 'several'; readonly text: string; readonly write: SeveralRoute }
-  | { readonly kind: 'again'; readonly hints: readonly SessionHint[] }
-  | { readonly kind: 'refused'; readonly reason: string; readonly unknown: boolean };
 
 interface Session {
   readonly id: number;
@@ -70,13 +83,11 @@ export class Placement implements Screen {
   readonly #statements: ClientStatements;
   readonly #refuse: (text: string) => CutoverError | null;
   #router: UserRouter | null = null;
-  /** what the open transaction has said; null: it has done something, and stays */
-  #opening: string[] | null = [];
-  #inTransaction = false;
-  /** names may mean something else than the settings say, until the transaction ends */
-  #pathUncertain = false;
-  /** hints of the open transaction, newest last */
-  #hints: SessionHint[] = [];
+  readonly #transaction = new OpenTransaction();
+  /** why the statement ahead is not run */
+  #problem: CutoverError | null = null;
+  /** what has just been found of the first statement of the batch ahead */
+  #found: { readonly text: string; readonly need: Need } | null = null;
   /** the batch ahead begins with EXPLAIN, whose reader wants to know where it runs */
   #explained = false;
 
@@ -104,6 +115,8 @@ export class Placement implements Screen {
     if (router === null) return { kind: 'read' };
     this.#home %= router.shards;
     const need = this.#needAhead(scanner);
+    // By the time it is sent the names may have changed places.
+    this.#found = null;
     if (need === null) return { kind: 'more' };
     if (need.kind === 'several') return this.#several(scanner, need.text, need.write);
     if (need.kind !== 'refused')
@@ -112,16 +125,79 @@ export class Placement implements Screen {
     return { kind: 'refused', error: this.#refusal(need.reason) };
   }
 
-  /**
-   * The shard where the open transaction is to begin anew before the next batch; `stay`: it is at its place; `more`: the batch has to
-   * come first.
-   */
-  move(scanner: FrameScanner): { readonly shard: number } | 'stay' | 'more' {
-    if (!this.#inTransaction || this.#opening === null) return 'stay';
+  /** Where the next batch of the open transaction goes: `stay`: it is at its place; `more`: the batch has to come first. */
+  move(scanner: FrameScanner): Move {
+    const transaction = this.#transaction;
+    if (!transaction.open || this.#problem !== null) return STAY;
     const need = this.#needAhead(scanner);
-    if (need === null) return 'more';
-    if (need.kind !== 'shard' || need.shard === this.#shard) return 'stay';
-    return { shard: this.#go(need.shard) };
+    if (need === null) return MORE;
+    if (need.kind === 'again') return transaction.spread ? this.#control(scanner, need) : STAY;
+    if (transaction.failed) return STAY;
+    if (need.kind === 'several') return this.#moveToSeveral(scanner, need.text, need.write);
+    if (need.kind !== 'shard' || need.shard === this.#shard) return STAY;
+    if (!transaction.acted) return { kind: 'anew', shard: this.#go(need.shard) };
+    if (this.#answersHere(need)) return STAY;
+    const problem = this.#turnProblem(need);
+    if (problem !== null) return this.#staying(this.#elsewhere(need.shard, problem));
+    transaction.spread = true;
+    return { kind: 'several', plan: { kind: 'turn', shard: need.shard } };
+  }
+
+  /** The coordinator answers what only reads, as long as nothing was written that it would not see. */
+  #answersHere(need: Extract<Need, { kind: 'shard' }>): boolean {
+    return need.everywhere && this.#shard === COORDINATOR && !this.#transaction.wrote;
+  }
+
+  #turnProblem(need: Extract<Need, { kind: 'shard' }>): string | null {
+    if (need.shard === COORDINATOR && this.#transaction.wrote)
+      return 'the coordinator would not see what the transaction has written';
+    if (need.mixed) return MIXED;
+    return this.#transaction.spreadProblem(...this.#isolation);
+  }
+
+  #moveToSeveral(scanner: FrameScanner, text: string, write: SeveralRoute): Move {
+    const transaction = this.#transaction;
+    const problem = transaction.spreadProblem(...this.#isolation);
+    if (problem !== null)
+      return this.#staying(this.#refusal(`it needs several shards in a transaction, and ${problem}`));
+    const place = this.#several(scanner, text, write);
+    if (place.kind === 'more') return MORE;
+    if (place.kind !== 'several') return place.kind === 'refused' ? this.#staying(place.error) : STAY;
+    transaction.act({ writes: true, cursor: false, mixed: false });
+    transaction.spread = true;
+    return { kind: 'several', plan: place.plan };
+  }
+
+  /** What is said of a transaction on several servers is said to all of them. */
+  #control(scanner: FrameScanner, { text, hints, steps, count }: ControlNeed): Move {
+    const transaction = this.#transaction;
+    const [step] = steps;
+    if (transaction.failed && step !== 'commit' && step !== 'rollback' && step !== 'rollback-to') return STAY;
+    if (step === 'chain' || step === 'set' || step === 'role')
+      return this.#staying(this.#refusal('of a transaction on several shards it is not implemented; SET LOCAL is'));
+    const batch = readWriteBatch(scanner.buffer.subarray(scanner.position), this.#statements);
+    if (batch === 'more') {
+      scanner.hold(scanner.unreadBytes + 1);
+      return MORE;
+    }
+    if (batch === null || count > 1) return this.#staying(this.#refusal(CONTROL_NOT_ALONE));
+    if (step === 'commit' || step === 'rollback')
+      return { kind: 'several', plan: { kind: 'end', commit: step === 'commit' && !transaction.failed, batch } };
+    this.#say(text, hints, steps);
+    return { kind: 'several', plan: { kind: 'everywhere', batch, back: step === 'rollback-to' } };
+  }
+
+  /** The batch goes where the transaction is, and fails there. */
+  #staying(error: CutoverError): Move {
+    this.#problem = error;
+    return STAY;
+  }
+
+  /** The transaction goes on on this shard. @param notTurned why the batch ahead could not go to its own, and fails here */
+  wentOn(shard: number, status: number, notTurned: CutoverError | null): void {
+    this.#go(shard);
+    this.settled(status);
+    this.#problem = notTurned;
   }
 
   /**
@@ -182,8 +258,7 @@ export class Placement implements Screen {
 
   /** What begins the open transaction on another shard. */
   get opening(): string {
-    // A comment may go to the end of its line.
-    return (this.#opening ?? []).join('\n;');
+    return this.#transaction.opening;
   }
 
   /** What to tell the client before the batch ahead is sent; null for most. Told once. */
@@ -195,21 +270,24 @@ export class Placement implements Screen {
 
   /** The server is idle, in a transaction, or in a failed one. */
   settled(status: number): void {
-    this.#inTransaction = status === STATUS.inTransaction;
-    if (status !== STATUS.idle) return;
-    this.#opening = [];
-    this.#pathUncertain = false;
-    this.#hints = [];
+    this.#transaction.settled(status);
+    this.#problem = null;
   }
 
   instead(text: string, parameters: StatementParameters, portal: string): string | null {
-    const need = this.#needOf(text, parameters);
+    const [problem, found] = [this.#problem, this.#found];
+    this.#problem = null;
+    this.#found = null;
+    if (problem !== null) return raising(problem);
+    const need = found?.text === text ? found.need : this.#needOf(text, parameters);
     if (need.kind === 'refused') return raising(this.#refusal(need.reason));
     if (need.kind === 'several') return raising(this.#refusal(NOT_ALONE));
-    const problem = this.#shard === COORDINATOR && need.kind !== 'again' ? this.#coordinatorProblem(text) : null;
-    if (problem !== null) return raising(this.#refusal(problem));
-    if (need.kind === 'shard' && need.shard !== this.#shard && !(need.everywhere && this.#shard === COORDINATOR))
-      return raising(this.#elsewhere(need.shard));
+    if (need.kind === 'again' && this.#transaction.spread) return raising(this.#refusal(CONTROL_NOT_ALONE));
+    if (need.kind !== 'again' && need.mixed && this.#transaction.spread) return raising(this.#refusal(MIXED));
+    const missing = this.#shard === COORDINATOR && need.kind !== 'again' ? this.#coordinatorProblem(text) : null;
+    if (missing !== null) return raising(this.#refusal(missing));
+    if (need.kind === 'shard' && need.shard !== this.#shard && !this.#answersHere(need))
+      return raising(this.#elsewhere(need.shard, 'it is not the first of its batch'));
     this.#note(need, text, portal);
     return null;
   }
@@ -218,20 +296,26 @@ export class Placement implements Screen {
   #needAhead(scanner: FrameScanner): Need | null {
     if (scanner.awaitsRest) return null;
     const ahead = statementsAhead(scanner.buffer.subarray(scanner.position), this.#statements);
-    let first = true;
+    this.#found = null;
+    let only: Need | null = null;
     for (let next = ahead.next(); ; next = ahead.next()) {
-      if (next.done === true) return this.#needOfRest(scanner, next.value);
-      if (first) this.#explained = EXPLAIN.test(next.value.text);
-      const need = this.#needOf(next.value.text, next.value.parameters);
+      if (next.done === true) return this.#needOfRest(scanner, next.value, only);
+      const { text, parameters } = next.value;
+      const first = this.#found === null;
+      const need = this.#needOf(text, parameters);
+      if (first) {
+        this.#explained = EXPLAIN.test(text);
+        this.#found = { text, need };
+      }
       // What is refused behind another statement is refused when it is its turn.
       if (need.kind === 'shard' || (first && (need.kind === 'refused' || need.kind === 'several'))) return need;
-      first = false;
+      only = first && need.kind === 'again' ? need : null;
     }
   }
 
   /** A batch that is long without running anything is looked at as it passes. */
-  #needOfRest(scanner: FrameScanner, rest: Rest | null): Need | null {
-    if (rest === null || (!rest.cut && scanner.unreadBytes > UNREAD_BYTES_MAX)) return { kind: 'any' };
+  #needOfRest(scanner: FrameScanner, rest: Rest | null, only: Need | null): Need | null {
+    if (rest === null || (!rest.cut && scanner.unreadBytes > UNREAD_BYTES_MAX)) return only ?? ANYWHERE;
     if (rest.neededBytes > TOO_LONG_BYTES) return refused(REFUSAL_TEXTS['too-long']);
     scanner.hold(rest.neededBytes);
     return null;
@@ -240,10 +324,10 @@ export class Placement implements Screen {
   #needOf(text: string, parameters: StatementParameters): Need {
     const { router } = this.#router ?? {};
     if (router === undefined) return refused('its router is not read');
-    const searchPath = this.#pathUncertain
+    const searchPath = this.#transaction.pathUncertain
       ? null
       : searchPathOf(this.#settings.current, this.#router?.defaults ?? NOWHERE);
-    const hint = hintOf(this.#settings.current, this.#hints);
+    const hint = hintOf(this.#settings.current, this.#transaction.hints);
     const statements = router.route(text, {
       searchPath: searchPath ?? [],
       parameters: { ...parameters, utf8: this.#settings.utf8 },
@@ -259,7 +343,12 @@ export class Placement implements Screen {
       const need = this.#needOfTables(commonRoute(forTables), text, hint.hint !== undefined);
       session.push(need.kind === 'several' && statements.length > 1 ? refused(NOT_ALONE) : need);
     }
-    return session.reduce(both, { kind: 'again', hints: [] });
+    const controls = session.some(({ kind }) => kind === 'again');
+    const need = session.reduce(both, { kind: 'again', text, hints: [], steps: [], count: 0 });
+    const mixes = session.some((each) => each.kind === 'any' && each.mixed);
+    if (need.kind !== 'shard' && need.kind !== 'any') return need;
+    if (controls && this.#transaction.spread) return refused(CONTROL_NOT_ALONE);
+    return { ...need, mixed: need.mixed || mixes || controls };
   }
 
   /** A hint asks for the rows of one shard, which the coordinator does not tell apart. */
@@ -282,90 +371,47 @@ export class Placement implements Screen {
 
   /** A statement is on its way to the server. */
   #note(need: Need, text: string, portal: string): void {
-    if (need.kind !== 'again') {
-      // What every shard answers alike, and nothing can come back to, need not be asked again elsewhere.
-      if (need.kind !== 'any' || portal !== '' || !leavesNothing(text) || !this.#readsAnew()) this.#opening = null;
+    if (need.kind === 'again') {
+      this.#say(text, need.hints, need.steps);
       return;
     }
-    this.#hints.push(...need.hints);
-    if (mayChangePath(text)) this.#pathUncertain = true;
-    const opening = this.#opening;
-    if (opening === null) return;
-    opening.push(text.replace(/[;\s]+$/, ''));
-    const characters = opening.reduce((sum, said) => sum + said.length, 0);
-    if (opening.length > OPENING_MAX || characters > OPENING_CHARACTERS_MAX) this.#opening = null;
+    const transaction = this.#transaction;
+    const any = need.kind === 'any';
+    // What every shard answers alike, and nothing can come back to, need not be asked again elsewhere.
+    if (any && portal === '' && leavesNothing(text) && transaction.readsAnew(...this.#isolation)) return;
+    const writes = need.kind === 'shard' && !need.everywhere;
+    const cursor = portal !== '' || CURSOR.test(text);
+    transaction.act({ writes, cursor, mixed: (any || need.kind === 'shard') && need.mixed });
   }
 
-  /** Each statement of the open transaction sees what is committed then, whatever the ones before it saw. */
-  #readsAnew(): boolean {
-    const said = this.#opening ?? [];
-    const set = this.#settings.current.statements.get('default_transaction_isolation');
-    if (set !== undefined || said.some((text) => /isolation/i.test(text))) return false;
-    return this.#router?.defaults.isolation === 'read committed';
+  #say(text: string, hints: readonly SessionHint[], steps: readonly SessionStep[]): void {
+    const transaction = this.#transaction;
+    transaction.hints.push(...hints);
+    if (mayChangePath(text)) transaction.pathUncertain = true;
+    transaction.say(text, steps);
+  }
+
+  get #isolation(): [SessionSettings, string | undefined] {
+    return [this.#settings.current, this.#router?.defaults.isolation];
   }
 
   #refusal(reason: string): CutoverError {
     return new CutoverError('statement_not_routed', { database: this.#session.database, reason });
   }
 
-  #elsewhere(needed: number): CutoverError {
+  #elsewhere(needed: number, problem: string): CutoverError {
     const { database } = this.#session;
-    return new CutoverError('other_shard', { database, place: placeName(this.#shard), needed: placeName(needed) });
+    const place = placeName(this.#shard);
+    return new CutoverError('other_shard', { database, place, needed: placeName(needed), problem });
   }
 }
 
+const STAY: Move = { kind: 'stay' };
+const MORE: Move = { kind: 'more' };
 const EXPLAIN = /^\s*explain\b/i;
+const MIXED = 'it may change the session in a way that the other servers of the transaction would not know';
+const CURSOR = /\bdeclare\b/i;
 const NOWHERE: DefaultPath = { path: '', role: '' };
-
-function refused(reason: string, unknown = false): Need {
-  return { kind: 'refused', reason, unknown };
-}
-
-/** What the statements of one text need together; those for tables have been combined before. */
-function both(one: Need, other: Need): Need {
-  if (one.kind === 'refused' || one.kind === 'shard') return other.kind === 'refused' ? other : one;
-  if (other.kind !== 'again' || one.kind !== 'again') return other.kind === 'again' ? one : other;
-  return { kind: 'again', hints: [...one.hints, ...other.hints] };
-}
-
-function needOfSession(route: Extract<Route, { kind: 'session' }>, text: string): Need {
-  const effect = effectOf(route, text);
-  if (effect === 'again') return { kind: 'again', hints: route.hint === null ? [] : [route.hint] };
-  return effect === 'stays' ? { kind: 'any' } : refused(effect.refused);
-}
-
-type SeveralRoute = Extract<Route, { kind: 'several' | 'rows' | 'every' | 'copy' }>;
-
-const NOT_ALONE =
-  'it writes on several shards inside a transaction or beside other statements, which is not implemented; send it by itself';
-
-function needOfRoute(route: Route, text: string): Need {
-  switch (route.kind) {
-    case 'shard':
-      return { kind: 'shard', shard: route.shard, everywhere: !route.write };
-    case 'any':
-      return route.fixed ? { kind: 'shard', shard: 0, everywhere: false } : { kind: 'any' };
-    case 'refused':
-      return refused(REFUSAL_TEXTS[route.reason], route.reason.startsWith(UNKNOWN));
-    case 'coordinator':
-      return { kind: 'shard', shard: COORDINATOR, everywhere: true };
-    case 'every':
-      if (route.ddl && !route.transactional)
-        return refused('it changes the schema and cannot run inside a transaction, so not on all shards or on none');
-      return { kind: 'several', text, write: route };
-    case 'several':
-    case 'rows':
-    case 'copy':
-      return { kind: 'several', text, write: route };
-    case 'moves-key':
-      return refused('it moves rows from one shard to another, which is not implemented');
-    case 'session':
-      return { kind: 'any' };
-  }
-}
-
-/** Reasons that another reading of the catalogue may remove. */
-const UNKNOWN = 'unknown-';
 
 /** No function, which may tell of the transaction it runs in or do something in it, and no cursor. */
 function leavesNothing(text: string): boolean {

@@ -18,6 +18,7 @@ export class SessionCounters {
   /** 0 = no statement in flight */
   #requestSince = 0;
   #requestAtMs = 0;
+  #timedOut = false;
   #parses = 0;
   #binds = 0;
   #counted = 0;
@@ -36,9 +37,11 @@ export class SessionCounters {
     return this.#transactionSince === 0 ? 0 : performance.now() - this.#transactionSince;
   }
 
-  /** How long the statement in flight has been running; 0 when there is none. */
-  get requestMsSoFar(): number {
-    return this.#requestSince === 0 ? 0 : performance.now() - this.#requestSince;
+  /** True once for each statement, when it has been running for longer. */
+  runsTooLong(limitMs: number): boolean {
+    if (this.#timedOut || this.#requestSince === 0 || performance.now() - this.#requestSince <= limitMs) return false;
+    this.#timedOut = true;
+    return true;
   }
 
   /** A message waits for the gate or for a server. */
@@ -75,6 +78,7 @@ export class SessionCounters {
     const queryMs = this.#requestSince === 0 ? 0 : now - this.#requestSince;
     this.queryMs += queryMs;
     this.#requestSince = 0;
+    this.#timedOut = false;
     if (pool === null) return;
     const total = pool.counters;
     total.queryMs += queryMs;

@@ -51,13 +51,16 @@ export class SessionPlace {
     return placement === null ? 0 : placement.anew();
   }
 
-  /** Has the router read. Calls one of both. */
-  read(done: () => void, failed: (error: CutoverError) => void): void {
+  /** Has the router read. Never rejects. @returns why it could not be */
+  async read(): Promise<CutoverError | null> {
     const { routers, logger } = this.#context;
     const { id, user, database } = this.#session;
-    routers.read(user, database).then(done, (error: unknown) => {
+    try {
+      await routers.read(user, database);
+      return null;
+    } catch (error) {
       logger.warn({ client: id, database }, messageOf(error));
-      failed(sessionError(error));
-    });
+      return sessionError(error);
+    }
   }
 }

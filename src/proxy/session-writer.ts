@@ -1,13 +1,21 @@
-/** One task: run, for one session, a statement on several shards, and know of it what the session must know meanwhile. */
+/**
+ * One task: run, for one session, statements on several shards, by themselves or in its transaction, and know of them what the session must
+ * know meanwhile.
+ */
 import { CutoverError, messageOf } from '../errors/errors.js';
+import { errorResponse, READY_IDLE } from '../wire/backend.js';
 import type { FrameScanner } from '../wire/frames.js';
 import { STATEMENTS_MAX, type ClientStatements } from './client-statements.js';
 import type { Forwarder } from './forwarder.js';
+import { Reroute } from './reroute.js';
 import type { SessionContext } from './session-context.js';
 import type { SessionCounters } from './session-counters.js';
 import { ShardCopy, type CopyPlan } from './shard-copy.js';
-import { ShardWrite, type WritePlan } from './shard-write.js';
+import { ShardParts, replyOf, type StatementParts } from './shard-parts.js';
+import { ShardTransaction, type Lent, type TransactionPlan } from './shard-transaction.js';
+import { ShardWrite, type WriteOutcome, type WritePlan } from './shard-write.js';
 import type { TrackedSettings } from './tracked-settings.js';
+import { endMessages, partMessages, type WriteBatch } from './write-batch.js';
 
 /** What it works on of a session. */
 interface Session {
@@ -18,6 +26,14 @@ interface Session {
   readonly statements: ClientStatements;
 }
 
+/**
+ * How the session goes on: without a transaction (`lent`: the server that a session in session mode keeps), or in one, with the server
+ * that is lent; null: it has none left. `notTurned`: why the batch ahead could not go to its shard.
+ */
+export type Next =
+  | { readonly kind: 'ended'; readonly lent: Lent | null }
+  | { readonly kind: 'open'; readonly lent: Lent | null; readonly notTurned: CutoverError | null };
+
 /** What a statement tells its session. */
 export interface SessionWriterListener {
   /** what the client is answered, to the end */
@@ -25,92 +41,213 @@ export interface SessionWriterListener {
   /** more of what the client has sent can be taken: see {@link SessionWriter.feed} */
   readonly more: () => void;
   /** the session may go on; a statement that is to run anew stands in the scanner again */
-  readonly done: () => void;
+  readonly done: (next: Next) => void;
 }
 
-/** Refusals of the fence after which the record is asked and the statement runs anew. */
-const REROUTES_MAX = 3;
+const ENDED: Next = { kind: 'ended', lent: null };
+const NOTHING = Buffer.alloc(0);
 
 export class SessionWriter {
-  /** refusals since a statement was answered */
-  #reroutes = 0;
   readonly #session: Session;
   readonly #context: SessionContext;
   readonly #settings: TrackedSettings;
   readonly #forwarder: Forwarder;
+  readonly #reroute: Reroute;
   #write: ShardWrite | ShardCopy | null = null;
+  /** of the session, while it is on several shards */
+  #transaction: ShardTransaction | null = null;
+  #working = false;
 
   constructor(session: Session, context: SessionContext, settings: TrackedSettings, forwarder: Forwarder) {
     this.#session = session;
     this.#context = context;
     this.#settings = settings;
     this.#forwarder = forwarder;
+    this.#reroute = new Reroute(session, context);
   }
 
   /** A server is held. */
   get holding(): boolean {
-    return this.#write?.holding === true;
+    return this.#write?.holding === true || this.#transaction?.holding === true;
   }
 
   /** 0: none */
   get serverPid(): number {
-    return this.#write?.serverPid ?? 0;
+    return this.#write?.serverPid ?? this.#transaction?.serverPid ?? 0;
   }
 
   /**
-   * Runs the batch that stands in the scanner.
+   * Runs the batch that stands in the scanner, by itself.
    *
    * @throws CutoverError `statements_exhausted`
    */
   begin(plan: WritePlan | CopyPlan, scanner: FrameScanner, session: SessionWriterListener): void {
-    const { counters, statements, user, database } = this.#session;
-    const parsed = plan.batch.extended?.parsed ?? null;
-    if (parsed !== null && statements.count >= STATEMENTS_MAX)
-      throw new CutoverError('statements_exhausted', { count: STATEMENTS_MAX });
-    const sent = Buffer.from(scanner.buffer.subarray(scanner.position, scanner.position + plan.batch.bytes));
-    for (let left = plan.batch.bytes; left > 0 && scanner.peek();) {
-      left -= scanner.end - scanner.start;
-      scanner.consume();
+    const { user, database } = this.#session;
+    const shards = plan.kind === 'copy' ? plan.shards : plan.parts.map(({ shard }) => shard);
+    const sent = this.#take(plan.batch, scanner);
+    const mayAsk = this.#reroute.possible;
+    const parts = new ShardParts(this.#session, this.#context, shards);
+    this.#working = true;
+    void this.#run(plan, parts, session, mayAsk, () => undefined).then(async (outcome) => {
+      const again = outcome === 'anew' || outcome === 'refused';
+      // Where nobody can say, the statement finds out when it runs anew.
+      if (outcome === 'refused') await this.#reroute.ask();
+      else this.#reroute.answered();
+      this.#write = null;
+      this.#working = false;
+      if (again) scanner.unshift(sent);
+      this.#session.counters.answered(true, this.#forwarder, this.#context.routes.poolOf(user, database));
+      session.done(ENDED);
+    });
+  }
+
+  /**
+   * Does in the open transaction what takes more servers than the one where it is; what is lent is the session's again when it is done.
+   *
+   * @param opening what has been said of the transaction, in SQL
+   * @throws CutoverError `statements_exhausted`
+   */
+  beginIn(
+    plan: TransactionPlan,
+    opening: string,
+    lent: Lent,
+    scanner: FrameScanner,
+    session: SessionWriterListener,
+  ): void {
+    const transaction = (this.#transaction ??= new ShardTransaction(this.#session, this.#context));
+    transaction.park(lent);
+    if (plan.kind !== 'turn') this.#take(plan.batch, scanner);
+    this.#working = true;
+    void this.#inTransaction(transaction, plan, opening, lent.shard, session).then((next) => {
+      this.#write = null;
+      this.#working = false;
+      if (next.kind === 'ended') this.#transaction = null;
+      session.done(next);
+    });
+  }
+
+  async #inTransaction(
+    transaction: ShardTransaction,
+    plan: TransactionPlan,
+    opening: string,
+    here: number,
+    session: SessionWriterListener,
+  ): Promise<Next> {
+    if (plan.kind === 'turn') return this.#turn(transaction, plan.shard, opening, here);
+    if (plan.kind === 'end') return this.#end(transaction, plan, session);
+    const write = plan.kind === 'everywhere' ? everywhere(plan.batch, transaction.shards) : plan;
+    const shards = write.kind === 'copy' ? write.shards : write.parts.map(({ shard }) => shard);
+    const parts = transaction.partsFor(shards, this.#settings.current, opening);
+    let problem: unknown;
+    const outcome = await this.#run(write, parts, session, false, (error) => (problem = error));
+    this.#session.counters.answered(false, this.#forwarder, null);
+    if (outcome === 'committed' && plan.kind === 'everywhere' && plan.back)
+      await transaction.limitAgain().catch(() => undefined);
+    const shard = outcome === 'committed' ? here : await transaction.fail(problem);
+    return { kind: 'open', lent: shard === null ? null : transaction.lend(shard), notTurned: null };
+  }
+
+  async #turn(transaction: ShardTransaction, shard: number, opening: string, here: number): Promise<Next> {
+    try {
+      await transaction.enlist([shard], this.#settings.current, opening);
+      return { kind: 'open', lent: transaction.lend(shard), notTurned: null };
+    } catch (error) {
+      const notTurned =
+        error instanceof CutoverError ? error : new CutoverError('shards_not_committed', { problem: messageOf(error) });
+      return { kind: 'open', lent: transaction.lend(here), notTurned };
     }
-    this.#forwarder.queries += 1;
-    const mayAsk = this.#context.hooks !== undefined && this.#reroutes < REROUTES_MAX;
+  }
+
+  async #end(
+    transaction: ShardTransaction,
+    { commit, batch }: Extract<TransactionPlan, { kind: 'end' }>,
+    session: SessionWriterListener,
+  ): Promise<Next> {
+    const { counters, user, database } = this.#session;
+    let answer = endMessages(batch, commit ? 'COMMIT' : 'ROLLBACK');
+    let committed = commit;
+    counters.requested(this.#forwarder);
+    try {
+      if (commit) await transaction.commit();
+    } catch (error) {
+      committed = false;
+      counters.errors += 1;
+      answer = replyOf(error, database);
+    }
+    await transaction.rollBack();
+    this.#parsed(batch);
+    this.#settings.endedOn(transaction.servers, committed);
+    const lent = transaction.lendKept();
+    transaction.release();
+    const notice = committed && transaction.schemaChanged ? await this.#schemaNotice() : NOTHING;
+    session.say(Buffer.concat([notice, answer, READY_IDLE]));
+    counters.answered(true, this.#forwarder, this.#context.routes.poolOf(user, database));
+    return { kind: 'ended', lent };
+  }
+
+  async #run(
+    plan: WritePlan | CopyPlan,
+    parts: StatementParts,
+    session: SessionWriterListener,
+    mayAsk: boolean,
+    failed: (error: unknown) => void,
+  ): Promise<WriteOutcome> {
+    const { counters } = this.#session;
     const listener = {
       ...session,
+      failed,
       started: () => {
-        counters.started();
+        if (!parts.inTransaction) counters.started();
         counters.requested(this.#forwarder);
       },
       parsed: () => {
-        if (parsed?.name === '') statements.unnamed = parsed.body;
-        else if (parsed !== null) statements.prepare(parsed.name, parsed.body);
-        statements.keep();
+        this.#parsed(plan.batch);
+      },
+      schemaChanged: async (): Promise<Buffer> => {
+        if (this.#transaction === null) return this.#schemaNotice();
+        this.#transaction.schemaChanged = true;
+        return NOTHING;
       },
     };
     const { current } = this.#settings;
     this.#write =
       plan.kind === 'copy'
-        ? new ShardCopy(this.#session, this.#context, current, plan, listener)
-        : new ShardWrite(this.#session, this.#context, current, plan, listener, mayAsk);
-    void this.#write.run().then(async (outcome) => {
-      const again = outcome === 'anew' || outcome === 'refused';
-      if (outcome === 'refused') await this.#askRecord();
-      this.#write = null;
-      this.#reroutes = outcome === 'refused' ? this.#reroutes + 1 : 0;
-      if (again) scanner.unshift(sent);
-      if (outcome === 'failed') counters.errors += 1;
-      counters.waited();
-      counters.answered(true, this.#forwarder, this.#context.routes.poolOf(user, database));
-      session.done();
-    });
+        ? new ShardCopy(this.#session, parts, current, plan, listener)
+        : new ShardWrite(this.#session, parts, current, plan, listener, mayAsk);
+    const outcome = await this.#write.run();
+    if (outcome === 'failed') counters.errors += 1;
+    counters.waited();
+    return outcome;
   }
 
-  /** Where nobody can say, the statement finds out when it runs anew. */
-  async #askRecord(): Promise<void> {
-    const { hooks, logger } = this.#context;
-    const { id, database } = this.#session;
-    await hooks?.onFenceRefusal(database).catch((error: unknown) => {
-      logger.warn({ client: id, database }, `not routed anew: ${messageOf(error)}`);
-    });
+  /** Takes the batch from the scanner. @returns its bytes @throws CutoverError `statements_exhausted` */
+  #take(batch: WriteBatch, scanner: FrameScanner): Buffer {
+    if (batch.extended?.parsed && this.#session.statements.count >= STATEMENTS_MAX)
+      throw new CutoverError('statements_exhausted', { count: STATEMENTS_MAX });
+    const sent = Buffer.from(scanner.buffer.subarray(scanner.position, scanner.position + batch.bytes));
+    for (let left = batch.bytes; left > 0 && scanner.peek();) {
+      left -= scanner.end - scanner.start;
+      scanner.consume();
+    }
+    this.#forwarder.queries += 1;
+    return sent;
+  }
+
+  #parsed({ extended }: WriteBatch): void {
+    const { statements } = this.#session;
+    const parsed = extended?.parsed ?? null;
+    if (parsed?.name === '') statements.unnamed = parsed.body;
+    else if (parsed !== null) statements.prepare(parsed.name, parsed.body);
+    statements.keep();
+  }
+
+  /** Brings the coordinator in step; until it is, nothing is asked of it. @returns what the client is told; empty for nothing */
+  async #schemaNotice(): Promise<Buffer> {
+    const { user, database } = this.#session;
+    const problem = await this.#context.routers.schemaChanged(user, database);
+    if (problem === null) return NOTHING;
+    const message = `the schema was changed on every shard, but the coordinator is not in step: ${problem}; run: cutover coordinator ${database}`;
+    return errorResponse({ severity: 'NOTICE', sqlstate: '01000', message });
   }
 
   /** Takes what the client sends for the statement that runs, as far as it takes any. @throws FrameError | CutoverError */
@@ -132,11 +269,20 @@ export class SessionWriter {
   leave(): boolean {
     this.#write?.hold(false);
     this.#write?.leave();
-    return this.#write !== null;
+    this.#transaction?.leave();
+    return this.#working;
   }
 
-  /** Ends the connections, whatever is in flight. */
+  /** Ends the connections, whatever is in flight; what a transaction has done is rolled back. May be called again. */
   abandon(): void {
     this.#write?.abandon();
+    this.#transaction?.abandon();
   }
+}
+
+/** What is said of a transaction: one server answers for all of them. */
+function everywhere(batch: WriteBatch, shards: readonly number[]): WritePlan {
+  const messages = partMessages(batch, null);
+  const parts = shards.map((shard) => ({ shard, messages, rows: null }));
+  return { kind: 'write', batch, parts, alike: true, schema: false };
 }

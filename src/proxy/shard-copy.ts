@@ -12,17 +12,16 @@ import { CutoverError } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
 import { REFUSAL_TEXTS } from '../sharding/router-refusals.js';
 import type { CopyKey } from '../sharding/statement-verdict.js';
-import { commandComplete, errorResponse, frame, READY_IDLE } from '../wire/backend.js';
+import { commandComplete, errorResponse, frame } from '../wire/backend.js';
 import { BACKEND, FRONTEND } from '../wire/codes.js';
 import { HEADER_BYTES, type FrameScanner } from '../wire/frames.js';
 import { copyRowsOf, type CopyFormat } from './copy-format.js';
 import { placeOfKey } from './copy-key.js';
 import type { CopyPiece, CopyRows } from './copy-rows.js';
 import { REPLY } from './reply-queue.js';
-import type { SessionContext } from './session-context.js';
 import type { SessionSettings } from './settings.js';
 import { ServerError, type ShardPart } from './shard-part.js';
-import { addedUp, replyOf, ShardParts, type PartsClient } from './shard-parts.js';
+import { addedUp, LOCK_LIMIT, replyOf, type PartsClient, type StatementParts } from './shard-parts.js';
 import type { WriteListener, WriteOutcome } from './shard-write.js';
 import type { PartMessages, WriteBatch } from './write-batch.js';
 
@@ -36,17 +35,11 @@ export interface CopyPlan {
   readonly division: { readonly key: CopyKey; readonly format: CopyFormat } | null;
 }
 
-export interface CopyListener extends Pick<WriteListener, 'say' | 'started'> {
+export interface CopyListener extends Pick<WriteListener, 'say' | 'started' | 'failed'> {
   /** what the client has sent can be taken */
   readonly more: () => void;
 }
 
-/**
- * Rows are locked on all shards at once, so two of them may wait for each other in a circle that no server sees: where the session has
- * set no limit, no lock is waited for longer than this.
- */
-const LOCK_LIMIT = `SELECT pg_catalog.set_config('lock_timeout', '60s', true)
-  WHERE pg_catalog.current_setting('lock_timeout') = '0'`;
 const COPY_DONE = frame('c');
 const COPY_FAIL = frame('f', Buffer.from('it failed on another shard\0'));
 const LEFT = 'the client has left';
@@ -56,7 +49,7 @@ export class ShardCopy {
   readonly #settings: SessionSettings;
   readonly #plan: CopyPlan;
   readonly #listener: CopyListener;
-  readonly #parts: ShardParts;
+  readonly #parts: StatementParts;
   #stage: 'opening' | 'data' | 'ending' | 'over' = 'opening';
   /** of each part whose COPY has begun: it was answered */
   readonly #ends: Promise<void>[] = [];
@@ -70,7 +63,7 @@ export class ShardCopy {
 
   constructor(
     client: PartsClient,
-    context: SessionContext,
+    parts: StatementParts,
     settings: SessionSettings,
     plan: CopyPlan,
     listener: CopyListener,
@@ -79,7 +72,7 @@ export class ShardCopy {
     this.#settings = settings;
     this.#plan = plan;
     this.#listener = listener;
-    this.#parts = new ShardParts(client, context, plan.shards);
+    this.#parts = parts;
   }
 
   /** A server is held, so a pause must wait. */
@@ -124,12 +117,13 @@ export class ShardCopy {
       open = false;
       this.#stage = 'over';
       await this.#parts.commit();
-      this.#listener.say(Buffer.concat([commandComplete(this.#tag), READY_IDLE]));
+      this.#listener.say(Buffer.concat([commandComplete(this.#tag), this.#parts.ready(true)]));
       return 'committed';
     } catch (error) {
       this.#stage = 'over';
       if (open) await this.#parts.rollBack(this.#stop());
-      this.#listener.say(Buffer.concat([replyOf(error, this.#client.database), READY_IDLE]));
+      this.#listener.say(Buffer.concat([replyOf(error, this.#client.database), this.#parts.ready(false)]));
+      this.#listener.failed(error);
       return 'failed';
     } finally {
       this.#parts.release();
@@ -156,7 +150,7 @@ export class ShardCopy {
   async #open(part: ShardPart): Promise<Buffer> {
     if (this.#plan.division?.key.rule.type === 'varchar' && part.server?.parameters.get('server_encoding') !== 'UTF8')
       throw this.#refusal('its key is a text, and the encoding of a shard is not UTF-8');
-    await part.begin(this.#settings);
+    await this.#parts.begin(part, this.#settings);
     await part.execute(LOCK_LIMIT);
     part.onWritable = () => {
       this.#full.delete(part);

@@ -69,8 +69,34 @@ export class ShardPart implements Borrower, ServerOwner, Participant {
     });
   }
 
-  /** Brings the server's settings to those of the session and begins a transaction. */
-  async begin(wanted: SessionSettings): Promise<void> {
+  /** Takes a server that a session has had, with its transaction. */
+  adopt(server: ServerConnection, pool: Pool): void {
+    server.owner = this;
+    server.resume();
+    this.server = server;
+    this.#pool = pool;
+    this.#failure = null;
+  }
+
+  /** What a session leaves on its server is its own for as long as it is connected. */
+  get keeps(): boolean {
+    return this.#pool?.options.mode === 'session' && !this.#pool.retired;
+  }
+
+  /** Lets a session have the server; null: it is lost. */
+  lend(): { readonly server: ServerConnection; readonly pool: Pool } | null {
+    const [server, pool] = [this.server, this.#pool];
+    if (server === null || pool === null) return null;
+    this.server = null;
+    return { server, pool };
+  }
+
+  /**
+   * Brings the server's settings to those of the session and begins a transaction.
+   *
+   * @param opening what begins it, in SQL
+   */
+  async begin(wanted: SessionSettings, opening = 'BEGIN'): Promise<void> {
     const { server } = this;
     invariant(server, 'a part begins on its server');
     if (server.settings?.key !== wanted.key) {
@@ -79,7 +105,7 @@ export class ShardPart implements Borrower, ServerOwner, Participant {
       await this.execute(sql);
       server.settings = wanted;
     }
-    await this.execute('BEGIN');
+    await this.execute(opening);
   }
 
   /**
@@ -107,6 +133,8 @@ export class ShardPart implements Borrower, ServerOwner, Participant {
 
   async execute(sql: string): Promise<void> {
     if (this.server === null) throw gone();
+    // A simple query takes the unnamed statement away.
+    this.server.unnamedOwner = 0;
     await this.#answer(() => this.server?.setup(sql));
   }
 
@@ -133,7 +161,8 @@ export class ShardPart implements Borrower, ServerOwner, Participant {
     const { server } = this;
     this.server = null;
     this.#pool?.forget(this);
-    if (server !== null) this.#pool?.giveBack(server, true);
+    // A session that keeps its servers may have left something on it.
+    if (server !== null) this.#pool?.giveBack(server, this.#pool.options.mode !== 'session');
   }
 
   // ---- the pool

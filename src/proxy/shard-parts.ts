@@ -5,10 +5,11 @@
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
 import { commitOnAll } from '../postgres/two-phase.js';
-import { errorResponseOf } from '../wire/backend.js';
+import { errorResponseOf, READY_IDLE } from '../wire/backend.js';
 import type { Gate } from './gate.js';
 import { GateWait } from './gate-wait.js';
 import type { SessionContext } from './session-context.js';
+import type { SessionSettings } from './settings.js';
 import { SentAway, ServerError, ShardPart } from './shard-part.js';
 
 /** Whose statement it is. */
@@ -18,15 +19,53 @@ export interface PartsClient {
   readonly database: string;
 }
 
+/** The servers of one statement for several shards. */
+export interface StatementParts {
+  /** in the order of their shards, once they are borrowed */
+  readonly all: readonly ShardPart[];
+  /** the statement is in a transaction of the client's, which goes on behind it */
+  readonly inTransaction: boolean;
+  /** the client is gone */
+  readonly left: boolean;
+  /** a server is held, so a pause must wait */
+  readonly holding: boolean;
+  /** 0: none */
+  readonly serverPid: number;
+  /** The client has taken enough, or wants more. */
+  hold(held: boolean): void;
+  /** The client is gone: what has not begun does not begin. */
+  leave(): void;
+  /** Ends the connections, whatever is in flight. */
+  abandon(): void;
+  /** @returns false where the shards are others since they were told: the names have changed places */
+  borrow(): Promise<boolean>;
+  /** Opens a transaction on one of them. */
+  begin(part: ShardPart, settings: SessionSettings): Promise<void>;
+  /** @throws CutoverError of `commitOnAll` */
+  commit(): Promise<void>;
+  /** @param stopping what still runs comes to its end by this, before anything is rolled back */
+  rollBack(stopping?: Promise<unknown>): Promise<void>;
+  /** Gives the servers back; may be called again. */
+  release(): void;
+  /** ReadyForQuery behind the statement. */
+  ready(good: boolean): Buffer;
+}
+
+/**
+ * Rows are locked on several shards at once, so two transactions may wait for each other in a circle that no server sees: where the session
+ * has set no limit, no lock is waited for longer than this.
+ */
+export const LOCK_LIMIT = `SELECT pg_catalog.set_config('lock_timeout', '60s', true)
+  WHERE pg_catalog.current_setting('lock_timeout') = '0'`;
 /** The gate may close, or a pool go, while the last of the servers is waited for. */
 const BORROW_TRIES_MAX = 20;
 /** An end that a server does not answer in this time ends its connection; whoever resolves ends the rest. */
 const END_TIMEOUT_MS = 30_000;
 
-export class ShardParts {
-  /** in the order of their shards */
+/** Of a statement by itself: its transaction begins and ends with it. */
+export class ShardParts implements StatementParts {
   readonly all: readonly ShardPart[];
-  /** the client is gone */
+  readonly inTransaction = false;
   left = false;
   readonly #client: PartsClient;
   readonly #context: SessionContext;
@@ -43,17 +82,14 @@ export class ShardParts {
     this.all = shards.map((shard) => new ShardPart(client.id, shard));
   }
 
-  /** A server is held, so a pause must wait. */
   get holding(): boolean {
     return this.all.some(({ server }) => server !== null);
   }
 
-  /** 0: none */
   get serverPid(): number {
     return this.all.find(({ server }) => server !== null)?.server?.processId ?? 0;
   }
 
-  /** The client has taken enough, or wants more. */
   hold(held: boolean): void {
     for (const { server } of this.all) {
       if (held) server?.pause();
@@ -61,19 +97,16 @@ export class ShardParts {
     }
   }
 
-  /** The client is gone: what has not begun does not begin. */
   leave(): void {
     this.left = true;
     this.#leaveGate();
     if (!this.holding) this.abandon();
   }
 
-  /** Ends the connections, whatever is in flight. */
   abandon(): void {
     for (const part of this.all) part.abandon();
   }
 
-  /** @returns false where the shards are others since they were told: the names have changed places */
   async borrow(): Promise<boolean> {
     const { user, database } = this.#client;
     const { routes } = this.#context;
@@ -104,16 +137,21 @@ export class ShardParts {
     });
   }
 
-  /** @throws CutoverError of `commitOnAll` */
+  begin(part: ShardPart, settings: SessionSettings): Promise<void> {
+    return part.begin(settings);
+  }
+
   async commit(): Promise<void> {
     const [first, ...others] = this.all;
     invariant(first && others.length > 0, 'a statement for several shards has several parts');
-    await this.#ending(commitOnAll(first, others));
+    await endedInTime(commitOnAll(first, others), this);
   }
 
-  /** @param stopping what still runs comes to its end by this, before anything is rolled back */
   async rollBack(stopping: Promise<unknown> = Promise.resolve()): Promise<void> {
-    await this.#ending(stopping.then(() => this.#rolledBack()));
+    await endedInTime(
+      stopping.then(() => this.#rolledBack()),
+      this,
+    );
   }
 
   async #rolledBack(): Promise<void> {
@@ -121,21 +159,25 @@ export class ShardParts {
     await Promise.allSettled(open.map((part) => part.execute('ROLLBACK')));
   }
 
-  async #ending(work: Promise<unknown>): Promise<void> {
-    const timer = setTimeout(() => {
-      this.abandon();
-    }, END_TIMEOUT_MS);
-    try {
-      await work;
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
-  /** Gives the servers back; may be called again. */
   release(): void {
     for (const part of this.all) part.release();
     this.#gate.released();
+  }
+
+  ready(): Buffer {
+    return READY_IDLE;
+  }
+}
+
+/** Waits for the end of transactions; when it takes too long their connections are ended, which ends the wait. */
+export async function endedInTime(work: Promise<unknown>, parts: { abandon(): void }): Promise<void> {
+  const timer = setTimeout(() => {
+    parts.abandon();
+  }, END_TIMEOUT_MS);
+  try {
+    await work;
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -7,12 +7,11 @@
  */
 import { CutoverError } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
-import { commandComplete, errorResponse, READY_IDLE } from '../wire/backend.js';
+import { commandComplete } from '../wire/backend.js';
 import { BACKEND } from '../wire/codes.js';
-import type { SessionContext } from './session-context.js';
 import type { SessionSettings } from './settings.js';
 import { ServerError, type Passing, type ShardPart } from './shard-part.js';
-import { addedUp, replyOf, ShardParts, type PartsClient } from './shard-parts.js';
+import { addedUp, replyOf, type PartsClient, type StatementParts } from './shard-parts.js';
 import { closing, isAskedFor, type PartMessages, type WriteBatch } from './write-batch.js';
 
 export interface WritePlan {
@@ -39,24 +38,28 @@ export interface WriteListener {
   readonly started: () => void;
   /** the statement that the batch parses is known to be good */
   readonly parsed: () => void;
+  /** The schema was changed on every shard. @returns what the client is told of that; empty for nothing */
+  readonly schemaChanged: () => Promise<Buffer>;
+  /** it has failed, and the client was told why */
+  readonly failed: (error: unknown) => void;
 }
 
 /** `anew`: the shards are others by now; `refused`: by the fence of one of them. In both nothing was changed and the client has no answer. */
 export type WriteOutcome = 'committed' | 'failed' | 'anew' | 'refused';
 
+const NOTHING = Buffer.alloc(0);
 const FENCE_REFUSAL = 'CUT01';
 /** Rows of an INSERT are kept until all of them are there. */
 const ROWS_BYTES_MAX = 16 * 1024 * 1024;
 
 export class ShardWrite {
   readonly #client: PartsClient;
-  readonly #context: SessionContext;
   readonly #settings: SessionSettings;
   readonly #plan: WritePlan;
   readonly #listener: WriteListener;
   /** a refusal of the fence may be asked about */
   readonly #mayAsk: boolean;
-  readonly #parts: ShardParts;
+  readonly #parts: StatementParts;
   /** rows of each part, where they have to be put in order */
   readonly #rows: Buffer[][];
   #rowsBytes = 0;
@@ -64,23 +67,18 @@ export class ShardWrite {
 
   constructor(
     client: PartsClient,
-    context: SessionContext,
+    parts: StatementParts,
     settings: SessionSettings,
     plan: WritePlan,
     listener: WriteListener,
     mayAsk: boolean,
   ) {
     this.#client = client;
+    this.#parts = parts;
     this.#mayAsk = mayAsk;
-    this.#context = context;
     this.#settings = settings;
     this.#plan = plan;
     this.#listener = listener;
-    this.#parts = new ShardParts(
-      client,
-      context,
-      plan.parts.map(({ shard }) => shard),
-    );
     this.#rows = plan.parts.map(() => []);
   }
 
@@ -123,15 +121,14 @@ export class ShardWrite {
       for (const index of this.#parts.all.keys()) await this.#runPart(index);
       open = false;
       await this.#commit();
-      if (this.#plan.schema) await this.#tellSchema();
-      this.#listener.say(
-        Buffer.concat([...this.#ordered(), commandComplete(this.#tag), closing(this.#plan.batch), READY_IDLE]),
-      );
+      const end = [commandComplete(this.#tag), closing(this.#plan.batch), this.#parts.ready(true)];
+      this.#listener.say(Buffer.concat([...this.#ordered(), await this.#schemaNotice(), ...end]));
       return 'committed';
     } catch (error) {
       if (open) await this.#parts.rollBack();
       if (this.#mayAsk && error instanceof ServerError && error.code === FENCE_REFUSAL) return 'refused';
-      this.#listener.say(Buffer.concat([replyOf(error, this.#client.database), READY_IDLE]));
+      this.#listener.say(Buffer.concat([replyOf(error, this.#client.database), this.#parts.ready(false)]));
+      this.#listener.failed(error);
       return 'failed';
     } finally {
       this.#running = null;
@@ -143,7 +140,7 @@ export class ShardWrite {
     const [part, planned] = [this.#parts.all[index], this.#plan.parts[index]];
     invariant(part && planned, 'each part is planned');
     this.#running = part;
-    await part.begin(this.#settings);
+    await this.#parts.begin(part, this.#settings);
     await part.run(planned.messages, this.#passing(index));
     if (this.#rowsBytes > ROWS_BYTES_MAX)
       throw new CutoverError('shards_not_committed', {
@@ -158,8 +155,9 @@ export class ShardWrite {
     const first = index === 0;
     const inOrder = parts[index]?.rows !== null;
     return (type, bytes, continued) => {
-      if (type === BACKEND.noticeResponse) say(bytes);
-      else if (type === BACKEND.dataRow) {
+      if (type === BACKEND.noticeResponse || type === BACKEND.parameterStatus) {
+        if (first || !alike) say(bytes);
+      } else if (type === BACKEND.dataRow) {
         if (inOrder) this.#keep(index, bytes, continued);
         else if (first || !alike) say(bytes);
       } else if (first && type === BACKEND.parseComplete) {
@@ -204,12 +202,9 @@ export class ShardWrite {
   }
 
   /** Until the coordinator is in step nothing is asked of it, so a failure here makes no answer wrong. */
-  async #tellSchema(): Promise<void> {
+  async #schemaNotice(): Promise<Buffer> {
+    if (!this.#plan.schema) return NOTHING;
     this.#parts.release();
-    const { user, database } = this.#client;
-    const problem = await this.#context.routers.schemaChanged(user, database);
-    if (problem === null) return;
-    const message = `the schema was changed on every shard, but the coordinator is not in step: ${problem}; run: cutover coordinator ${database}`;
-    this.#listener.say(errorResponse({ severity: 'NOTICE', sqlstate: '01000', message }));
+    return this.#listener.schemaChanged();
   }
 }

@@ -97,6 +97,21 @@ export class TrackedSettings {
     this.#uncertain = false;
   }
 
+  /**
+   * A transaction on several servers has ended: what it changed is part of the session when it was committed. What each of the servers has
+   * is not known then, unless nothing was changed.
+   */
+  endedOn(servers: readonly ServerConnection[], committed: boolean): void {
+    const changed = this.#pending.length > 0 || this.#uncertain;
+    if (committed && this.#pending.length > 0) this.current = this.current.with(this.#pending, this.#initial);
+    this.#pending = [];
+    this.#uncertain = false;
+    for (const server of servers) {
+      if (changed || server.changedParameters.size > 0) server.settings = null;
+      server.changedParameters.clear();
+    }
+  }
+
   /** Changes the server reported that no SET or RESET of this transaction explains. */
   #reported(server: ServerConnection): readonly SettingChange[] {
     if (this.#pending.some((change) => change.kind === 'resetAll')) return [];

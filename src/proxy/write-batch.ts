@@ -1,6 +1,15 @@
 /** One task: read a batch that runs one statement and nothing else, and make of it what one of several servers gets. */
 import type { InsertPart } from '../sharding/router-split.js';
-import { CLOSE_COMPLETE, cstring, int32, uint16 } from '../wire/backend.js';
+import {
+  BIND_COMPLETE,
+  CLOSE_COMPLETE,
+  commandComplete,
+  cstring,
+  int32,
+  NO_DATA,
+  PARSE_COMPLETE,
+  uint16,
+} from '../wire/backend.js';
 import { CLIENT_RULES, FRONTEND } from '../wire/codes.js';
 import { FrameScanner } from '../wire/frames.js';
 import {
@@ -119,6 +128,15 @@ function split({ body, bound }: ExtendedBatch, { sql, parameters }: InsertPart):
       resultFormats,
     },
   };
+}
+
+/** The whole answer to a command that gives no rows, up to ReadyForQuery. */
+export function endMessages(batch: WriteBatch, tag: string): Buffer {
+  const { extended } = batch;
+  if (extended === null) return commandComplete(tag);
+  const { parsed, described } = extended;
+  const before = [parsed === null ? EMPTY : PARSE_COMPLETE, BIND_COMPLETE, described ? NO_DATA : EMPTY];
+  return Buffer.concat([...before, commandComplete(tag), closing(batch)]);
 }
 
 /** What the client is told behind the tag of the command. */

@@ -1,7 +1,7 @@
 /** One task: say where a statement that is neither query nor change of rows belongs: DDL, settings, transactions, maintenance. */
 import { child, flag, list, strings, text, type Tree } from './statement-tree.js';
 import { refused } from './statement-settle.js';
-import type { SessionHint, SettledVerdict } from './statement-verdict.js';
+import type { SessionHint, SessionStep, SettledVerdict } from './statement-verdict.js';
 
 const SESSION = new Set([
   'VariableSetStmt',
@@ -34,7 +34,7 @@ const MAINTENANCE = new Set(['CheckPointStmt', 'ClusterStmt', 'ReindexStmt']);
 
 export function utilityVerdict(kind: string, body: Tree): SettledVerdict {
   if (TWO_PHASE.has(text(body, 'kind') ?? '')) return refused('two-phase');
-  if (SESSION.has(kind)) return { kind: 'session', command: kind, hint: hintOf(kind, body) };
+  if (SESSION.has(kind)) return { kind: 'session', command: kind, hint: hintOf(kind, body), step: stepOf(kind, body) };
   if (kind === 'VariableShowStmt') return { kind: 'any', fixed: false };
   if (kind === 'TruncateStmt' || kind === 'LockStmt') return every(false, true);
   if (kind === 'VacuumStmt') return every(false, !flag(body, 'is_vacuumcmd'));
@@ -64,6 +64,24 @@ function hintOf(kind: string, body: Tree): SessionHint | null {
   const name = kind === 'VariableSetStmt' ? HINT.exec(text(body, 'name') ?? '')?.[1] : undefined;
   if (name !== 'shard' && name !== 'sharding_key') return null;
   return { name, value: settingValue(body), local: flag(body, 'is_local') };
+}
+
+const TRANSACTION_STEPS: Readonly<Record<string, SessionStep>> = {
+  TRANS_STMT_BEGIN: 'begin',
+  TRANS_STMT_START: 'begin',
+  TRANS_STMT_COMMIT: 'commit',
+  TRANS_STMT_ROLLBACK: 'rollback',
+  TRANS_STMT_ROLLBACK_TO: 'rollback-to',
+};
+
+function stepOf(kind: string, body: Tree): SessionStep | null {
+  if (kind === 'TransactionStmt')
+    return flag(body, 'chain') ? 'chain' : (TRANSACTION_STEPS[text(body, 'kind') ?? ''] ?? null);
+  if (kind !== 'VariableSetStmt') return null;
+  const name = text(body, 'name') ?? '';
+  if (name === 'role' || name === 'session_authorization') return 'role';
+  // SET TRANSACTION is of the open one.
+  return flag(body, 'is_local') || name === 'TRANSACTION' ? null : 'set';
 }
 
 function settingValue(body: Tree): string | null {

@@ -161,7 +161,14 @@ export type SettledVerdict =
       /** the parser's name for it: `VariableSetStmt`, `TransactionStmt`, … */
       readonly command: string;
       readonly hint: SessionHint | null;
+      readonly step: SessionStep | null;
     };
+
+/**
+ * What a statement does to an open transaction, or to what outlives it: `chain` ends it and begins another, `set` changes the session,
+ * `role` who it is until the transaction ends.
+ */
+export type SessionStep = 'begin' | 'commit' | 'rollback' | 'chain' | 'rollback-to' | 'set' | 'role';
 
 /** `SET pgdog.shard = 1`, `SET pgdog.sharding_key = 'x'`; a null value is RESET or DEFAULT. */
 export interface SessionHint {

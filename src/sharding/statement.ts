@@ -42,7 +42,7 @@ export function analyseStatements(
 function verdictOn(context: RoutingContext, kind: string, body: Tree): Verdict {
   switch (kind) {
     case 'SelectStmt':
-      if (isSetConfig(body)) return { kind: 'session', command: kind, hint: null };
+      if (isSetConfig(body)) return { kind: 'session', command: kind, hint: null, step: 'set' };
       return dataVerdict(context, kind, body);
     case 'InsertStmt':
     case 'UpdateStmt':

@@ -42,7 +42,11 @@ export function int32(value: number): Buffer {
 
 export const PARSE_COMPLETE = frame('1');
 export const CLOSE_COMPLETE = frame('3');
+export const BIND_COMPLETE = frame('2');
+export const NO_DATA = frame('n');
 export const READY_IDLE = frame('Z', Buffer.from('I'));
+export const READY_IN_TRANSACTION = frame('Z', Buffer.from('T'));
+export const READY_FAILED = frame('Z', Buffer.from('E'));
 export const AUTHENTICATION_OK = frame('R', int32(0));
 export const AUTHENTICATION_CLEARTEXT = frame('R', int32(3));
 

@@ -128,20 +128,16 @@ test('it is refused where it would not be one statement by itself, or the shards
   const sharded = await start();
   const client = await clientOf(sharded.proxy, 'prod');
   const update = 'UPDATE notes SET text = NULL';
-  await client.query('BEGIN');
-  expect((await failure(client.query(update))).message).toMatch(/inside a transaction/);
-  await client.query('ROLLBACK');
-  await client.query('BEGIN');
-  await client.query('UPDATE notes SET text = NULL WHERE tenant_id = $1', [A]);
-  expect((await failure(client.query(update))).message).toMatch(/inside a transaction/);
-  await client.query('ROLLBACK');
   for (const text of [`BEGIN; ${update}; COMMIT`, `${update}; SELECT 1`])
     expect((await failure(client.query(text))).code).toBe('0A000');
   await client.query('SET ROLE pg_monitor');
   expect((await failure(client.query('UPDATE public.notes SET text = NULL'))).message).toMatch(/after SET ROLE/);
   await client.query('RESET ROLE');
   await sharded.on(0, 'DROP SCHEMA cutover_shards CASCADE');
-  expect(await failure(client.query(update))).toMatchObject({ code: '55000', message: /cannot commit together/ });
+  expect(await failure(client.query(update))).toMatchObject({
+    code: '55000',
+    message: expect.stringMatching(/cannot commit together/) as unknown,
+  });
   expect(await sharded.on(0, NOTES)).toHaveLength(2);
   await sharded.on(0, TWO_PHASE_DDL);
   expect((await client.query(update)).rowCount).toBe(3);
@@ -226,7 +222,10 @@ test('it can be cancelled, outlives a server that is lost, and goes on to its en
   const lost = failure(client.query("UPDATE notes SET text = 'lost'"));
   await waits();
   await sharded.on(1, `SELECT pg_terminate_backend(pid) FROM (${WAITING}) AS waiting`);
-  expect(await lost).toMatchObject({ code: '40000', message: /nothing was changed on any shard/ });
+  expect(await lost).toMatchObject({
+    code: '40000',
+    message: expect.stringMatching(/nothing was changed on any shard/) as unknown,
+  });
   expect((await client.query('SELECT text FROM notes WHERE tenant_id = $1', [A])).rows).toEqual([{ text: 'old' }]);
 
   const going = await RawClient.loggedIn(sharded.proxy, 'prod');

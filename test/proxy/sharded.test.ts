@@ -94,25 +94,26 @@ test('a read of what every shard has does not hold a transaction to a shard, unl
     expect([read, await outcomes('BEGIN', read)]).toEqual([read, ['written', 'written', 'written']]);
   for (const [begin, read] of [
     ['BEGIN ISOLATION LEVEL REPEATABLE READ', 'SELECT rate FROM rates'],
-    ['BEGIN', 'SELECT now()'],
-    ['BEGIN', 'SELECT current_timestamp'],
+    ['BEGIN ISOLATION LEVEL REPEATABLE READ', 'SELECT now()'],
     ['BEGIN', 'DECLARE c CURSOR FOR SELECT rate FROM rates'],
   ] as const)
     expect([read, await outcomes(begin, read)]).toEqual([read, expect.arrayContaining(['refused'])]);
 });
 
-test('what a transaction sends for another shard fails it, and nothing of it stays', async () => {
+test('what a transaction that must not be spread sends for another shard fails it, and nothing of it stays', async () => {
   const { proxy, on } = await start();
   const client = await clientOf(proxy, 'prod');
   for (const form of ['simple', 'extended']) {
-    await client.query('BEGIN');
+    await client.query('BEGIN ISOLATION LEVEL SERIALIZABLE');
     await client.query('INSERT INTO notes VALUES ($1, 1, $2)', [HERE, form]);
     const other = `INSERT INTO notes VALUES (${THERE.toString()}, 1, 'x')`;
     const error = await failure(
       form === 'simple' ? client.query(other) : client.query(`${other} RETURNING $1::int`, [1]),
     );
     expect(error.code).toBe('0A000');
-    expect(error.message).toBe('the transaction runs on shard 0 of "prod" and this statement belongs to shard 1');
+    expect(error.message).toBe(
+      'the transaction runs on shard 0 of "prod" and this statement belongs to shard 1: only one that is READ COMMITTED may use several shards',
+    );
     expect((await failure(client.query('SELECT 1'))).code).toBe('25P02');
     await client.query('ROLLBACK');
   }
@@ -279,7 +280,7 @@ test('with a coordinator, reads over several shards are answered by it, in a tra
   expect((await failure(client.query(count))).message).toMatch(/runs on shard 1 .* belongs to the coordinator/);
   await client.query('ROLLBACK');
 
-  await client.query('BEGIN');
+  await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
   await client.query(count);
   expect((await failure(client.query('INSERT INTO notes VALUES ($1, 3)', [THERE]))).code).toBe('0A000');
   await client.query('ROLLBACK');
