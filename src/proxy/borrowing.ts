@@ -79,7 +79,7 @@ export class Borrowing implements Borrower {
 
   /** Server sessions are kept between transactions. */
   get keeps(): boolean {
-    return this.pool?.options.mode === 'session' && !this.pool.retired;
+    return this.#route?.mode === 'session' && this.pool?.retired === false;
   }
 
   /** The client is in a transaction that no server has: it must not go on as if there were none. */
@@ -115,13 +115,14 @@ export class Borrowing implements Borrower {
     const { server, pool } = this;
     invariant(server !== null && pool !== null, 'a transaction is open');
     this.server = null;
-    return { shard: this.#shard, server, pool };
+    return { shard: this.#shard, server, pool, version: this.#placedVersion };
   }
 
   /** Has the server of a transaction again, perhaps on another shard. */
-  takeBack({ shard, server, pool }: Lent): void {
+  takeBack({ shard, server, pool, version }: Lent): void {
     if (shard !== this.#shard) this.#routeVersion = -1;
-    this.#placeOn(shard);
+    this.#shard = shard;
+    this.#placedVersion = version;
     server.owner = this.#listener;
     this.server = server;
     this.pool = pool;
@@ -149,7 +150,7 @@ export class Borrowing implements Borrower {
   giveBack(): void {
     const { server } = this;
     this.server = null;
-    if (server !== null) this.pool?.giveBack(server, this.pool.options.mode !== 'session');
+    if (server !== null) this.pool?.giveBack(server, this.#route?.mode !== 'session');
     this.#gate.released();
   }
 

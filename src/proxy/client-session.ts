@@ -246,13 +246,13 @@ export class ClientSession implements BorrowingListener {
 
   /** A statement on several shards has been answered, or the transaction is at the shard of the next one. */
   #goOn(next: Next): void {
-    if (next.lent !== null) this.#borrowing.takeBack(next.lent);
     if (next.kind === 'ended') {
       this.#place.placement?.settled(STATUS.idle);
       this.#boundary();
     } else if (next.lent === null) this.terminate(new CutoverError('server_lost', { database: this.database }));
     else {
       this.counters.waited();
+      this.#borrowing.takeBack(next.lent);
       this.#phase = 'attached';
       this.#forwarder.full = false;
       this.#place.placement?.wentOn(next.lent.shard, next.lent.server.transactionStatus, next.notTurned);

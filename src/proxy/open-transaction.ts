@@ -6,6 +6,13 @@ import type { SessionHint, SessionStep } from '../sharding/statement-verdict.js'
 import { STATUS } from '../wire/codes.js';
 import type { SessionSettings } from './settings.js';
 
+interface Effect {
+  readonly writes: boolean;
+  readonly over: boolean;
+  readonly cursor: boolean;
+  readonly mixed: boolean;
+}
+
 /** A transaction that has said more than this stays where it is. */
 const SAID_MAX = 32;
 const SAID_CHARACTERS_MAX = 8_192;
@@ -21,6 +28,8 @@ export class OpenTransaction {
   acted = false;
   /** it may have changed something, which the coordinator would not see */
   wrote = false;
+  /** the coordinator has read for it, on sessions of its own */
+  readOver = false;
   /** it is on several servers */
   spread = false;
   /** hints it has set, newest last */
@@ -42,7 +51,8 @@ export class OpenTransaction {
     if (status === STATUS.inTransaction) this.#said?.push(...this.#ahead);
     this.#ahead = [];
     if (status !== STATUS.idle) return;
-    Object.assign(this, { acted: false, wrote: false, spread: false, hints: [], pathUncertain: false });
+    Object.assign(this, { acted: false, wrote: false, readOver: false, spread: false, pathUncertain: false });
+    this.hints = [];
     this.#cursor = false;
     this.#said = [];
     this.#role = false;
@@ -63,10 +73,12 @@ export class OpenTransaction {
   /**
    * A statement that does something is on its way.
    *
+   * @param over the coordinator runs it
    * @param mixed its text is also about the transaction itself, so that what that was is not known
    */
-  act(effect: { readonly writes: boolean; readonly cursor: boolean; readonly mixed: boolean }): void {
+  act(effect: Effect): void {
     this.acted = true;
+    this.readOver ||= effect.over;
     this.wrote ||= effect.writes;
     this.#cursor ||= effect.cursor;
     if (effect.mixed) this.#said = null;

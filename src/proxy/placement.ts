@@ -160,10 +160,13 @@ export class Placement implements Screen {
     const problem = transaction.spreadProblem(...this.#isolation);
     if (problem !== null)
       return this.#staying(this.#refusal(`it needs several shards in a transaction, and ${problem}`));
+    // The tables are held by the coordinator's own sessions, which would be waited for without an end.
+    if (transaction.readOver && write.kind === 'every' && (write.ddl || HOLDS_TABLES.test(text)))
+      return this.#staying(this.#refusal('the transaction has read over several shards, and holds the tables'));
     const place = this.#several(scanner, text, write);
     if (place.kind === 'more') return MORE;
     if (place.kind !== 'several') return place.kind === 'refused' ? this.#staying(place.error) : STAY;
-    transaction.act({ writes: true, cursor: false, mixed: false });
+    transaction.act({ writes: true, over: false, cursor: false, mixed: false });
     transaction.spread = true;
     return { kind: 'several', plan: place.plan };
   }
@@ -357,7 +360,8 @@ export class Placement implements Screen {
     if (need.kind !== 'shard') return need;
     const problem = need.shard === COORDINATOR ? this.#coordinatorProblem(text) : null;
     if (problem !== null) return refused(problem, route.kind === 'coordinator' && route.reason.startsWith(UNKNOWN));
-    return { ...need, everywhere: need.everywhere && !hinted && commentHint(text) === null };
+    const everywhere = need.everywhere && !hinted && commentHint(text) === null && !ONLY_THERE.test(text);
+    return { ...need, everywhere };
   }
 
   /** Why the coordinator cannot answer a text; null when it can. */
@@ -381,7 +385,8 @@ export class Placement implements Screen {
     if (any && portal === '' && leavesNothing(text) && transaction.readsAnew(...this.#isolation)) return;
     const writes = need.kind === 'shard' && !need.everywhere;
     const cursor = portal !== '' || CURSOR.test(text);
-    transaction.act({ writes, cursor, mixed: (any || need.kind === 'shard') && need.mixed });
+    const over = this.#shard === COORDINATOR;
+    transaction.act({ writes, over, cursor, mixed: (any || need.kind === 'shard') && need.mixed });
   }
 
   #say(text: string, hints: readonly SessionHint[], steps: readonly SessionStep[]): void {
@@ -410,6 +415,9 @@ const STAY: Move = { kind: 'stay' };
 const MORE: Move = { kind: 'more' };
 const EXPLAIN = /^\s*explain\b/i;
 const MIXED = 'it may change the session in a way that the other servers of the transaction would not know';
+/** It locks rows, or asks where they lie: the coordinator would lock them for itself, or answer for itself. */
+const ONLY_THERE = /\bfor\b|ctid|tableoid|\b[xc]m(?:in|ax)\b|tablesample|\bonly\b/i;
+const HOLDS_TABLES = /\btruncate\b|\block\b/i;
 const CURSOR = /\bdeclare\b/i;
 const NOWHERE: DefaultPath = { path: '', role: '' };
 

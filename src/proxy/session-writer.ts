@@ -27,11 +27,11 @@ interface Session {
 }
 
 /**
- * How the session goes on: without a transaction (`lent`: the server that a session in session mode keeps), or in one, with the server
- * that is lent; null: it has none left. `notTurned`: why the batch ahead could not go to its shard.
+ * How the session goes on: without a transaction, or in one, with the server that is lent; null: it has none left. `notTurned`: why the
+ * batch ahead could not go to its shard.
  */
 export type Next =
-  | { readonly kind: 'ended'; readonly lent: Lent | null }
+  | { readonly kind: 'ended' }
   | { readonly kind: 'open'; readonly lent: Lent | null; readonly notTurned: CutoverError | null };
 
 /** What a statement tells its session. */
@@ -44,7 +44,7 @@ export interface SessionWriterListener {
   readonly done: (next: Next) => void;
 }
 
-const ENDED: Next = { kind: 'ended', lent: null };
+const ENDED: Next = { kind: 'ended' };
 const NOTHING = Buffer.alloc(0);
 
 export class SessionWriter {
@@ -114,7 +114,7 @@ export class SessionWriter {
     scanner: FrameScanner,
     session: SessionWriterListener,
   ): void {
-    const transaction = (this.#transaction ??= new ShardTransaction(this.#session, this.#context));
+    const transaction = (this.#transaction ??= new ShardTransaction(this.#session, this.#context, lent.version));
     transaction.park(lent);
     if (plan.kind !== 'turn') this.#take(plan.batch, scanner);
     this.#working = true;
@@ -177,12 +177,11 @@ export class SessionWriter {
     await transaction.rollBack();
     this.#parsed(batch);
     this.#settings.endedOn(transaction.servers, committed);
-    const lent = transaction.lendKept();
     transaction.release();
     const notice = committed && transaction.schemaChanged ? await this.#schemaNotice() : NOTHING;
     session.say(Buffer.concat([notice, answer, READY_IDLE]));
     counters.answered(true, this.#forwarder, this.#context.routes.poolOf(user, database));
-    return { kind: 'ended', lent };
+    return ENDED;
   }
 
   async #run(

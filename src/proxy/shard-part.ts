@@ -78,11 +78,6 @@ export class ShardPart implements Borrower, ServerOwner, Participant {
     this.#failure = null;
   }
 
-  /** What a session leaves on its server is its own for as long as it is connected. */
-  get keeps(): boolean {
-    return this.#pool?.options.mode === 'session' && !this.#pool.retired;
-  }
-
   /** Lets a session have the server; null: it is lost. */
   lend(): { readonly server: ServerConnection; readonly pool: Pool } | null {
     const [server, pool] = [this.server, this.#pool];
@@ -161,8 +156,7 @@ export class ShardPart implements Borrower, ServerOwner, Participant {
     const { server } = this;
     this.server = null;
     this.#pool?.forget(this);
-    // A session that keeps its servers may have left something on it.
-    if (server !== null) this.#pool?.giveBack(server, this.#pool.options.mode !== 'session');
+    if (server !== null) this.#pool?.giveBack(server, true);
   }
 
   // ---- the pool

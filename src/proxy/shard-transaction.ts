@@ -40,6 +40,8 @@ export interface Lent {
   readonly shard: number;
   readonly server: ServerConnection;
   readonly pool: Pool;
+  /** of the configuration by which its shard was found */
+  readonly version: number;
 }
 
 const HAS_WRITTEN = 'SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL';
@@ -52,15 +54,13 @@ export class ShardTransaction {
   /** the configuration by which its shards are told */
   readonly #version: number;
   readonly #parts = new Map<number, ShardPart>();
-  /** where the session was last */
-  #shard = 0;
   #limited = false;
   #left = false;
 
-  constructor(client: PartsClient, context: SessionContext) {
+  constructor(client: PartsClient, context: SessionContext, version: number) {
     this.#client = client;
     this.#context = context;
-    this.#version = context.routes.version;
+    this.#version = version;
   }
 
   /** In the order of their shards. */
@@ -83,14 +83,13 @@ export class ShardTransaction {
     const part = this.#parts.get(shard) ?? new ShardPart(this.#client.id, shard);
     this.#parts.set(shard, part);
     part.adopt(server, pool);
-    this.#shard = shard;
   }
 
   /** Gives the session the server of a shard; null: it is lost, or the client has left. */
   lend(shard: number): Lent | null {
     if (this.#left) return null;
     const lent = this.#parts.get(shard)?.lend() ?? null;
-    return lent === null ? null : { shard, ...lent };
+    return lent === null ? null : { shard, ...lent, version: this.#version };
   }
 
   /**
@@ -170,7 +169,14 @@ export class ShardTransaction {
   async #committed(): Promise<void> {
     const parts = this.shards.flatMap((shard) => this.#parts.get(shard) ?? []);
     const written: ShardPart[] = [];
-    for (const part of parts) if (part.shard !== COORDINATOR && (await hasWritten(part))) written.push(part);
+    const asked = parts.filter(({ shard }) => shard !== COORDINATOR);
+    // All are waited for: one that is still asked could not be rolled back.
+    const answers = await Promise.allSettled(asked.map(hasWritten));
+    for (const [index, answer] of answers.entries()) {
+      if (answer.status === 'rejected') throw answer.reason;
+      const part = asked[index];
+      if (answer.value && part !== undefined) written.push(part);
+    }
     const [first, ...others] = written;
     if (first !== undefined && others.length > 0) await commitOnAll(first, others);
     else if (first !== undefined) await commitOne(first);
@@ -186,12 +192,6 @@ export class ShardTransaction {
   /** Its servers, for what the session knows of their settings. */
   get servers(): readonly ServerConnection[] {
     return [...this.#parts.values()].flatMap(({ server }) => server ?? []);
-  }
-
-  /** The server that a session in session mode keeps when the transaction has ended; null: none. */
-  lendKept(): Lent | null {
-    const { server, keeps } = this.#parts.get(this.#shard) ?? {};
-    return keeps === true && server?.idle === true ? this.lend(this.#shard) : null;
   }
 
   /** Gives the servers back. */

@@ -29,7 +29,12 @@ export type Route =
   | { readonly kind: 'copy'; readonly copy: CopyFrom }
   | { readonly kind: 'coordinator'; readonly reason: CoordinatorReason }
   | { readonly kind: 'refused'; readonly reason: RefusalReason }
-  | { readonly kind: 'session'; readonly command: string; readonly hint: SessionHint | null; readonly step: SessionStep | null };
+  | {
+      readonly kind: 'session';
+      readonly command: string;
+      readonly hint: SessionHint | null;
+      readonly step: SessionStep | null;
+    };
 
 export interface RowPart {
   readonly shard: number;

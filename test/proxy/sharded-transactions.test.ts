@@ -198,6 +198,74 @@ test('reads over the shards are part of it until it has written', async () => {
   await expectNothingLeft(sharded);
 });
 
+test('what locks rows or tables does not wait for what the coordinator holds for the same transaction', async () => {
+  const sharded = await start();
+  await keepCoordinator(sharded.config, 'prod');
+  const client = await clientOf(sharded.proxy, 'prod');
+  const count = 'SELECT count(*)::int AS n FROM notes';
+  await client.query('BEGIN');
+  await client.query(count);
+  expect((await client.query('SELECT id::int FROM notes WHERE tenant_id = $1 FOR UPDATE', [B])).rows).toEqual([
+    { id: 1 },
+  ]);
+  expect((await client.query(UPDATE, [B, 'locked'])).rowCount).toBe(1);
+  await client.query('COMMIT');
+  await client.query('BEGIN');
+  await client.query(count);
+  expect((await failure(client.query('TRUNCATE notes'))).message).toMatch(/holds the tables/);
+  await client.query('ROLLBACK');
+  expect((await client.query(count)).rows).toEqual([{ n: 3 }]);
+});
+
+test('a pause waits for it to end, and it takes its servers behind the closed gate', async () => {
+  const sharded = await start();
+  const { client, proxy } = sharded;
+  const gate = proxy.gate('prod');
+  await client.query('BEGIN');
+  await client.query(UPDATE, [A, 'paused']);
+  gate.close('pause');
+  const drained = gate.drained(10_000);
+  await client.query(UPDATE, [B, 'paused']);
+  await client.query("UPDATE notes SET text = 'paused'");
+  expect(gate.holders).toHaveLength(1);
+  const other = await clientOf(proxy, 'prod');
+  const waiting = other.query(UPDATE, [B, 'behind']);
+  await until('it waits', () => gate.waitingCount === 1);
+  await client.query('COMMIT');
+  expect((await drained).drained).toBe(true);
+  expect(await texts(sharded)).toBe(all('paused'));
+  gate.open('pause');
+  expect((await waiting).rowCount).toBe(1);
+});
+
+test('where no further server is to be had it fails, and the others go on', async () => {
+  const sharded = await start((config) => ({
+    ...config,
+    general: { ...config.general, defaultPoolSize: 1, checkoutTimeoutMs: 500 },
+  }));
+  const [one, other] = [sharded.client, await clientOf(sharded.proxy, 'prod')];
+  for (const [client, tenant] of [
+    [one, A],
+    [other, B],
+  ] as const) {
+    // BEGIN is said where the session was last.
+    await client.query(UPDATE, [tenant, 'old']);
+    await client.query('BEGIN');
+    await client.query(UPDATE, [tenant, 'mine']);
+  }
+  const refused = await failure(one.query(UPDATE, [B, 'mine']));
+  expect(refused.code).toBe('53300');
+  expect((await failure(one.query("UPDATE notes SET text = 'x'"))).code).toBe('25P02');
+  expect((await one.query('COMMIT')).command).toBe('ROLLBACK');
+  await other.query(UPDATE, [A, 'mine']);
+  expect((await failure(one.query("UPDATE notes SET text = 'x'"))).code).toBe('53300');
+  await other.query('COMMIT');
+  expect((await texts(sharded)).split(' ').sort()).toEqual(
+    [`${String(A)}.1=mine`, `${String(B)}.1=mine`, `${String(C)}.1=old`].sort(),
+  );
+  await expectNothingLeft(sharded);
+});
+
 test('it is refused where it would not be safe, and fails where it is', async () => {
   const sharded = await start();
   const { client } = sharded;
