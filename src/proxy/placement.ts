@@ -19,7 +19,7 @@ import { copyPlanOf } from './copy-plan.js';
 import type { Screen } from './forwarder.js';
 import { raising } from './raising.js';
 import { COORDINATOR } from './routes.js';
-import { searchPathOf, type DefaultPath } from './search-path.js';
+import { searchPathOf } from './search-path.js';
 import { hintOf } from './session-hint.js';
 import { effectOf, mayChangePath } from './session-statement.js';
 import type { ShardRouters, UserRouter } from './shard-routers.js';
@@ -214,6 +214,19 @@ export class Placement implements Screen {
     return null;
   }
 
+  /** By hand a shard is asked for, and what names mean may be uncertain: then the text stays. */
+  rewritten(textOf: () => string): string | null {
+    if (this.#shard !== COORDINATOR || this.#router?.coordinator.ready !== true) return null;
+    const text = textOf();
+    const searchPath = this.#searchPath(this.#router);
+    const hinted = hintOf(this.#settings.current, this.#hints).hint !== undefined || commentHint(text) !== null;
+    return searchPath === null || hinted ? null : this.#router.router.partial(text, searchPath);
+  }
+
+  #searchPath({ defaults }: UserRouter): readonly string[] | null {
+    return this.#pathUncertain ? null : searchPathOf(this.#settings.current, defaults);
+  }
+
   /** @returns null when more must come before anything can be said: the scanner waits for it */
   #needAhead(scanner: FrameScanner): Need | null {
     if (scanner.awaitsRest) return null;
@@ -238,11 +251,9 @@ export class Placement implements Screen {
   }
 
   #needOf(text: string, parameters: StatementParameters): Need {
-    const { router } = this.#router ?? {};
-    if (router === undefined) return refused('its router is not read');
-    const searchPath = this.#pathUncertain
-      ? null
-      : searchPathOf(this.#settings.current, this.#router?.defaults ?? NOWHERE);
+    if (this.#router === null) return refused('its router is not read');
+    const { router } = this.#router;
+    const searchPath = this.#searchPath(this.#router);
     const hint = hintOf(this.#settings.current, this.#hints);
     const statements = router.route(text, {
       searchPath: searchPath ?? [],
@@ -315,7 +326,6 @@ export class Placement implements Screen {
 }
 
 const EXPLAIN = /^\s*explain\b/i;
-const NOWHERE: DefaultPath = { path: '', role: '' };
 
 function refused(reason: string, unknown = false): Need {
   return { kind: 'refused', reason, unknown };
