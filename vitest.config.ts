@@ -19,7 +19,7 @@ const ALONE = 'test/faults-run/fixed-*.test.ts';
 const BESIDE = [
   'test/simulator/simulator.test.ts',
   'test/model/model.test.ts',
-  'test/sharding/{router,router-soundness,coordinator,coordinator-answers}.test.ts',
+  'test/sharding/{router,router-soundness,coordinator,coordinator-answers,partial-answers}.test.ts',
   'test/postgres/schema.test.ts',
 ];
 const OTHERS = ['test/**/*.test.ts', 'src/**/*.test.ts'];

@@ -7,6 +7,7 @@ import { boot } from './boot.js';
 import { copy } from './copy.js';
 import { killed } from './killed.js';
 import { relay } from './relay.js';
+import { shardedReads } from './sharded-reads.js';
 import { shardedStall } from './sharded-stall.js';
 import { stall } from './stall.js';
 
@@ -17,6 +18,8 @@ const USAGE = `Usage: npm run bench -- <name> [options]
             --rows 5000000  --wide 50000  --backlog 200000
   killed  how long clients wait when the engine is killed inside the pause
             --runs 20  --writers 8  --rows 20000  --from 17  --to 18  --think-ms 2  --lease-ms 2000
+  reads   reads over two shards, plain and in parts, beside one database with the same rows
+            --rows 1000000  --rounds 5
   relay   pgbench -S direct, through PgBouncer, a bare Node relay and the proxy
             --rounds 5  --seconds 4  --clients 8  --shards 1
   stall   longest gap between acknowledged writes, per cutover and per rollback
@@ -48,6 +51,7 @@ const OPTIONS = {
 
 /** What `copy` copies when nothing else is said: as many as the ledger has would be over too soon to be measured. */
 const COPIED_ROWS = 5_000_000;
+const READ_ROWS = 1_000_000;
 const MAJORS: readonly Major[] = [14, 15, 16, 17, 18];
 
 type Name = Exclude<keyof typeof OPTIONS, 'help'>;
@@ -91,6 +95,14 @@ async function run(cleanup: Cleanup): Promise<number> {
           to: major('to'),
           thinkMs: count('think-ms', 0, 1_000),
           leaseMs: count('lease-ms', 500, 60_000),
+        },
+        cleanup,
+      );
+    case 'reads':
+      return shardedReads(
+        {
+          rows: values.rows === OPTIONS.rows.default ? READ_ROWS : count('rows', 1_000, 100_000_000),
+          rounds: count('rounds', 1, 100),
         },
         cleanup,
       );

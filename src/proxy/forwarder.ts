@@ -48,6 +48,8 @@ export interface Screen {
    * @param portal by which its rows can be asked for later; empty for a simple query too
    */
   instead(text: string, parameters: StatementParameters, portal: string): string | null;
+  /** What answers the same at the server at hand with less work, or null; errors of it point into a text that the client has not sent. */
+  rewritten(text: () => string): string | null;
 }
 
 export class Forwarder {
@@ -163,9 +165,21 @@ export class Forwarder {
     server.replies.push(REPLY.query);
     // A text that passes in parts is not looked into: the first part is on its way before the last has come.
     const text = (): string => readQuery(this.#buffer, start, end);
-    const refusal =
-      end - start === length ? (this.#refuse(text) ?? this.screen?.instead(text(), NO_PARAMETERS, '')) : null;
-    if (refusal) this.#replace(start, end, query(refusal));
+    if (end - start < length) return;
+    const instead = this.#refuse(text) ?? this.screen?.instead(text(), NO_PARAMETERS, '') ?? null;
+    const sent = instead ?? this.#rewritten(text, server);
+    if (sent !== null) this.#replace(start, end, query(sent));
+  }
+
+  #rewritten(text: () => string, server: ServerConnection): string | null {
+    const rewritten = this.screen?.rewritten(text) ?? null;
+    if (rewritten !== null) server.hidesPositions = true;
+    return rewritten;
+  }
+
+  /** What is prepared on a server in the place of a text; null: the text itself. */
+  #preparedAs(body: Buffer, server: ServerConnection): string | null {
+    return this.screen === null ? null : this.#rewritten(() => readParseText(body, 0, body.length), server);
   }
 
   #parse(scanner: FrameScanner, server: ServerConnection): void {
@@ -174,10 +188,12 @@ export class Forwarder {
     const refusal = this.#refuse(() => readParseText(this.#buffer, bodyAt, end));
     const body = refusal === null ? this.#buffer.subarray(bodyAt, end) : Buffer.concat([cstring(refusal), NO_TYPES]);
     this.parses += 1;
+    const as = refusal === null ? this.#preparedAs(body, server) : null;
     if (name === '') {
-      if (refusal !== null) this.#replace(start, end, parse('', body));
+      if (refusal !== null || as !== null) this.#replace(start, end, parse('', bodyWith(body, as)));
       this.#statements.unnamed = body;
       server.unnamedOwner = this.#clientId;
+      server.unnamedAs = as;
       server.replies.push(REPLY.parse);
       return;
     }
@@ -192,14 +208,14 @@ export class Forwarder {
     if (this.#statements.count >= STATEMENTS_MAX)
       throw new CutoverError('statements_exhausted', { count: STATEMENTS_MAX });
     const { statement, undo } = this.#statements.prepare(name, body);
-    if (server.statements.has(statement)) {
+    if (server.statements.has(statement, as)) {
       server.replies.push(REPLY.sayParseComplete, undo);
       this.#replace(start, end);
       return;
     }
     this.#makeRoom(statement, server, start);
-    server.replies.push(REPLY.parse, both(undo, server.statements.added(statement)));
-    this.#replace(start, end, parse(statement.name, body));
+    server.replies.push(REPLY.parse, both(undo, server.statements.added(statement, as)));
+    this.#replace(start, end, parse(statement.name, bodyWith(body, as)));
   }
 
   #bind(scanner: FrameScanner, server: ServerConnection): void {
@@ -262,18 +278,22 @@ export class Forwarder {
   /** Puts a Parse before the message at `start` when the server lacks the statement. */
   #ensure(statement: Statement, server: ServerConnection, start: number): void {
     statement.uses += 1;
-    if (server.statements.has(statement)) return;
+    const as = this.#preparedAs(statement.body, server);
+    if (server.statements.has(statement, as)) return;
     this.#makeRoom(statement, server, start);
-    server.replies.push(REPLY.injectedParse, server.statements.added(statement));
-    this.#insert(start, parse(statement.name, statement.body));
+    server.replies.push(REPLY.injectedParse, server.statements.added(statement, as));
+    this.#insert(start, parse(statement.name, bodyWith(statement.body, as)));
   }
 
   #ensureUnnamed(server: ServerConnection, start: number): void {
     const { unnamed } = this.#statements;
-    if (server.unnamedOwner === this.#clientId || unnamed === null) return;
+    if (unnamed === null) return;
+    const as = this.#preparedAs(unnamed, server);
+    if (server.unnamedOwner === this.#clientId && server.unnamedAs === as) return;
     server.unnamedOwner = this.#clientId;
+    server.unnamedAs = as;
     server.replies.push(REPLY.injectedParse, { undo: () => (server.unnamedOwner = 0) });
-    this.#insert(start, parse('', unnamed));
+    this.#insert(start, parse('', bodyWith(unnamed, as)));
   }
 
   #makeRoom(statement: Statement, server: ServerConnection, start: number): void {
@@ -315,6 +335,11 @@ export class Forwarder {
 }
 
 const NO_FUNCTION_CALLS = new CutoverError('feature_unsupported', { feature: 'the function call message' });
+
+/** The body of a Parse with another text and the same parameter types. */
+function bodyWith(body: Buffer, text: string | null): Buffer {
+  return text === null ? body : Buffer.concat([cstring(text), body.subarray(body.indexOf(0) + 1)]);
+}
 
 /** A statement that has not come whole; one that is too long to be looked at ends the session. */
 function awaitsRest({ type, start, end, length }: FrameScanner): boolean {

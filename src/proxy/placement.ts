@@ -20,7 +20,7 @@ import type { Screen } from './forwarder.js';
 import { OpenTransaction } from './open-transaction.js';
 import { raising } from './raising.js';
 import { COORDINATOR } from './routes.js';
-import { searchPathOf, type DefaultPath } from './search-path.js';
+import { searchPathOf } from './search-path.js';
 import { hintOf } from './session-hint.js';
 import { mayChangePath } from './session-statement.js';
 import type { ShardRouters, UserRouter } from './shard-routers.js';
@@ -295,6 +295,20 @@ export class Placement implements Screen {
     return null;
   }
 
+  /** By hand a shard is asked for, and what names mean may be uncertain: then the text stays. */
+  rewritten(textOf: () => string): string | null {
+    if (this.#shard !== COORDINATOR || this.#router?.coordinator.ready !== true) return null;
+    const text = textOf();
+    const searchPath = this.#searchPath(this.#router);
+    const hinted =
+      hintOf(this.#settings.current, this.#transaction.hints).hint !== undefined || commentHint(text) !== null;
+    return searchPath === null || hinted ? null : this.#router.router.partial(text, searchPath);
+  }
+
+  #searchPath({ defaults }: UserRouter): readonly string[] | null {
+    return this.#transaction.pathUncertain ? null : searchPathOf(this.#settings.current, defaults);
+  }
+
   /** @returns null when more must come before anything can be said: the scanner waits for it */
   #needAhead(scanner: FrameScanner): Need | null {
     if (scanner.awaitsRest) return null;
@@ -325,11 +339,9 @@ export class Placement implements Screen {
   }
 
   #needOf(text: string, parameters: StatementParameters): Need {
-    const { router } = this.#router ?? {};
-    if (router === undefined) return refused('its router is not read');
-    const searchPath = this.#transaction.pathUncertain
-      ? null
-      : searchPathOf(this.#settings.current, this.#router?.defaults ?? NOWHERE);
+    if (this.#router === null) return refused('its router is not read');
+    const { router } = this.#router;
+    const searchPath = this.#searchPath(this.#router);
     const hint = hintOf(this.#settings.current, this.#transaction.hints);
     const statements = router.route(text, {
       searchPath: searchPath ?? [],
@@ -419,7 +431,6 @@ const MIXED = 'it may change the session in a way that the other servers of the 
 const ONLY_THERE = /\bfor\b|ctid|tableoid|\b[xc]m(?:in|ax)\b|tablesample|\bonly\b/i;
 const HOLDS_TABLES = /\btruncate\b|\block\b/i;
 const CURSOR = /\bdeclare\b/i;
-const NOWHERE: DefaultPath = { path: '', role: '' };
 
 /** No function, which may tell of the transaction it runs in or do something in it, and no cursor. */
 function leavesNothing(text: string): boolean {

@@ -16,6 +16,7 @@ import {
   readCommandTag,
   readParameterStatus,
   renameInError,
+  withoutPosition,
 } from '../wire/backend.js';
 import { BACKEND, SERVER_RULES, STATUS } from '../wire/codes.js';
 import { FrameScanner, HEADER_BYTES } from '../wire/frames.js';
@@ -90,6 +91,10 @@ export class ServerConnection {
   readonly changedParameters = new Map<string, string>();
   /** id of the client whose unnamed statement the server has; 0 = nobody's */
   unnamedOwner = 0;
+  /** what the server got in the place of that statement's text; null: that text */
+  unnamedAs: string | null = null;
+  /** a text was sent in the place of the client's: a position in it would be a wrong one */
+  hidesPositions = false;
   /** cancel requests on their way to this server; it must not change hands meanwhile */
   cancelsInFlight = 0;
   /** the server's own FATAL was passed on: the client knows why the connection ends */
@@ -107,6 +112,8 @@ export class ServerConnection {
   readonly #scanner = new FrameScanner(SERVER_RULES);
   #lastVerdict: Verdict = VERDICT.pass;
   #setupFailure: Buffer | null = null;
+  /** what the client gets in the place of the message just dropped */
+  #instead: Buffer | null = null;
   /** the batch may still be refused by the fence: its replies are held back */
   #undecided = false;
   #refused = false;
@@ -239,6 +246,8 @@ export class ServerConnection {
       if (this.#lastVerdict === VERDICT.drop || this.#lastVerdict === VERDICT.setupDone) {
         if (from < start) this.#emit(buffer.subarray(from, start));
         from = end;
+        if (this.#instead !== null) this.#emit(this.#instead);
+        this.#instead = null;
       }
       to = end;
       const { dueHere } = this.replies;
@@ -312,6 +321,7 @@ export class ServerConnection {
       this.#failed = false;
     }
     this.#undecided = false;
+    if (replies.empty) this.hidesPositions = false;
     // More was sent behind the refused statement and may run: only the client can tell what to do about that.
     if (this.#refused && !replies.empty) this.stopWatching();
     return replies.empty || replies.dueHere ? VERDICT.settled : VERDICT.pass;
@@ -357,7 +367,7 @@ export class ServerConnection {
     this.#undecided = false;
     this.#noteStaleStatement(buffer, start, end, sqlstate);
     replies.failed();
-    return this.#renamed(buffer, start, end);
+    return this.#adapted(buffer, start, end);
   }
 
   /** A statement whose result type changed, or that somebody deallocated, is prepared anew at its next use. */
@@ -367,14 +377,15 @@ export class ServerConnection {
     this.statements.failed(this.replies.headUndo, stale);
   }
 
-  /** An error that names a statement names it as the client does. */
-  #renamed(buffer: Buffer, start: number, end: number): Verdict {
-    if (!buffer.subarray(start, end).includes('__cutover_')) return VERDICT.pass;
+  /** An error that names a statement names it as the client does, and does not point into a text of ours. */
+  #adapted(buffer: Buffer, start: number, end: number): Verdict {
+    const names = buffer.subarray(start, end).includes('__cutover_');
+    if (!names && !this.hidesPositions) return VERDICT.pass;
     const message = buffer.subarray(start, end);
     const serverName = /__cutover_\d+/.exec(message.toString('latin1'))?.[0] ?? '';
     const clientName = this.owner?.clientNameOf(serverName);
-    if (clientName === undefined) return VERDICT.pass;
-    this.#emit(renameInError(message, serverName, clientName));
+    const placed = this.hidesPositions ? withoutPosition(message) : Buffer.from(message);
+    this.#instead = clientName === undefined ? placed : renameInError(placed, serverName, clientName);
     return VERDICT.drop;
   }
 

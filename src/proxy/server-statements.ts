@@ -5,6 +5,8 @@ import { Statement } from './statement-cache.js';
 
 interface Prepared {
   readonly generation: number;
+  /** what the server got in the place of the statement's text; null: that text */
+  readonly as: string | null;
   used: boolean;
 }
 
@@ -25,10 +27,10 @@ export class ServerStatements {
     return this.#prepared.keys();
   }
 
-  /** True when the server has this statement as it is now. */
-  has(statement: Statement): boolean {
+  /** True when the server has this statement as it is now, prepared with the text that it would get now. */
+  has(statement: Statement, as: string | null = null): boolean {
     const prepared = this.#prepared.get(statement);
-    if (prepared?.generation !== statement.generation) return false;
+    if (prepared?.generation !== statement.generation || prepared.as !== as) return false;
     prepared.used = true;
     return true;
   }
@@ -48,9 +50,9 @@ export class ServerStatements {
   }
 
   /** Notes that a Parse is on its way. */
-  added(statement: Statement): Undo {
+  added(statement: Statement, as: string | null = null): Undo {
     invariant(this.#prepared.size < this.#limit, 'the limit of prepared statements is kept');
-    this.#prepared.set(statement, { generation: statement.generation, used: true });
+    this.#prepared.set(statement, { generation: statement.generation, as, used: true });
     return { undo: () => this.#prepared.delete(statement) };
   }
 

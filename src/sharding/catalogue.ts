@@ -31,6 +31,8 @@ export interface CatalogueFunction {
   readonly volatility: Volatility;
   readonly aggregate: boolean;
   readonly window: boolean;
+  /** some of them may answer several rows */
+  readonly set: boolean;
   /** all of them are in C, so no text of SQL in them reads a table */
   readonly native: boolean;
 }
@@ -45,6 +47,8 @@ export interface Catalogue {
   readonly functions: ReadonlyMap<string, CatalogueFunction>;
   /** names of operators outside pg_catalog whose function is not immutable */
   readonly unsafeOperators: ReadonlySet<string>;
+  /** there are operators outside pg_catalog on PostgreSQL's own numbers, so that the type of a sum is not certain */
+  readonly ownArithmetic: boolean;
 }
 
 /** Names cannot contain a zero byte, so no two pairs share a key. */
@@ -111,6 +115,7 @@ function worseOf(a: FoundFunction, b: FoundFunction): FoundFunction {
     volatility: VOLATILITIES[worst] ?? 'volatile',
     aggregate: a.aggregate || b.aggregate,
     window: a.window || b.window,
+    set: a.set || b.set,
     native: a.native && b.native,
     builtIn: a.builtIn && b.builtIn,
   };
@@ -141,7 +146,7 @@ const RELATIONS = `
 const FUNCTIONS = `
   SELECT n.nspname AS schema, p.proname AS name,
     CASE WHEN bool_or(p.provolatile = 'v') THEN 'volatile' WHEN bool_or(p.provolatile = 's') THEN 'stable' ELSE 'immutable' END AS volatility,
-    bool_or(p.prokind = 'a') AS aggregate, bool_or(p.prokind = 'w') AS "window",
+    bool_or(p.prokind = 'a') AS aggregate, bool_or(p.prokind = 'w') AS "window", bool_or(p.proretset) AS "set",
     bool_and(l.lanname IN ('c', 'internal')) AS native
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
   GROUP BY n.nspname, p.proname`;
@@ -150,6 +155,12 @@ const UNSAFE_OPERATORS = `
   SELECT DISTINCT o.oprname AS name FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
     JOIN pg_proc p ON p.oid = o.oprcode
   WHERE n.nspname <> 'pg_catalog' AND p.provolatile <> 'i'`;
+
+const OWN_ARITHMETIC = `
+  SELECT FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
+  WHERE n.nspname <> 'pg_catalog' AND o.oprname IN ('+', '-', '*', '/', '%')
+    AND (o.oprleft = 0 OR o.oprleft IN (SELECT oid FROM pg_type WHERE typcategory = 'N'))
+    AND o.oprright IN (SELECT oid FROM pg_type WHERE typcategory = 'N') LIMIT 1`;
 
 interface RelationRow {
   readonly schema: string;
@@ -166,17 +177,19 @@ export async function readCatalogue(connection: Connection): Promise<Catalogue> 
   const relations = await connection.query<RelationRow>(RELATIONS);
   const functions = await connection.query<FunctionRow>(FUNCTIONS);
   const operators = await connection.query<{ name: string }>(UNSAFE_OPERATORS);
+  const arithmetic = await connection.query(OWN_ARITHMETIC);
   const keyOf = (row: { readonly schema: string; readonly name: string }): string => catalogueKey(row.schema, row.name);
   return {
     tables: new Map(relations.rows.filter((row) => row.is_table).map((row) => [keyOf(row), tableOf(row)])),
     otherRelations: new Set(relations.rows.filter((row) => !row.is_table).map(keyOf)),
     functions: new Map(
-      functions.rows.map(({ schema, name, volatility, aggregate, window, native }) => [
+      functions.rows.map(({ schema, name, volatility, aggregate, window, set, native }) => [
         catalogueKey(schema, name),
-        { volatility, aggregate, window, native },
+        { volatility, aggregate, window, set, native },
       ]),
     ),
     unsafeOperators: new Set(operators.rows.map(({ name }) => name)),
+    ownArithmetic: arithmetic.rows.length > 0,
   };
 }
 

@@ -1,8 +1,7 @@
-/** One task: keep verdicts by statement text, within a limit of bytes; the least recently used go first. */
-import type { StatementVerdict } from './statement-verdict.js';
+/** One task: keep what is known of statements by their text, within a limit of bytes; the least recently used go first. */
 
-interface Entry {
-  readonly verdicts: readonly StatementVerdict[];
+interface Entry<Known> {
+  readonly known: Known;
   readonly bytes: number;
 }
 
@@ -14,9 +13,9 @@ const OBJECT_FACTOR = 4;
 /** One giant statement must not push out everything else. */
 const ENTRY_SHARE = 16;
 
-/** A cache of one routing context: whoever changes scheme or catalogue makes a new one. */
-export class VerdictCache {
-  private readonly entries = new Map<string, Entry>();
+/** A cache of one routing context, of verdicts or of what else follows from a text: whoever changes scheme or catalogue makes a new one. */
+export class TextCache<Known> {
+  private readonly entries = new Map<string, Entry<Known>>();
   private usedBytes = 0;
   private hits = 0;
   private misses = 0;
@@ -24,24 +23,20 @@ export class VerdictCache {
   /** @param limitBytes what all entries together may take, keys included; 0 keeps nothing */
   constructor(private readonly limitBytes: number) {}
 
-  /** The verdicts on a text, computed by `analyse` where they are not kept. */
-  verdictsOn(
-    sql: string,
-    searchPath: readonly string[],
-    analyse: () => readonly StatementVerdict[],
-  ): readonly StatementVerdict[] {
+  /** What is known of a text, computed by `analyse` where it is not kept. */
+  of(sql: string, searchPath: readonly string[], analyse: () => Known): Known {
     const key = `${searchPath.join('\0')}\0\0${sql}`;
     const kept = this.entries.get(key);
     if (kept !== undefined) {
       this.hits += 1;
       this.entries.delete(key);
       this.entries.set(key, kept);
-      return kept.verdicts;
+      return kept.known;
     }
     this.misses += 1;
-    const verdicts = analyse();
-    this.keep(key, verdicts);
-    return verdicts;
+    const known = analyse();
+    this.keep(key, known);
+    return known;
   }
 
   get statistics(): {
@@ -53,10 +48,10 @@ export class VerdictCache {
     return { entries: this.entries.size, bytes: this.usedBytes, hits: this.hits, misses: this.misses };
   }
 
-  private keep(key: string, verdicts: readonly StatementVerdict[]): void {
-    const bytes = ENTRY_BYTES + key.length * BYTES_PER_CHARACTER + sizeOf(verdicts);
+  private keep(key: string, known: Known): void {
+    const bytes = ENTRY_BYTES + key.length * BYTES_PER_CHARACTER + sizeOf(known);
     if (bytes > this.limitBytes / ENTRY_SHARE) return;
-    this.entries.set(key, { verdicts, bytes });
+    this.entries.set(key, { known, bytes });
     this.usedBytes += bytes;
     for (const [oldest, entry] of this.entries) {
       if (this.usedBytes <= this.limitBytes) return;
@@ -66,7 +61,7 @@ export class VerdictCache {
   }
 }
 
-function sizeOf(verdicts: readonly StatementVerdict[]): number {
-  const json = JSON.stringify(verdicts, (_, value: unknown) => (typeof value === 'bigint' ? value.toString() : value));
+function sizeOf(known: unknown): number {
+  const json = JSON.stringify(known, (_, value: unknown) => (typeof value === 'bigint' ? value.toString() : value));
   return json.length * OBJECT_FACTOR;
 }

@@ -1,6 +1,7 @@
 /** One task: route the statements of one sharded database: verdicts from the cache, bound to parameters, bent by hints. */
+import { partialStatement } from './partial.js';
 import { bindVerdict, type Route, type RowPart } from './router-binding.js';
-import { VerdictCache } from './router-cache.js';
+import { TextCache } from './router-cache.js';
 import { commentHint, hintedRoute, type Hint } from './router-hints.js';
 import { NO_PARAMETERS, type StatementParameters } from './router-parameters.js';
 import { splitInsert, type InsertPart } from './router-split.js';
@@ -28,24 +29,25 @@ export interface RoutedStatement {
 }
 
 const CACHE_BYTES = 16 * 1024 * 1024;
+/** Of the same texts, only those that the coordinator gets. */
+const PARTIAL_CACHE_BYTES = 4 * 1024 * 1024;
 
 /** For one scheme and one picture of the catalogue: DDL, a RELOAD or a swap of names makes a new one. */
 export class Router {
-  private readonly cache: VerdictCache;
+  private readonly cache: TextCache<readonly StatementVerdict[]>;
+  private readonly partials = new TextCache<string | null>(PARTIAL_CACHE_BYTES);
 
   constructor(
     private readonly parser: StatementParser,
     private readonly context: Omit<RoutingContext, 'searchPath'>,
     cacheBytes = CACHE_BYTES,
   ) {
-    this.cache = new VerdictCache(cacheBytes);
+    this.cache = new TextCache(cacheBytes);
   }
 
   /** The verdicts on a text, kept by text and search path. */
   verdictsOn(sql: string, searchPath: readonly string[]): readonly StatementVerdict[] {
-    return this.cache.verdictsOn(sql, searchPath, () =>
-      analyseStatements(this.parser, { ...this.context, searchPath }, sql),
-    );
+    return this.cache.of(sql, searchPath, () => analyseStatements(this.parser, { ...this.context, searchPath }, sql));
   }
 
   /** Where each statement of a text goes; empty for a text without one. Never throws for what a client sent. */
@@ -59,12 +61,19 @@ export class Router {
     });
   }
 
+  /** What the coordinator gets in the place of a text, so that the shards aggregate or limit their own rows; null: the text itself. */
+  partial(sql: string, searchPath: readonly string[]): string | null {
+    return this.partials.of(sql, searchPath, () =>
+      partialStatement(this.parser, { ...this.context, searchPath }, sql, this.verdictsOn(sql, searchPath)),
+    );
+  }
+
   /** The parts of an INSERT that {@link Router.route} has bound to several shards; null: it cannot be told apart. */
   split(sql: string, parts: readonly RowPart[]): readonly InsertPart[] | null {
     return splitInsert(this.parser, sql, parts);
   }
 
-  get statistics(): VerdictCache['statistics'] {
+  get statistics(): TextCache<unknown>['statistics'] {
     return this.cache.statistics;
   }
 }

@@ -84,7 +84,7 @@ function tokensWith(
 }
 
 /** The parser counts bytes of UTF-8, JavaScript counts UTF-16 code units. */
-function characterOffsets(sql: string): (byte: number) => number {
+export function characterOffsets(sql: string): (byte: number) => number {
   const bytes = Buffer.from(sql, 'utf8');
   if (bytes.length === sql.length) return (byte) => byte;
   return (byte) => bytes.subarray(0, byte).toString('utf8').length;

@@ -177,7 +177,7 @@ function expandedStar(value: Tree | null, namespace: Namespace): readonly Output
 }
 
 /** The name PostgreSQL gives an unnamed column, in the cases that are plain; null otherwise. */
-function outputName(value: Tree | null): string | null {
+export function outputName(value: Tree | null): string | null {
   if (value === null) return null;
   const [kind, body] = kindOf(value);
   switch (kind) {
@@ -191,6 +191,7 @@ function outputName(value: Tree | null): string | null {
       // Servers before 15 name `true` otherwise.
       return child(body, 'boolval') === null ? '?column?' : null;
     case 'A_Expr':
+      return text(body, 'kind') === 'AEXPR_NULLIF' ? 'nullif' : '?column?';
     case 'BoolExpr':
     case 'NullTest':
     case 'BooleanTest':

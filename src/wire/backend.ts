@@ -159,6 +159,12 @@ export function renameInError(message: Buffer, from: string, to: string): Buffer
   return frame('E', Buffer.from(body));
 }
 
+/** The same ErrorResponse without the place in the statement's text that it points to. */
+export function withoutPosition(message: Buffer): Buffer {
+  const fields = message.toString('latin1', HEADER_BYTES).split('\0');
+  return frame('E', Buffer.from(fields.filter((field) => !field.startsWith('P')).join('\0'), 'latin1'));
+}
+
 /** Name and value of a ParameterStatus. */
 export function readParameterStatus(buffer: Buffer, start: number, end: number): { name: string; value: string } {
   const [name = '', value = ''] = buffer.toString('utf8', start + HEADER_BYTES, end).split('\0');

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Major } from '../../src/dev/embedded-postgres.js';
 import type { Connection } from '../../src/postgres/connection.js';
 import { useClusters } from '../support/clusters.js';
+import { APP_ROLE, OWNER_ROLE } from './coordinator-fixture.js';
 import { connectApp, makeSharded } from './coordinator-setup.js';
 import { ANSWERED_OTHERWISE, EQUAL, REFUSED } from './coordinator-queries.js';
 
@@ -62,6 +63,20 @@ describe.each(MAJORS)('PostgreSQL %i', (major) => {
     for (const step of steps)
       expect(await answer(coordinator, { text: step }), step).toBe(await answer(whole, { text: step }));
     for (const connection of [whole, coordinator]) await connection.query('COMMIT');
+  });
+
+  test('who may read a table may read its parts, column by column, and nobody else may', async () => {
+    const { rows } = await coordinator.query<{ name: string; parts: boolean; whole: boolean }>(`
+      SELECT r || ' ' || p.oid::regclass || '.' || a.attname AS name, has_column_privilege(r, c.oid, b.attnum, 'SELECT') AS parts,
+        has_column_privilege(r, p.oid, a.attnum, 'SELECT') AS whole
+      FROM unnest(ARRAY['${APP_ROLE}', '${OWNER_ROLE}']) r, pg_inherits i JOIN pg_class p ON p.oid = i.inhparent
+        JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_attribute a ON a.attrelid = p.oid
+        JOIN pg_attribute b ON b.attrelid = c.oid AND b.attname = a.attname
+      WHERE c.relkind = 'f' AND a.attnum > 0`);
+    expect(new Set(rows.map((row) => row.whole))).toEqual(new Set([true, false]));
+    expect(rows.filter((row) => row.parts !== row.whole)).toEqual([]);
+    const { rows: some } = await coordinator.query('SELECT count(*)::int AS n FROM cutover_shard_0."app.orders"');
+    expect(some[0]).toMatchObject({ n: expect.any(Number) as number });
   });
 
   test.each(REFUSED)('refused with an error: $text', async ({ text, code }) => {

@@ -2,12 +2,13 @@
 import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { Route } from '../../src/sharding/router-binding.js';
-import { VerdictCache } from '../../src/sharding/router-cache.js';
+import { TextCache } from '../../src/sharding/router-cache.js';
 import { NO_PARAMETERS, type StatementParameters } from '../../src/sharding/router-parameters.js';
 import { REFUSAL_TEXTS } from '../../src/sharding/router-refusals.js';
 import { splitInsert } from '../../src/sharding/router-split.js';
 import { commonRoute, Router } from '../../src/sharding/router.js';
 import { loadStatementParser, type StatementParser } from '../../src/sharding/statement-parser.js';
+import type { StatementVerdict } from '../../src/sharding/statement-verdict.js';
 import { CATALOGUE, SCHEME, SEARCH_PATH } from './routing-context.js';
 import * as statements from './statements.js';
 
@@ -242,10 +243,10 @@ describe('verdicts are kept by text and search path', () => {
   });
 
   it('within the limit of bytes, the least recently used going first', () => {
-    const cache = new VerdictCache(64 * 1024);
+    const cache = new TextCache<readonly StatementVerdict[]>(64 * 1024);
     const ask = (sql: string): boolean => {
       let asked = false;
-      cache.verdictsOn(sql, [], () => {
+      cache.of(sql, [], () => {
         asked = true;
         return [{ verdict: { kind: 'any', fixed: false }, start: 0, end: 1 }];
       });

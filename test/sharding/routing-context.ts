@@ -101,10 +101,13 @@ export const CATALOGUE: Catalogue = {
   functions: new Map(
     FUNCTIONS.flatMap(([schema, names, volatility, kind]) =>
       names.split(' ').map((name) => {
-        const facts = { volatility, aggregate: kind === 'a', window: kind === 'w', native: schema === 'pg_catalog' };
+        const set = name === 'unnest' || name === 'generate_series';
+        const kinds = { aggregate: kind === 'a', window: kind === 'w', set };
+        const facts = { volatility, ...kinds, native: schema === 'pg_catalog' };
         return [catalogueKey(schema, name), facts] as const;
       }),
     ),
   ),
   unsafeOperators: new Set(['<%>']),
+  ownArithmetic: false,
 };

@@ -12,6 +12,7 @@ import { serverVersion } from '../streams.js';
 import { MARKER } from './database.js';
 import { differences, type Items } from './items.js';
 import { keepMappings } from './mappings.js';
+import { allowParts } from './parts.js';
 import { coordinatorSchema, type CoordinatorObject, type CoordinatorSchema } from './schema.js';
 import { serverSql } from './servers.js';
 import { settingsSql } from './settings.js';
@@ -132,6 +133,7 @@ async function rebuild(
   await attempt(database, 'user mappings', () => keepMappings(connection, wanted.users));
   const leftOut = [...schema.leftOut, ...(await makeObjects(connection, database, schema.objects))];
   await attempt(database, 'access', () => connection.query(accessSql(database, wanted)));
+  await attempt(database, 'access to the parts of tables', () => allowParts(connection));
   await connection.query(
     `INSERT INTO cutover.coordinator (items, left_out) VALUES ($1, $2)
      ON CONFLICT (only_row) DO UPDATE SET items = excluded.items, left_out = excluded.left_out, made_at = now()`,

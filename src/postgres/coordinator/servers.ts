@@ -5,6 +5,11 @@ import { shardName, type CoordinatorSpec, type CoordinatorUser, type Login } fro
 
 /** rows fetched at a time: 100, the default, is a journey for every hundred; 32 KB rows still fit into memory */
 const FETCH_ROWS = '1000';
+/**
+ * postgres_fdw reads by cursors, and PostgreSQL plans those for a tenth of their rows: groups and sorts by a slow walk through an index.
+ * Here all rows are read, or LIMIT says how many.
+ */
+const SESSION_OPTIONS = '-c cursor_tuple_fraction=1';
 const CONNECT_TIMEOUT_SECONDS = '5';
 const PARALLEL_COMMIT_SINCE = 150000;
 
@@ -29,6 +34,7 @@ export function serverOptions(
     application_name: 'cutover_coordinator',
     connect_timeout: CONNECT_TIMEOUT_SECONDS,
     fetch_size: FETCH_ROWS,
+    options: SESSION_OPTIONS,
     async_capable: 'true',
     keep_connections: 'on',
     // Ends a read over all shards in one journey.

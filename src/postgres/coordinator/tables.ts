@@ -12,7 +12,7 @@ export interface TableSql {
 /** NAMEDATALEN - 1 (PostgreSQL documentation, 4.1.1) */
 const NAME_BYTES_MAX = 63;
 
-export function qualifiedName(table: { readonly schema: string; readonly name: string }): string {
+export function qualifiedName(table: Pick<TableShape, 'schema' | 'name'>): string {
   return `${quoteIdentifier(table.schema)}.${quoteIdentifier(table.name)}`;
 }
 
@@ -96,7 +96,8 @@ function unionOf(one: string, other: string): string | null {
   return left === undefined || right === undefined ? null : `FOR VALUES IN (${left}, ${right})`;
 }
 
-function partOn(table: TableShape, shard: number): string {
+/** The foreign table by which the coordinator reads one shard's rows of a table. */
+export function partOn(table: Pick<TableShape, 'schema' | 'name'>, shard: number): string {
   return `${quoteIdentifier(shardName(shard))}.${quoteIdentifier(partitionName(table))}`;
 }
 
@@ -124,7 +125,7 @@ function primaryKeySql(table: TableShape): string | null {
 }
 
 /** `schema.table` where it fits, so that EXPLAIN is read easily; a shard's schema holds the tables of all schemas. */
-function partitionName(table: TableShape): string {
+function partitionName(table: Pick<TableShape, 'schema' | 'name'>): string {
   const whole = `${table.schema}.${table.name}`;
   if (Buffer.byteLength(whole) <= NAME_BYTES_MAX && !table.schema.includes('.')) return whole;
   const hash = createHash('sha256').update(qualifiedName(table)).digest('hex').slice(0, 16);

@@ -1,0 +1,256 @@
+/**
+ * One task: what the shards aggregate or limit by themselves has the answer of the coordinator's plain statement and of one database, in every digit,
+ * name, type and format. PARTIAL_READS says how many statements; docs/evidence/sharded-reads.md has a long run.
+ */
+import type pg from 'pg';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import type { Config } from '../../src/config/config.js';
+import { connect, withConnection, type Connection } from '../../src/postgres/connection.js';
+import type { Proxy } from '../../src/proxy/contract.js';
+import { startProxy } from '../../src/proxy/proxy.js';
+import { readCatalogue } from '../../src/sharding/catalogue.js';
+import { keepCoordinator } from '../../src/sharding/coordinator-keeping.js';
+import { coordinatorAt } from '../../src/sharding/coordinator-place.js';
+import { Router } from '../../src/sharding/router.js';
+import { CREATE_HASH_PARENTS, rowFilter } from '../../src/sharding/row-filter.js';
+import { ruleOf, schemeOf, type Mapping } from '../../src/sharding/scheme.js';
+import { loadStatementParser } from '../../src/sharding/statement-parser.js';
+import { frame } from '../../src/wire/backend.js';
+import { SYNC } from '../../src/wire/frontend.js';
+import { clientOf, configFor, RawClient } from '../proxy/support.js';
+import { freshDatabase, useClusters } from '../support/clusters.js';
+import { COLUMNS, FILL, generatedRead, TABLES, withConstants, withParameters } from './partial-statements.js';
+
+const clusters = useClusters({ all: { major: 18 } });
+const READS = Number(process.env.PARTIAL_READS ?? '150');
+const SHARDS = 2;
+const TYPES = `CREATE TYPE mood AS ENUM ('bad', 'fair', 'good'); CREATE DOMAIN positive AS integer CHECK (VALUE > 0);`;
+/** Of these no statement of the generator is left to the plain way alone. */
+const CLASSES = [
+  ...['count', 'sum', 'avg', 'min', 'max', 'bool_and', 'bool_or', 'every', 'bit_and', 'bit_or', 'spread'],
+  ...['filter', 'group', 'having', 'order', 'limit of groups', 'order by limit'],
+];
+
+let whole: Connection;
+let coordinator: Connection;
+let proxy: Proxy;
+let config: Config;
+let router: Router;
+
+const TENANTS = {
+  schema: null,
+  column: 'tenant_id',
+  type: 'bigint',
+  mapping: { kind: 'hash', hasher: 'postgres' },
+} as const;
+/** Two lists on a shard, which are one partition, and two ranges, which make the table one of scattered rows. */
+const LISTS: Mapping = {
+  kind: 'values',
+  ranges: [],
+  default: 0,
+  lists: [
+    { values: ['north'], shard: 0 },
+    { values: ['south', 'west'], shard: 1 },
+    { values: ['east'], shard: 0 },
+  ],
+};
+const RANGES: Mapping = {
+  kind: 'values',
+  lists: [],
+  default: null,
+  ranges: [
+    { start: null, end: 8n, shard: 0 },
+    { start: 8n, end: 20n, shard: 1 },
+    { start: 20n, end: null, shard: 0 },
+  ],
+};
+
+function sharded(base: Config, names: readonly string[]): Config {
+  const [entry] = base.databases;
+  if (entry === undefined) throw new Error('no entry');
+  const of = { database: 'prod', schema: null };
+  return {
+    ...base,
+    databases: names.map((databaseName, shard) => ({ ...entry, databaseName, shard })),
+    sharding: {
+      ...base.sharding,
+      tables: [
+        { ...of, ...TENANTS, table: 'metrics' },
+        { ...of, table: 'sales', column: 'region', type: 'varchar', mapping: LISTS },
+        { ...of, table: 'readings', column: 'number', type: 'bigint', mapping: RANGES },
+      ],
+    },
+  };
+}
+
+beforeAll(async () => {
+  const cluster = clusters.all;
+  const wholeName = await freshDatabase(cluster);
+  const names = await Promise.all(Array.from({ length: SHARDS }, () => freshDatabase(cluster)));
+  config = sharded(configFor([{ name: 'prod', cluster, databaseName: wholeName }]), names);
+  const scheme = schemeOf(config, 'prod');
+  const columns = ['tenant_id', 'region', 'number'];
+  for (const [at, name] of [wholeName, ...names].entries()) {
+    await cluster.query(name, `CREATE SCHEMA cutover; ${CREATE_HASH_PARENTS} ${TYPES}`);
+    for (const table of TABLES) {
+      const kept =
+        at === 0 ? 'true' : rowFilter(ruleOf(scheme, { schema: 'public', name: table, columns }), at - 1, SHARDS);
+      await cluster.query(
+        name,
+        `CREATE TABLE ${table} (${COLUMNS}); ${FILL(table)}; DELETE FROM ${table} WHERE (${kept}) IS NOT TRUE`,
+      );
+    }
+    await cluster.query(name, 'DROP SCHEMA cutover CASCADE; ANALYZE');
+  }
+  await keepCoordinator(config, 'prod');
+  whole = await connect(cluster.endpoint(wholeName));
+  coordinator = await connect(coordinatorAt(config, 'prod', cluster.endpoint(names[0] ?? '')));
+  for (const connection of [whole, coordinator]) await connection.query('SET search_path = public; SET jit = off');
+  const catalogue = await withConnection(cluster.endpoint(names[0] ?? ''), readCatalogue);
+  router = new Router(await loadStatementParser(), { scheme, catalogue });
+  proxy = await startProxy({ config });
+}, 120_000);
+
+afterAll(async () => {
+  await proxy.close(0);
+  await Promise.all([whole.end(), coordinator.end()]);
+});
+
+const RAW = { getTypeParser: () => (value: unknown) => value };
+
+interface Asked {
+  readonly text: string;
+  readonly values?: readonly string[];
+  readonly binary?: boolean;
+}
+
+/** Rows as the server sent them, and what it says of the columns; or the error. */
+async function answerOf(
+  client: Pick<pg.Client, 'query'>,
+  asked: Asked,
+  ordered: boolean,
+): Promise<{ columns: string; rows: string }> {
+  try {
+    const { values, ...rest } = asked;
+    const query = {
+      ...rest,
+      ...(values === undefined ? {} : { values: [...values] }),
+      rowMode: 'array' as const,
+      types: RAW,
+    };
+    const { fields, rows } = await client.query<unknown[]>(query);
+    const told = fields.map(({ name, dataTypeID, dataTypeModifier }) => [name, dataTypeID, dataTypeModifier]);
+    const texts = rows.map((row) => JSON.stringify(row));
+    return { columns: JSON.stringify(told), rows: (ordered ? texts : texts.sort()).join('\n') };
+  } catch (error) {
+    return { columns: '', rows: `error ${(error as { code?: string }).code ?? ''} ${(error as Error).message}` };
+  }
+}
+
+test(`${READS.toString()} generated reads: the parts together are the whole`, async () => {
+  const client = await clientOf(proxy, 'prod');
+  await client.query('SET jit = off');
+  const counts = new Map<string, number>();
+  for (let seed = 1; seed <= READS; seed += 1) {
+    const { sql, classes, ordered } = generatedRead(seed);
+    const text = withConstants(sql);
+    const partial = router.partial(text, ['public']);
+    const expected = await answerOf(whole, { text }, ordered);
+    const plain = await answerOf(coordinator, { text }, ordered);
+    const why = `seed ${seed.toString()}: ${text}\n${partial ?? ''}`;
+    expect(expected.rows, why).not.toContain('error');
+    expect(plain.rows, why).toBe(expected.rows);
+    if (partial !== null) {
+      for (const name of classes) counts.set(name, (counts.get(name) ?? 0) + 1);
+      expect(await answerOf(coordinator, { text: partial }, ordered), why).toEqual(plain);
+    }
+    const prepared = withParameters(sql);
+    const asked = { text: prepared.sql, values: prepared.values, binary: seed % 2 === 0 };
+    const bound = await answerOf(coordinator, asked, ordered);
+    expect(await answerOf(client, { text }, ordered), why).toEqual(plain);
+    expect(await answerOf(client, asked, ordered), `${why}\n${prepared.sql}`).toEqual(bound);
+  }
+  if (process.env.PARTIAL_READS !== undefined) console.log(Object.fromEntries(counts));
+  expect(CLASSES.filter((name) => (counts.get(name) ?? 0) === 0)).toEqual([]);
+  expect(counts.get('plain')).toBeUndefined();
+}, 1_200_000);
+
+/** What sessions of the coordinator have been sent last. */
+async function sentLast(): Promise<string> {
+  const { rows } = await coordinator.query<{ query: string }>(
+    `SELECT query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY query_start DESC LIMIT 1`,
+  );
+  return rows[0]?.query ?? '';
+}
+
+test('every form of a statement is sent so, EXPLAIN shows it, and a session with its own names gets its own tables', async () => {
+  const client = await clientOf(proxy, 'prod');
+  const text = 'SELECT count(*)::int AS n, sum(i2)::int AS s FROM metrics WHERE number < 25';
+  const { rows: wanted } = await whole.query(text);
+  const bound = { text: text.replace('25', '$1'), values: ['25'] };
+  for (const form of [{ text }, bound, { ...bound, name: 'named' }, { ...bound, name: 'named' }]) {
+    expect((await client.query(form)).rows).toEqual(wanted);
+    expect(await sentLast()).toContain('"cutover_shard_1"."public.metrics"');
+  }
+  const { rows } = await client.query<{ 'QUERY PLAN': string }>(`EXPLAIN (VERBOSE, COSTS OFF) ${text}`);
+  const plan = rows.map((row) => row['QUERY PLAN']).join('\n');
+  expect(plan.match(/Async Foreign Scan[^]*?Remote SQL: SELECT count\(\*\), sum\(i2\)/g)).toHaveLength(2);
+  const { rows: sorted } = await client.query<{ 'QUERY PLAN': string }>(
+    'EXPLAIN (VERBOSE, COSTS OFF) SELECT * FROM metrics ORDER BY m, number LIMIT 4 OFFSET 2',
+  );
+  expect(
+    sorted
+      .map((row) => row['QUERY PLAN'])
+      .join('\n')
+      .match(/Async Foreign Scan[^]*?LIMIT 6/g),
+  ).toHaveLength(2);
+  await client.query('SET search_path = nowhere, public');
+  expect((await client.query(bound)).rows).toEqual(wanted);
+  await client.query('SET search_path = nowhere');
+  await expect(client.query(text)).rejects.toMatchObject({ code: '42P01' });
+});
+
+test('an error is PostgreSQL’s own, and points nowhere rather than to a wrong place', async () => {
+  const client = await clientOf(proxy, 'prod');
+  const failing: readonly (readonly [string, string, string | undefined])[] = [
+    ["SELECT count(*) FROM metrics WHERE i4 = 'x'", '22P02', undefined],
+    ['SELECT sum(i4 / (i4 - i4)) FROM metrics', '22012', undefined],
+    ['SELECT s FROM metrics ORDER BY s LIMIT -1', '2201W', undefined],
+    // Not understood, so it is sent as it came.
+    ['SELECT sum(nothing) FROM metrics', '42703', '12'],
+  ];
+  for (const [text, code, position] of failing) {
+    await expect(client.query(text), text).rejects.toMatchObject({ code, position });
+    await expect(client.query({ text, name: text }), text).rejects.toMatchObject({ code, position });
+  }
+  await expect(client.query('SELECT s FROM metrics ORDER BY s LIMIT $1 OFFSET $2', [5, -1])).rejects.toMatchObject({
+    code: '2201X',
+  });
+  const { rows } = await client.query('SELECT count(i4)::int AS n FROM metrics ORDER BY 1 LIMIT $1 OFFSET $2', [
+    '9223372036854775807',
+    0,
+  ]);
+  expect(rows).toEqual((await whole.query('SELECT count(i4)::int AS n FROM metrics')).rows);
+});
+
+test('what was prepared before a change of the schema is not answered by what was true then', async () => {
+  const client = await clientOf(proxy, 'prod');
+  const raw = await RawClient.loggedIn(proxy, 'prod');
+  const text = 'SELECT sum(i2) FROM metrics';
+  const values = async (): Promise<readonly unknown[]> => {
+    const { rows } = await client.query<{ sum: unknown }>({ text, name: 'sum', types: RAW });
+    raw.send(frame('B', Buffer.alloc(8)), frame('E', Buffer.alloc(5)), SYNC);
+    const row = (await raw.until('Z')).find(({ type }) => type === 'D')?.bytes;
+    return [rows[0]?.sum, row?.toString('utf8', 11)];
+  };
+  raw.send(frame('P', Buffer.from(`\0${text}\0\0\0`)), SYNC);
+  await raw.until('Z');
+  const sums = await values();
+  expect(sums[0]).toMatch(/^-?\d+$/);
+  expect(sums[1]).toBe(sums[0]);
+  await client.query('ALTER TABLE metrics ALTER COLUMN i2 TYPE float8 USING i2 + 0.25');
+  expect(await values()).toEqual(Array.from({ length: 2 }, () => (Number(sums[0]) + 240 * 0.25).toString()));
+  await client.query('ALTER TABLE metrics ADD COLUMN last int DEFAULT 7');
+  const { rows } = await client.query<{ last: number }>('SELECT * FROM metrics ORDER BY i8, number, t LIMIT 1');
+  expect(rows[0]?.last).toBe(7);
+});
