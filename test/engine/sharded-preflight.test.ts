@@ -26,6 +26,7 @@ interface Case {
   readonly general?: string;
   readonly source?: 'source' | 'old';
   readonly shards?: 'destination' | 'source';
+  readonly prepare?: 'auto' | 'off';
 }
 
 async function checksOf({
@@ -34,6 +35,7 @@ async function checksOf({
   general = '',
   source = 'source',
   shards = 'destination',
+  prepare,
 }: Case): Promise<readonly Check[]> {
   const from = clusters[source];
   const to = clusters[shards];
@@ -65,7 +67,7 @@ async function checksOf({
     onStep: () => undefined,
   };
   try {
-    return await shardingChecks(context, { source: 'prod', destination: 'prod_new' });
+    return await shardingChecks(context, { source: 'prod', destination: 'prod_new', ...(prepare && { prepare }) });
   } finally {
     await connections.close();
   }
@@ -132,7 +134,24 @@ describe('says failed, and what to do', () => {
       'sharding-identity',
       { schema: 'CREATE TABLE public.late (id bigint PRIMARY KEY, tenant_id bigint)' },
       /not part of the replica identity.*public\.late\.tenant_id/,
-      /ALTER TABLE public\.late REPLICA IDENTITY FULL/,
+      /ALTER TABLE public\.late REPLICA IDENTITY FULL;.*cutover_prepare = "auto"/,
+    ],
+    [
+      'a key outside the replica identity, where this move shall prepare nothing',
+      'sharding-identity',
+      {
+        schema: 'CREATE TABLE public.late (id bigint PRIMARY KEY, tenant_id bigint)',
+        ...{ general: 'cutover_prepare = "auto"', prepare: 'off' },
+      },
+      /not part of the replica identity.*public\.late\.tenant_id/,
+      /REPLICA IDENTITY FULL/,
+    ],
+    [
+      'a table that cannot be prepared',
+      'sharding-identity',
+      { schema: 'CREATE TABLE public.late (tenant_id bigint, doc json)', prepare: 'auto' },
+      /public\.late \(nothing tells its rows apart; with REPLICA IDENTITY FULL doc cannot be compared\)/,
+      /primary key/,
     ],
     [
       'a foreign key to another shard',
@@ -159,6 +178,15 @@ describe('says failed, and what to do', () => {
     expect(found?.detail).toMatch(detail);
     expect(found?.remedy).toMatch(remedy);
   });
+});
+
+test.each([
+  [{ general: 'cutover_prepare = "auto"' }, 'NOT NULL', 'ok', /a unique index.*public\.late \(id, tenant_id\)/],
+  [{ prepare: 'auto' as const }, 'NULL', 'warning', /REPLICA IDENTITY FULL.*public\.late \(tenant_id may be NULL\)/],
+])('says what the move will do by itself: %j', async (how, nulls, verdict, detail) => {
+  const schema = `CREATE TABLE public.late (id bigint PRIMARY KEY, tenant_id bigint ${nulls})`;
+  const found = (await checksOf({ ...how, schema })).find(({ id }) => id === 'sharding-identity');
+  expect(found).toMatchObject({ verdict, detail: expect.stringMatching(detail) as string });
 });
 
 test('warns of shards that cannot commit together', async () => {
