@@ -164,7 +164,10 @@ async function prepare(connection: Connection, row: Remembered): Promise<void> {
 const isPrepared = ({ way }: Remembered, { identity, chosen }: State): boolean =>
   way === 'full' ? identity === 'f' : identity === 'i' && chosen;
 
-/** A build that was interrupted leaves an index that is not valid (PostgreSQL documentation, CREATE INDEX): it goes, and is built anew. */
+/**
+ * A build that was interrupted leaves an index that is not valid (PostgreSQL documentation, CREATE INDEX): it goes, and is built anew. As a
+ * replica identity PostgreSQL would take it without a word, and then not use it (*measured* with 18).
+ */
 async function build(connection: Connection, row: Remembered): Promise<void> {
   await connection.query(`SET lock_timeout = ${BUILD_LOCK_TIMEOUT_MS.toString()}`);
   try {
