@@ -7,11 +7,13 @@ import { disarmFence, isFenced } from '../src/postgres/fence.js';
 import { setActive, setEnding } from '../src/postgres/migrations.js';
 import { allowNewTables } from '../src/postgres/new-tables.js';
 import { allowTruncate } from '../src/postgres/truncate-guard.js';
+import { restoreIdentities } from '../src/postgres/prepared-identity.js';
 import { sendRowsAsTheyAre } from '../src/postgres/whole-rows.js';
 import { isCommitted, readRecord, setFinal, upgradeRecord } from '../src/postgres/record.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { resolveLeftOver } from './moment.js';
 import { removeCoordinator, removeSchema } from './preparation.js';
+import { restoreSide } from './prepared-identities.js';
 import { destinationServes } from './situation.js';
 import { removeStreams } from './streams.js';
 
@@ -37,6 +39,7 @@ export async function removeMigration(context: EngineContext, migration: Migrati
 async function unguard(connection: Connection): Promise<void> {
   await allowTruncate(connection);
   await sendRowsAsTheyAre(connection);
+  await restoreIdentities(connection);
 }
 
 /** Takes what bars writes, and what streams needed, away. May be called again. */
@@ -117,6 +120,7 @@ export async function finalizeMigration(context: EngineContext, migration: Migra
   await setFinal(serving, epoch, 'committed', 'finalizing');
   await removeStreams(context, migration);
   await disarm(context, migration.destination);
+  await restoreSide(context, migration.source);
   await setFinal(serving, epoch, 'finalizing', 'finalized');
   await release(context, migration, [migration.source, migration.destination]);
 }

@@ -28,7 +28,8 @@ export function createActivities(context: EngineContext): Activities & PauseActi
     loadSchema: (migration) => heartbeating((stopped) => loadSchema(context, migration, stopped)),
     finaliseSchema: (migration) => heartbeating((stopped) => finaliseSchema(context, migration, stopped)),
     armFences: (migration) => heartbeating(() => armFences(context, migration)),
-    createStreams: (migration, options) => heartbeating(() => createForward(context, migration, options)),
+    createStreams: (migration, options) =>
+      heartbeating((stopped) => createForward(context, migration, options, stopped)),
     copyTables: (migration) =>
       copyTables(
         context,
@@ -38,7 +39,7 @@ export function createActivities(context: EngineContext): Activities & PauseActi
         },
         warn,
       ),
-    createReverseStreams: (migration) => heartbeating(() => createReverse(context, migration)),
+    createReverseStreams: (migration) => heartbeating((stopped) => createReverse(context, migration, stopped)),
     watchStreams: (migration, moved) =>
       watchStreams(context, migration, moved, performance.now() + WATCH_MS, beatSoon, warn),
     removeMigration: (migration) => removeMigration(context, migration),

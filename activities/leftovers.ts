@@ -12,6 +12,7 @@ import type { Connection } from '../src/postgres/connection.js';
 import { madeHere, type Claim, type MadeHere, type MadeObject, type ObjectKind } from '../src/postgres/leftovers.js';
 import { setActive } from '../src/postgres/migrations.js';
 import { NEW_TABLES_TRIGGER } from '../src/postgres/new-tables.js';
+import { restoreIdentities } from '../src/postgres/prepared-identity.js';
 import { dropPublication, dropReplicationRole, dropSlot, dropSubscription } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { disarmShard, finalizeMigration, removeMigration } from './ending.js';
@@ -294,7 +295,9 @@ async function settle(context: EngineContext, place: Place, missing: readonly Si
 }
 
 /** Takes an object away by its name; may find it gone. The slot of one table's copy is not a migration's. */
-const DROP: Readonly<Record<ObjectKind, (connection: Connection, name: string) => Promise<void>>> = {
+const DROP: Readonly<
+  Record<Exclude<ObjectKind, 'replica identity'>, (connection: Connection, name: string) => Promise<void>>
+> = {
   subscription: dropSubscription,
   publication: dropPublication,
   slot: dropSlot,
@@ -309,6 +312,10 @@ async function removeStreamsAt(context: EngineContext, places: readonly Place[],
       for (const object of objects)
         if (object.kind === kind && object.migration === id)
           await DROP[kind](await connectionTo(context, identity), object.name);
+  // Behind the publications: with one that filters rows the application's UPDATE would be refused.
+  for (const { identity, objects } of places)
+    if (objects.some(({ kind, migration }) => kind === 'replica identity' && migration === id))
+      await restoreIdentities(await connectionTo(context, identity), id);
 }
 
 async function removeRest(context: EngineContext, seen: Survey, place: Place): Promise<void> {

@@ -7,7 +7,7 @@ import type { Endpoint } from '../src/postgres/endpoint.js';
 import { armFence } from '../src/postgres/fence.js';
 import { dumpSchema } from '../src/postgres/dump/dump.js';
 import { allowNewTables, fenceNewTables } from '../src/postgres/new-tables.js';
-import { combined } from '../src/postgres/preflight/check.js';
+import { combined, type ServerShards, type ShardCounts } from '../src/postgres/preflight/check.js';
 import { preflight } from '../src/postgres/preflight/preflight.js';
 import { publishedTables, withParents } from '../src/postgres/publications.js';
 import { applySchema, dropAppliedSchema, splitSchema, type Statement } from '../src/postgres/schema.js';
@@ -18,7 +18,7 @@ import { forgetCoordinator, keepCoordinator } from '../src/sharding/coordinator-
 import { connectionTo, type EngineContext } from './context.js';
 import { computeDerivedData } from './derived-data.js';
 import { nodesCheck } from './nodes.js';
-import { shardingChecks } from './sharded-preflight.js';
+import { preparedTables, shardingChecks } from './sharded-preflight.js';
 import { sidesOf } from './situation.js';
 
 /** An index of a large table takes as long as it needs; the activity's heartbeat tells that its process is alive. */
@@ -40,6 +40,7 @@ const NOT_FOR: Readonly<Record<Purpose, readonly string[]>> = {
     'wal-senders',
     'replication-workers',
     'replication-origins',
+    'connections',
   ],
 };
 
@@ -62,11 +63,12 @@ export async function checkMove(
   purpose: Purpose,
 ): Promise<readonly Check[]> {
   const sides = await sidesOf(context, request);
-  const shards = { source: shardsOf(sides.source).length, destination: shardsOf(sides.destination).length };
+  const shards = countsOf(sides);
+  const prepared = await preparedTables(context, request);
   const pairs: Check[][] = [];
   // Every shard of both sides is looked at, each beside one of the other side: not every pair of them.
   for (let shard = 0; shard < Math.max(shards.source, shards.destination); shard++)
-    pairs.push(await checkPair(context, request, shards, shard));
+    pairs.push(await checkPair(context, request, sides, shard, prepared));
   const checks = pairs[0]?.map(({ id, title }) =>
     oneOf(
       pairs.flatMap((pair) => pair.filter((c) => c.id === id)),
@@ -87,9 +89,11 @@ function oneOf(checks: readonly Check[], id: string, title: string): Check {
 async function checkPair(
   context: EngineContext,
   request: MoveRequest,
-  shards: { readonly source: number; readonly destination: number },
+  sides: Sides,
   shard: number,
+  prepared: readonly string[],
 ): Promise<Check[]> {
+  const shards = countsOf(sides);
   const endpointOf = (name: string, count: number): Endpoint =>
     context.directory.endpoint(name, shard < count ? shard : 0);
   const sourceEndpoint = endpointOf(request.source, shards.source);
@@ -102,10 +106,35 @@ async function checkPair(
         publication: request.publication ?? null,
         config: context.config(),
         shards,
+        onServer: {
+          source: serverOf(context, sides, 'source', shard),
+          destination: serverOf(context, sides, 'destination', shard),
+        },
+        prepared,
       }),
     ),
   );
   return [...checks];
+}
+
+interface Sides {
+  readonly source: Side;
+  readonly destination: Side;
+}
+
+function countsOf({ source, destination }: Sides): ShardCounts {
+  return { source: shardsOf(source).length, destination: shardsOf(destination).length };
+}
+
+/** What else of the move is on the server of one shard. */
+function serverOf(context: EngineContext, sides: Sides, role: keyof Sides, shard: number): ServerShards {
+  const server = (shardsOf(sides[role])[shard] ?? sides[role]).systemIdentifier;
+  const here = (side: Side): number => shardsOf(side).filter((s) => s.systemIdentifier === server).length;
+  return {
+    source: here(sides.source),
+    destination: here(sides.destination),
+    coordinator: context.config().sharding.coordinator === null && sides.destination.systemIdentifier === server,
+  };
 }
 
 type Part = 'pre' | 'post' | 'cutover';

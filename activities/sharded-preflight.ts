@@ -5,22 +5,21 @@
 import type { Check, MoveRequest } from '../src/cutover/contract.js';
 import { shardsOf, type Side } from '../src/cutover/side.js';
 import { combined, failed, listed, ok, warning, type Finding } from '../src/postgres/preflight/check.js';
+import type { IdentityPlan } from '../src/postgres/identity-plan.js';
 import { publishedTables } from '../src/postgres/publications.js';
 import { ORIGIN_SINCE, serverVersion } from '../src/postgres/streams.js';
 import { filterProblem, unplacedFilter } from '../src/sharding/row-filter.js';
 import { ruleOf, schemeOf, unusedEntries, type Rule, type ShardingScheme } from '../src/sharding/scheme.js';
 import { keyTypeOf } from '../src/sharding/statement-keys.js';
 import { connectionTo, type EngineContext } from './context.js';
+import { lackingIdentities, preparesTables } from './prepared-identities.js';
 import { shapesOf } from './published-rows.js';
 import { sidesOf } from './situation.js';
+import { isSharded } from './stream-ends.js';
 
 interface Table {
   readonly name: string;
   readonly shape: Parameters<typeof ruleOf>[1];
-  /** pg_class.relreplident */
-  readonly identity: string;
-  /** columns of the replica identity */
-  readonly identityColumns: readonly string[];
   /** by column: its type, and whether equal values have equal bytes */
   readonly types: Readonly<Record<string, { readonly type: string; readonly exact: boolean }>>;
 }
@@ -34,9 +33,7 @@ interface ForeignKey {
 }
 
 const TABLES = `
-  SELECT format('%I.%I', t.schema, t.name) AS name, c.relreplident AS identity,
-    ARRAY(SELECT a.attname::text FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey::int2[])
-      WHERE i.indexrelid = pg_get_replica_identity_index(c.oid)) AS "identityColumns",
+  SELECT format('%I.%I', t.schema, t.name) AS name,
     (SELECT json_object_agg(a.attname, json_build_object('type', y.typname, 'exact', coalesce(l.collisdeterministic, true)))
       FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid LEFT JOIN pg_collation l ON l.oid = a.attcollation
       WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS types
@@ -66,11 +63,7 @@ export async function shardingChecks(context: EngineContext, request: MoveReques
   return [
     check('sharding-settings', 'Settings for several shards', await settings(context, [...from, ...to])),
     check('sharding-keys', 'Every row finds its shard', combined(schemes.map((scheme) => keys(scheme, tables)))),
-    check(
-      'sharding-identity',
-      'Rows can move between shards',
-      combined(schemes.map((scheme) => identities(scheme, tables))),
-    ),
+    check('sharding-identity', 'Rows can move between shards', await identities(context, sides.source, request)),
     check(
       'sharding-references',
       'Foreign keys stay within a shard',
@@ -166,19 +159,64 @@ function typeProblem({ name, types }: Table, rule: Rule): string | null {
 }
 
 /** PostgreSQL documentation, 29.4: what a row filter names must be part of the replica identity. */
-function identities(scheme: ShardingScheme, tables: readonly Table[]): Finding {
-  const without = tables.flatMap((table) => {
-    const rule = ruleOf(scheme, table.shape);
-    const apart = rule.kind === 'sharded' && table.identity !== 'f' && !table.identityColumns.includes(rule.column);
-    return apart ? [{ table: table.name, column: rule.column }] : [];
-  });
-  if (without.length === 0) return ok('Every change of a row can be carried to its shard.');
+async function identities(context: EngineContext, source: Side, request: MoveRequest): Promise<Finding> {
+  const plans = await plansOf(context, source, request);
+  if (plans.length === 0) return ok('Every change of a row can be carried to its shard.');
+  return preparesTables(context, request) ? prepared(plans) : unprepared(plans);
+}
+
+async function plansOf(context: EngineContext, source: Side, request: MoveRequest): Promise<readonly IdentityPlan[]> {
+  const names = [request.source, request.destination];
+  return lackingIdentities(context, await connectionTo(context, source), names, request.publication ?? null);
+}
+
+const columnsOf = ({ name, lacking }: IdentityPlan): readonly string[] => lacking.map((column) => `${name}.${column}`);
+
+function unprepared(plans: readonly IdentityPlan[]): Finding {
+  const possible = plans.filter(({ way }) => way !== null);
   return failed(
     `The sharding column is not part of the replica identity, and PostgreSQL would refuse the application's UPDATE and DELETE: ${listed(
-      without.map(({ table, column }) => `${table}.${column}`),
+      plans.flatMap(columnsOf),
     )}.`,
-    without.map(({ table }) => `ALTER TABLE ${table} REPLICA IDENTITY FULL;`).join(' '),
+    [
+      ...possible.map(({ name }) => `ALTER TABLE ${name} REPLICA IDENTITY FULL;`),
+      ...plans.filter(({ way }) => way === null).map(({ name }) => `Make it part of the primary key of ${name}.`),
+      ...(possible.length > 0 ? ['Or set cutover_prepare = "auto": the move does it, and undoes it at its end.'] : []),
+    ].join(' '),
   );
+}
+
+/** What the move will do to the tables of whoever reads this. */
+function prepared(plans: readonly IdentityPlan[]): Finding {
+  const by = (way: IdentityPlan['way']): readonly IdentityPlan[] => plans.filter((plan) => plan.way === way);
+  const told = (some: readonly IdentityPlan[]): string => listed(some.map(({ name, reason }) => `${name} (${reason})`));
+  const findings: Finding[] = [];
+  if (by(null).length > 0)
+    findings.push(
+      failed(
+        `No replica identity with the sharding column can be made for ${told(by(null))}.`,
+        'Make it part of the primary key.',
+      ),
+    );
+  if (by('full').length > 0)
+    findings.push(
+      warning(
+        `For the time of the move these tables get REPLICA IDENTITY FULL: each UPDATE and DELETE writes the whole old row into the WAL: ${told(by('full'))}.`,
+        'Let the move do it, or make the sharding column part of the primary key.',
+      ),
+    );
+  if (findings.length > 0) return combined(findings);
+  const indexes = by('index').map(({ name, columns }) => `${name} (${columns.join(', ')})`);
+  return ok(`For the time of the move these tables get a unique index as replica identity: ${listed(indexes)}.`);
+}
+
+/** The tables that the move gives a replica identity, as `public.orders`: other checks need not miss one. */
+export async function preparedTables(context: EngineContext, request: MoveRequest): Promise<readonly string[]> {
+  if (!preparesTables(context, request)) return [];
+  const { source, destination } = await sidesOf(context, request);
+  if (!isSharded({ source, destination })) return [];
+  const plans = await plansOf(context, source, request);
+  return plans.flatMap(({ name, way }) => (way === null ? [] : [name]));
 }
 
 async function references(

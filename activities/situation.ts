@@ -18,6 +18,7 @@ import { installRecord, readRecord, type RecordState } from '../src/postgres/rec
 import { ORIGIN_SINCE, serverVersion, streamHealth } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { pinSides, readyRecords } from './pinned-sides.js';
+import { preparesTables } from './prepared-identities.js';
 import { firstFrom } from './stream-ends.js';
 
 interface Sides {
@@ -156,7 +157,8 @@ export async function claimMigration(context: EngineContext, request: MoveReques
     row = held;
     taken.push(connection);
   }
-  return toMigration(context, row);
+  const migration = await toMigration(context, row);
+  return preparesTables(context, request) ? { ...migration, prepare: 'auto' } : migration;
 }
 
 export async function claimOperation(context: EngineContext, migration: Migration, operation: string): Promise<void> {

@@ -19,6 +19,7 @@ import { refuseTruncate } from '../src/postgres/truncate-guard.js';
 import { sendWholeRows } from '../src/postgres/whole-rows.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { SlotLimits, type Alarm } from './limits.js';
+import { prepareSide } from './prepared-identities.js';
 import { keyedTables, publicationOf, tablesOf } from './published-rows.js';
 import { requireUnchanged } from './schema-changes.js';
 import { lastTurn } from './situation.js';
@@ -93,17 +94,28 @@ async function subscribe(
   });
 }
 
+/** Of an activity that nobody can stop. */
+const NEVER = new AbortController().signal;
+
+/** @param stopped gives up an index that is built for the streams */
 export async function createForward(
   context: EngineContext,
   migration: Migration,
   options: { copyData: boolean },
+  stopped = NEVER,
 ): Promise<void> {
+  await prepareSide(context, migration, 'forward', stopped);
   await createStreams(context, migration, 'forward', { ...options, markerOnly: options.copyData });
 }
 
-/** Both directions run from here on, where both servers can tell them apart; elsewhere it is made inside the pause. */
-export async function createReverse(context: EngineContext, migration: Migration): Promise<void> {
+/**
+ * Both directions run from here on, where both servers can tell them apart; elsewhere it is made inside the pause.
+ *
+ * @param stopped gives up an index that is built for the streams
+ */
+export async function createReverse(context: EngineContext, migration: Migration, stopped = NEVER): Promise<void> {
   if (migration.concurrent) {
+    await prepareSide(context, migration, 'reverse', stopped);
     await createStreams(context, migration, 'reverse', { copyData: false, markerOnly: false });
     for (const stream of streamsOf(migration, 'reverse')) await seeHealthy(context, stream);
     return;

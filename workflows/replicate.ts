@@ -14,7 +14,7 @@ import {
 } from '@temporalio/workflow';
 import type { Ending, Migration, ReplicateRequest, Turn } from '../src/cutover/contract.js';
 import { WATCHES_PER_RUN } from '../src/cutover/policy.js';
-import { long, medium, route, short, untilDone } from './activities.js';
+import { lengthy, long, medium, route, short, untilDone } from './activities.js';
 import { Journal, sentenceOf, type JournalMemory } from './journal.js';
 import { asSentence, isRefusal, refusal, refuseHeld, refuseOtherMove } from './refusal.js';
 import {
@@ -165,14 +165,15 @@ class Streams {
     const { copyData } = this.#input;
     this.#journal.note('PhaseEntered', { phase: copyData ? 'copying' : 'creating streams' });
     await this.#journal.write(this.#migration);
-    await medium(`Make publication, slot and subscription ${route(this.#migration)}`).createStreams(this.#migration, {
+    // A large table may get an index first.
+    await lengthy(`Make publication, slot and subscription ${route(this.#migration)}`).createStreams(this.#migration, {
       copyData,
     });
     await long(`Copy the tables ${route(this.#migration)}, largest first`).copyTables(this.#migration);
     await this.#tellParent('copied');
     await condition(() => this.#schemaFinalised);
     if (!copyData) await medium('Arm the fence on both sides').armFences(this.#migration);
-    await medium(`Make the way back ${route(this.#migration, 'reverse')} and see it healthy`).createReverseStreams(
+    await lengthy(`Make the way back ${route(this.#migration, 'reverse')} and see it healthy`).createReverseStreams(
       this.#migration,
     );
     this.#journal.note('PhaseEntered', { phase: 'replicating' });

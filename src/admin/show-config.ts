@@ -51,6 +51,7 @@ function cutoverSettings({ cutover }: Config): Setting[] {
     ['cutover_max_attempts', cutover.maxAttempts],
     ['cutover_soak', cutover.soakMs],
     ['cutover_fence', cutover.fence],
+    ['cutover_prepare', cutover.prepare],
     ['cutover_ddl', cutover.ddl],
     ['cutover_retained_wal_limit', cutover.retainedWalLimitBytes],
     ['cutover_slot_lag_limit', cutover.slotLagLimitBytes],

@@ -86,6 +86,8 @@ export interface CutoverConfig {
   readonly slotLimitAction: 'warn' | 'abort';
   /** `off`: nothing bars writers that bypass the proxy, and every move says so */
   readonly fence: 'on' | 'off';
+  /** `auto`: a table whose replica identity lacks its sharding column gets one for the time of the move */
+  readonly prepare: 'off' | 'auto';
   /** `require`: no cutover and no rollback without a comparison that found both sides equal */
   readonly verify: 'off' | 'require';
   /** how old that comparison may be */

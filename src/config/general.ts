@@ -65,6 +65,7 @@ export function cutoverConfig(keys: GeneralKeys, warn: (sentence: string) => voi
     slotLagLimitBytes: keys.cutover_slot_lag_limit ?? SLOT_LIMIT_BYTES,
     slotLimitAction: keys.cutover_slot_limit_action ?? 'warn',
     fence: keys.cutover_fence ?? 'on',
+    prepare: keys.cutover_prepare ?? 'off',
     parallelCopies: keys.resharding_parallel_copies ?? 1,
     copyBytesPerSecond: keys.resharding_copy_bytes_per_second ?? null,
     copyFormat: keys.resharding_copy_format ?? 'binary',

@@ -15,6 +15,8 @@ export interface MoveRequest {
   readonly rollback?: boolean;
   /** needed for cutover_timeout_action = "cutover": swap without parity, writes may be lost */
   readonly acceptLoss?: boolean;
+  /** `auto`: tables whose replica identity lacks their sharding column get one for the time of the move; absent: as cutover_prepare says */
+  readonly prepare?: 'auto' | 'off';
   /** hold the clients and prove the destination as a cutover would, then give the traffic back on purpose */
   readonly rehearse?: boolean;
 }
@@ -60,6 +62,8 @@ export interface Migration {
   readonly concurrent: boolean;
   /** time between a commit and an automatic finalize; null = until someone finalizes */
   readonly soakMs: number | null;
+  /** tables get a replica identity with their sharding column while the streams run; absent: they have one already */
+  readonly prepare?: 'auto';
 }
 
 export type Heading = 'forward' | 'reverse';

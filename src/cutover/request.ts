@@ -12,6 +12,7 @@ const FIELDS = [
   'rollback',
   'acceptLoss',
   'rehearse',
+  'prepare',
   'cutover',
   'slot',
 ] as const;
@@ -20,8 +21,8 @@ type Field = (typeof FIELDS)[number];
 /** What each workflow understands: a field that would be passed over is refused, since whoever wrote it meant something. */
 export const FIELDS_OF = {
   cutover: ['source', 'destination', 'publication', 'rollback', 'acceptLoss', 'rehearse'],
-  reshard: ['source', 'destination', 'publication', 'acceptLoss', 'cutover'],
-  replicate: ['source', 'destination', 'publication', 'slot'],
+  reshard: ['source', 'destination', 'publication', 'acceptLoss', 'cutover', 'prepare'],
+  replicate: ['source', 'destination', 'publication', 'slot', 'prepare'],
   schemaSync: ['source', 'destination', 'publication'],
   verify: ['source', 'destination'],
 } as const satisfies Record<string, readonly Field[]>;
@@ -53,6 +54,8 @@ export function checkRequest(
     throw new RequestInvalid('"acceptLoss" has no meaning in a rehearsal: it moves nothing');
   if (fields.cutover !== undefined && fields.cutover !== 'automatic' && fields.cutover !== 'approved')
     throw new RequestInvalid('"cutover" must be "automatic" or "approved"');
+  if (fields.prepare !== undefined && fields.prepare !== 'auto' && fields.prepare !== 'off')
+    throw new RequestInvalid('"prepare" must be "auto" or "off"');
   return fields as unknown as ReshardRequest;
 }
 

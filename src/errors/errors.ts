@@ -258,6 +258,12 @@ export const ERRORS = {
     message: 'the fence could not be armed on {table}: {problem}',
     remedy: 'End the long transaction that holds the table, and try again.',
   },
+  identity_unprepared: {
+    sqlstate: '55000',
+    level: 'warn',
+    message: 'the replica identity of {table} could not be changed: {problem}',
+    remedy: 'End what holds the table; it is tried again. SHOW TASKS says when it was given up.',
+  },
   parity_timeout: {
     sqlstate: '57014',
     level: 'warn',

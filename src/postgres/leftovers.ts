@@ -1,11 +1,15 @@
-/** One task: list what moves have made in one database, by their names: slots, subscriptions, publications, roles, claims, fence. */
+/**
+ * One task: list what moves have made in one database, by their names: slots, subscriptions, publications, roles, claims, fence; and by what
+ * they wrote down, the replica identities of tables.
+ */
 import { invariant } from '../errors/invariant.js';
 import type { Connection } from './connection.js';
 import type { MigrationRow } from './migrations.js';
 import { newTablesAreFenced } from './new-tables.js';
+import { identitiesMadeHere } from './prepared-identity.js';
 import { readIdentity, readRecord, type Identity, type RecordState } from './record.js';
 
-export type ObjectKind = 'subscription' | 'publication' | 'slot' | 'table slot' | 'role';
+export type ObjectKind = 'subscription' | 'publication' | 'slot' | 'table slot' | 'role' | 'replica identity';
 
 /** One object whose name says that a move made it. */
 export interface MadeObject {
@@ -74,7 +78,8 @@ const CLAIMS = `
 export async function madeHere(connection: Connection): Promise<MadeHere> {
   const identity = await readIdentity(connection);
   const record = await readRecord(connection);
-  const { rows: objects } = await connection.query<MadeObject>(OBJECTS);
+  const { rows: named } = await connection.query<MadeObject>(OBJECTS);
+  const objects = [...named, ...(await identitiesMadeHere(connection)).map(identityObject)];
   const claims = record === null ? [] : (await connection.query<Claim>(CLAIMS)).rows;
   const { rows } = await connection.query<{ tables: number }>(
     `SELECT count(*)::int AS tables FROM pg_trigger WHERE tgname = 'cutover_fence_write'`,
@@ -82,4 +87,9 @@ export async function madeHere(connection: Connection): Promise<MadeHere> {
   invariant(rows[0], 'a count is one row');
   const fencesNewTables = await newTablesAreFenced(connection);
   return { identity, objects, claims, record, fencedTables: rows[0].tables, fencesNewTables };
+}
+
+function identityObject({ name, migration }: { readonly name: string; readonly migration: string }): MadeObject {
+  const none = { subscription: null, subscriber: null, failover: false, inUse: false };
+  return { kind: 'replica identity', name, migration, ...none };
 }

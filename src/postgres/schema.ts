@@ -40,6 +40,9 @@ const LEDGER = `
     drop_statement text
   )`;
 const STATEMENT_CHARACTERS_MAX = 200;
+/** deadlock_detected (PostgreSQL documentation, Appendix A); the server waits deadlock_timeout before each */
+const DEADLOCK = '40P01';
+const DEADLOCKS_MAX = 20;
 
 /**
  * Runs the statements in order. May be called again, and twice at once: the second finds the work done.
@@ -57,12 +60,25 @@ export async function applySchema(
   await inTransaction(connection, () => connection.query(LEDGER));
   const run = new ApplyRun(connection, options, await activeMigration(connection));
   if (options.transaction === 'each')
-    for (const statement of statements) await inTransaction(connection, () => run.apply(statement));
+    for (const statement of statements) await undisturbed(() => inTransaction(connection, () => run.apply(statement)));
   else
     await inTransaction(connection, async () => {
       for (const statement of statements) await run.apply(statement);
     });
   return run.result;
+}
+
+/** A constraint locks two tables, and so does what is applied meanwhile: whoever is given up by the server did nothing, and tries again. */
+async function undisturbed(work: () => Promise<void>): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await work();
+      return;
+    } catch (error) {
+      const { cause } = error as { cause?: { code?: string } };
+      if (cause?.code !== DEADLOCK || attempt >= DEADLOCKS_MAX) throw error;
+    }
+  }
 }
 
 /**

@@ -12,6 +12,7 @@ test.each([
   { ...move, rehearse: true, rollback: true },
   { ...move, cutover: 'approved' },
   { ...move, slot: 'mine' },
+  { ...move, prepare: 'auto' },
 ])('%j is taken unchanged', (request) => {
   expect(checkRequest(request)).toEqual(request);
 });
@@ -31,6 +32,7 @@ test.each([
   [{ ...move, rehearse: 'yes' }, '"rehearse"'],
   [{ ...move, rehearse: true, acceptLoss: true }, '"acceptLoss" has no meaning in a rehearsal'],
   [{ ...move, cutover: 'soon' }, '"cutover"'],
+  [{ ...move, prepare: true }, '"prepare" must be "auto" or "off"'],
   [{ ...move, rolback: true }, 'unknown field "rolback"'],
   [JSON.parse('{"source":"prod","destination":"prod_new","__proto__":{}}'), 'unknown field "__proto__"'],
 ] as const)('%j is refused naming what is wrong', (input: unknown, sentence) => {
@@ -46,6 +48,7 @@ test('a misspelt rollback never moves the traffic forward instead', () => {
 
 test.each([
   ['cutover', { ...move, cutover: 'approved' }, '"cutover"'],
+  ['cutover', { ...move, prepare: 'auto' }, '"prepare"'],
   ['reshard', { ...move, rollback: true }, '"rollback"'],
   ['replicate', { ...move, acceptLoss: true }, '"acceptLoss"'],
   ['schemaSync', { ...move, slot: 'mine' }, '"slot"'],

@@ -9,6 +9,8 @@ import { doctor } from '../../src/cli/doctor.js';
 import type { ConfigFiles } from '../../src/config/load.js';
 import { CutoverError } from '../../src/errors/errors.js';
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
+import { withConnection } from '../../src/postgres/connection.js';
+import { prepareIdentities } from '../../src/postgres/prepared-identity.js';
 import { move } from '../support/faults.js';
 import { configText, usePair, type Pair } from '../support/pair.js';
 import { useTemporal } from '../support/temporal.js';
@@ -29,8 +31,18 @@ function verdicts(findings: readonly { verdict: Verdict }[]): readonly Verdict[]
 
 const refusedBy = (error: CutoverError) => (): Promise<boolean> => Promise.reject(error);
 
+/** As a move to shards has it. */
+async function lendIdentity(pair: Pair): Promise<void> {
+  const item = { ...{ schema: 'public', table: 'item', way: 'full' as const }, columns: [] };
+  for (const cluster of [pair.source, pair.destination])
+    await withConnection(cluster.endpoint('app'), (c) => prepareIdentities(c, pair.migration.id, [item]));
+}
+const IDENTITY = `SELECT relreplident AS name FROM pg_class WHERE oid = 'public.item'::regclass`;
+
 describe('before a switch', () => {
   const pair = usePair({ source: 17, destination: 18 });
+
+  beforeAll(() => lendIdentity(pair()));
 
   it('lists everything of a migration and leaves it alone while its workflow runs', async () => {
     const context: EngineContext = { ...pair().context, isRunning: (id) => Promise.resolve(id === 'test') };
@@ -46,11 +58,14 @@ describe('before a switch', () => {
       ['prod', `subscription cutover_${id}_reverse`],
       ['prod', `role cutover_${id}_replication`],
       ['prod', `claim ${id} of prod -> prod_new`],
+      ['prod', 'replica identity public.item'],
+      ['prod_new', 'replica identity public.item'],
       ['prod_new', `slot cutover_${id}_reverse`],
       ['prod_new', `subscription cutover_${id}_forward`],
     ])
       expect(whats).toContain(`${place ?? ''} ${what ?? ''}`);
     expect(await namesIn(pair().source, STREAMS)).toEqual(before);
+    expect(await namesIn(pair().source, IDENTITY)).toEqual(['f']);
   });
 
   it('removes nothing where Temporal does not answer, and says so', async () => {
@@ -81,12 +96,14 @@ describe('before a switch', () => {
     expect(after.problems.join()).toMatch(/"prod_new" cannot be looked into/);
     expect(after.findings).toEqual([]);
     expect(await namesIn(pair().source, `${STREAMS} UNION ALL ${FENCED}`)).toEqual([]);
+    expect(await namesIn(pair().source, IDENTITY)).toEqual(['d']);
     await pair().source.query('app', `INSERT INTO public.item (name) VALUES ('accepted')`);
     await pair().destination.start();
     await until('the subscriber is free as well', async () => {
       await removeLeftovers(pair().context);
       return (await namesIn(pair().destination, STREAMS)).length === 0;
     });
+    expect(await namesIn(pair().destination, IDENTITY)).toEqual(['d']);
     // It has never served, and its tables were there before the move: they are the operator's again.
     expect(await namesIn(pair().destination, FENCED)).toEqual([]);
     await pair().destination.query('app', 'DELETE FROM public.item');

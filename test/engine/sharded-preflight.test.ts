@@ -1,6 +1,7 @@
 /** One task: what would break a move to shards is named before anything is made, with what to do. */
 import { beforeAll, describe, expect, test } from 'vitest';
 import type { EngineContext } from '../../activities/context.js';
+import { checkMove } from '../../activities/preparation.js';
 import { shardingChecks } from '../../activities/sharded-preflight.js';
 import { parseConfig } from '../../src/config/load.js';
 import type { Check } from '../../src/cutover/contract.js';
@@ -26,6 +27,9 @@ interface Case {
   readonly general?: string;
   readonly source?: 'source' | 'old';
   readonly shards?: 'destination' | 'source';
+  readonly prepare?: 'auto' | 'off';
+  /** with every other check of a move */
+  readonly whole?: boolean;
 }
 
 async function checksOf({
@@ -34,6 +38,8 @@ async function checksOf({
   general = '',
   source = 'source',
   shards = 'destination',
+  prepare,
+  whole = false,
 }: Case): Promise<readonly Check[]> {
   const from = clusters[source];
   const to = clusters[shards];
@@ -65,7 +71,8 @@ async function checksOf({
     onStep: () => undefined,
   };
   try {
-    return await shardingChecks(context, { source: 'prod', destination: 'prod_new' });
+    const request = { source: 'prod', destination: 'prod_new', ...(prepare && { prepare }) };
+    return await (whole ? checkMove(context, request, 'copy') : shardingChecks(context, request));
   } finally {
     await connections.close();
   }
@@ -132,7 +139,24 @@ describe('says failed, and what to do', () => {
       'sharding-identity',
       { schema: 'CREATE TABLE public.late (id bigint PRIMARY KEY, tenant_id bigint)' },
       /not part of the replica identity.*public\.late\.tenant_id/,
-      /ALTER TABLE public\.late REPLICA IDENTITY FULL/,
+      /ALTER TABLE public\.late REPLICA IDENTITY FULL;.*cutover_prepare = "auto"/,
+    ],
+    [
+      'a key outside the replica identity, where this move shall prepare nothing',
+      'sharding-identity',
+      {
+        schema: 'CREATE TABLE public.late (id bigint PRIMARY KEY, tenant_id bigint)',
+        ...{ general: 'cutover_prepare = "auto"', prepare: 'off' },
+      },
+      /not part of the replica identity.*public\.late\.tenant_id/,
+      /REPLICA IDENTITY FULL/,
+    ],
+    [
+      'a table that cannot be prepared',
+      'sharding-identity',
+      { schema: 'CREATE TABLE public.late (tenant_id bigint, doc json)', prepare: 'auto' },
+      /public\.late \(nothing tells its rows apart; with REPLICA IDENTITY FULL doc cannot be compared\)/,
+      /primary key/,
     ],
     [
       'a foreign key to another shard',
@@ -159,6 +183,31 @@ describe('says failed, and what to do', () => {
     expect(found?.detail).toMatch(detail);
     expect(found?.remedy).toMatch(remedy);
   });
+});
+
+test.each([
+  [{ general: 'cutover_prepare = "auto"' }, 'NOT NULL', 'ok', /a unique index.*public\.late \(id, tenant_id\)/],
+  [{ prepare: 'auto' as const }, 'NULL', 'warning', /REPLICA IDENTITY FULL.*public\.late \(tenant_id may be NULL\)/],
+])('says what the move will do by itself: %j', async (how, nulls, verdict, detail) => {
+  const schema = `CREATE TABLE public.late (id bigint PRIMARY KEY, tenant_id bigint ${nulls})`;
+  const found = (await checksOf({ ...how, schema })).find(({ id }) => id === 'sharding-identity');
+  expect(found).toMatchObject({ verdict, detail: expect.stringMatching(detail) as string });
+});
+
+test('adds up what the shards of one server need, and misses no replica identity that the move will make', async () => {
+  const schema = 'CREATE TABLE public.bare (tenant_id bigint, note text)';
+  const checks = await checksOf({ schema, prepare: 'auto', whole: true });
+  const found = (id: string): Check | undefined => checks.find((check) => check.id === id);
+  // Two streams from the source with a copy each, and two back.
+  const server = '127.0.0.1:\\d+, with 2 shards of the move, has \\d+ of \\d+';
+  expect(found('replication-slots')?.detail).toMatch(
+    /source at 127\.0\.0\.1:\d+ has \d+ of \d+ \D+ free; 4 are wanted/,
+  );
+  expect(found('replication-slots')?.detail).toMatch(new RegExp(`${server} replication slots free; 2 are wanted`));
+  expect(found('replication-workers')?.detail).toMatch(new RegExp(`${server} logical replication workers free; 4 are`));
+  // Each shard eight of the engine and twice ten of a pool, and ten to the coordinator.
+  expect(found('connections')?.detail).toMatch(new RegExp(`${server} connections free; 66 are wanted`));
+  expect(found('replica-identity')?.verdict).toBe('ok');
 });
 
 test('warns of shards that cannot commit together', async () => {

@@ -1,7 +1,8 @@
 /** One task: rows whose key changes go from shard to shard whole, rows without one have their place, and what that needs is taken away again. */
-import { expect, test } from 'vitest';
+import { afterAll, expect, test } from 'vitest';
 import { shardNames, useSystem, type TaskLine } from '../support/served.js';
 import { until } from '../support/wait.js';
+import { expectIdentities, OutsideKey, OUTSIDE_KEY } from './outside-key.js';
 
 const DEADLINE_MS = 60_000;
 /** 32 KB that no compression makes short: stored apart from its row. */
@@ -12,7 +13,8 @@ const system = useSystem({
   destination: 18,
   shards: { destination: 2 },
   settings: { max_prepared_transactions: '10', max_logical_replication_workers: '16', max_worker_processes: '32' },
-  schema: `
+  general: 'cutover_prepare = "auto"',
+  schema: `${OUTSIDE_KEY}
     CREATE TABLE public.documents (tenant_id bigint NOT NULL, id bigint NOT NULL, body text NOT NULL, blob bytea, tags text[],
       length bigint GENERATED ALWAYS AS (length(body)) STORED, PRIMARY KEY (tenant_id, id));
     CREATE TABLE public.loose (tenant_id bigint, body text);
@@ -32,13 +34,37 @@ data_type = "bigint"
 const ROW = (id: number): string =>
   `SELECT tenant_id, md5(body) AS body, blob, tags FROM public.documents WHERE id = ${id.toString()}`;
 
+let outside: OutsideKey | null = null;
+afterAll(() => outside?.stop());
+
 test('streams run to two shards', async () => {
+  outside = new OutsideKey(system().endpoint());
   await system().admin('COPY_DATA prod prod_new everything');
   await system().task(
     'the copy streams',
     (t) => t.inner_status === 'replicating' && t.type.startsWith('copy_data'),
     DEADLINE_MS,
   );
+  await outside.more();
+  await expectIdentities(system().source, ['app'], true);
+  await expectIdentities(system().destination, shardNames(2), true);
+});
+
+test('a row whose key lacks the column that changes goes to its other shard, as one does that tells its rows apart by all of it', async () => {
+  const { source } = system();
+  // Keys of nobody else: the load counts the rows of its own.
+  const [one, other] = await keysOf(100);
+  const id = 1_000;
+  for (const table of ['late', 'maybe']) {
+    const row = `SELECT id, tenant_id, n FROM public.${table} WHERE id = ${id.toString()}`;
+    await source.query('app', `INSERT INTO public.${table} VALUES (${id.toString()}, ${one.toString()}, 0)`);
+    await until('it is there', async () => (await at(0, row)).length === 1);
+    await source.query('app', `UPDATE public.${table} SET tenant_id = ${other.toString()} WHERE id = ${id.toString()}`);
+    await until('it is on its other shard', async () => (await at(1, row)).length === 1);
+    await until('and not on the first', async () => (await at(0, row)).length === 0);
+    await source.query('app', `DELETE FROM public.${table} WHERE id = ${id.toString()}`);
+    await until('it is gone', async () => (await at(1, row)).length === 0);
+  }
 });
 
 test('a row whose key changes goes to its other shard with the long values that did not change', async () => {
@@ -126,7 +152,13 @@ test('TRUNCATE empties every shard as long as one database serves, and is refuse
 
 test('stopped after a rollback, a move to shards leaves nothing behind', async () => {
   const { source, destination } = system();
+  await outside?.more();
   await switchTo('');
+  await outside?.more();
+  await outside?.expectNothingLost([
+    [source, ['app']],
+    [destination, shardNames(2)],
+  ]);
   const task = await system().task(
     'it can be stopped',
     (t) => t.type === 'copy_data prod -> prod_new' && t.status === 'running',
@@ -144,6 +176,9 @@ test('stopped after a rollback, a move to shards leaves nothing behind', async (
     expect(await cluster.query(database, LEFT), database).toEqual([]);
   expect(await destination.query('app', `SELECT datname FROM pg_database WHERE datname ~ 'coordinator'`)).toEqual([]);
   expect(await source.query('app', 'SELECT FROM public.documents')).toHaveLength(10);
+  await expectIdentities(source, ['app'], false);
+  for (const name of shardNames(2))
+    expect(await destination.query(name, 'SELECT FROM cutover.replica_identity'), name).toEqual([]);
 });
 
 /** Whatever a move has made in a database, but for its record. */
@@ -161,10 +196,10 @@ function at(shard: number, statement: string): Promise<readonly Record<string, u
 }
 
 /** A key whose rows are on shard 0, and one of shard 1. */
-async function keysOf(): Promise<readonly [number, number]> {
+async function keysOf(above = 0): Promise<readonly [number, number]> {
   const rows = await system().source.query<{ key: number; first: boolean }>(
     'app',
-    `SELECT n AS key, satisfies_hash_partition('cutover.hash_bigint'::regclass, 2, 0, n::bigint) AS first FROM generate_series(1, 9) n`,
+    `SELECT n AS key, satisfies_hash_partition('cutover.hash_bigint'::regclass, 2, 0, n::bigint) AS first FROM generate_series(${above.toString()} + 1, ${above.toString()} + 9) n`,
   );
   return [rows.find(({ first }) => first)?.key ?? 0, rows.find(({ first }) => !first)?.key ?? 0];
 }

@@ -7,6 +7,7 @@ import { invariant } from '../../src/errors/invariant.js';
 import { shardNames, useSystem, type System } from '../support/served.js';
 import { THOROUGH } from '../support/thorough.js';
 import { until } from '../support/wait.js';
+import { expectIdentities, OutsideKey, OUTSIDE_KEY } from './outside-key.js';
 import { contentsOf, keepOwnRows, TENANTS_ROWS, TENANTS_SCHEMA, TENANTS_SHARDING } from './tenants.js';
 
 const SWITCH_DEADLINE_MS = 90_000;
@@ -30,9 +31,9 @@ describe.each(MOVES)('from %i to %i shards', (from, to) => {
   const system = useSystem({
     source: 18,
     destination: 18,
-    schema: TENANTS_SCHEMA + TENANTS_ROWS,
+    schema: TENANTS_SCHEMA + TENANTS_ROWS + OUTSIDE_KEY,
     shards: { source: from, destination: to },
-    general: 'default_pool_size = 12',
+    general: 'default_pool_size = 12\ncutover_prepare = "auto"',
     settings: {
       max_connections: '300',
       max_prepared_transactions: '20',
@@ -46,27 +47,39 @@ describe.each(MOVES)('from %i to %i shards', (from, to) => {
 
   test('there, back, and there again: nothing is lost, doubled or refused', { timeout: 240_000 }, async () => {
     if (from > 1) await begunOnShards(system(), from);
+    const outside = new OutsideKey(system().endpoint());
     const load = await startTenants({ endpoint: system().endpoint() });
     await more(load);
     await system().admin('RESHARD prod prod_new shop');
     await streaming(system(), ' (reverse)');
     await more(load);
+    await outside.more();
     await move(system());
     await streaming(system(), '');
     await more(load);
+    await outside.more();
     await move(system());
     await streaming(system(), ' (reverse)');
     await more(load);
+    await outside.more();
     await load.stop();
+    const sides = [
+      [system().source, shardNames(from)],
+      [system().destination, shardNames(to)],
+    ] as const;
+    await outside.expectNothingLost(sides);
     await expectNothingLost(system(), load, from, to);
     await expectSpread(system(), from, to);
+    for (const [cluster, databases] of sides) await expectIdentities(cluster, databases, true);
+    await finalized(system());
+    for (const [cluster, databases] of sides) await expectIdentities(cluster, databases, false);
   });
 });
 
 /** The rows of the source are spread, and what answers over its shards is there, as an operator would have made it. */
 async function begunOnShards(served: System, shards: number): Promise<void> {
   for (const [shard, database] of shardNames(shards).entries())
-    await served.source.query(database, keepOwnRows(shard, shards));
+    await served.source.query(database, keepOwnRows(shard, shards, ['late', 'maybe']));
   await coordinator({ files: served.files, database: 'prod', write: () => undefined });
   await served.admin('RELOAD');
 }
@@ -106,6 +119,13 @@ async function streaming(served: System, heading: string): Promise<void> {
     },
     SWITCH_DEADLINE_MS,
   );
+}
+
+/** `STOP_TASK` of the move while the destination serves. */
+async function finalized(served: System): Promise<void> {
+  const { id } = await served.task('the move runs', ({ type }) => type.startsWith('reshard '));
+  await served.admin(`STOP_TASK ${id ?? ''} SAVE`);
+  await served.task('the move is over', (t) => t.id === id && t.status === 'finished');
 }
 
 /** `CUTOVER` of the streams that run: wherever the traffic is not. */

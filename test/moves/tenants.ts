@@ -25,9 +25,9 @@ export const TENANTS_ROWS = `${shopRows(HISTORY_ROWS)}
     AS v (t, amount, moment, day);`;
 
 /** Of all these rows on one shard of several leaves those that are its own; its ids are none of another shard's. */
-export function keepOwnRows(shard: number, shards: number): string {
+export function keepOwnRows(shard: number, shards: number, more: readonly string[] = []): string {
   const own = `satisfies_hash_partition('pg_temp.spread'::regclass, ${shards.toString()}, ${shard.toString()}, tenant_id)`;
-  const tables = ['history', 'notes', 'oddities', 'tenants'];
+  const tables = ['history', 'notes', 'oddities', 'tenants', ...more];
   return `CREATE TEMPORARY TABLE spread (key bigint) PARTITION BY HASH (key);
     ALTER SEQUENCE public.orders_id_seq INCREMENT BY ${shards.toString()} RESTART WITH ${(1 + shard).toString()};
     ${tables.map((table) => `DELETE FROM public.${table} WHERE NOT ${own};`).join('\n')}`;

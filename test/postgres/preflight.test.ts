@@ -164,6 +164,44 @@ const SITUATIONS: readonly Situation[] = [
     says: /of 40 replication slots free; 101 are wanted/,
   },
   {
+    check: 'connections',
+    when: 'the engine itself finds none',
+    make: async () => {
+      const both = await sides({}, clusters.poor);
+      const server = { source: 3, destination: 0, coordinator: false };
+      return { ...both, shards: { source: 3, destination: 1 }, onServer: { source: server, destination: server } };
+    },
+    verdict: 'failed',
+    says: /source at 127\.0\.0\.1:\d+, with 3 shards of the move, has \d+ of 20 connections free; 24 are wanted/,
+  },
+  {
+    check: 'connections',
+    when: 'the pools of every proxy would not fit',
+    make: async () => {
+      const both = await sides();
+      const nodes = ['a', 'b', 'c'].map((name) => ({ name, host: 'there', port: 6432 }));
+      const general = { ...both.config.general, defaultPoolSize: 70 };
+      return { ...both, config: { ...both.config, nodes, general } };
+    },
+    verdict: 'warning',
+    says: /destination has \d+ of 200 connections free; 218 are wanted/,
+  },
+  {
+    check: 'replication-slots',
+    when: 'several shards of both sides are on one server',
+    make: async () => {
+      const both = await sides();
+      const server = { source: 2, destination: 3, coordinator: true };
+      return {
+        ...{ ...both, shards: { source: 2, destination: 3 }, onServer: { source: server, destination: server } },
+        config: { ...both.config, cutover: { ...both.config.cutover, parallelCopies: 5 } },
+      };
+    },
+    verdict: 'warning',
+    // 2 × 3 streams there and 3 × 2 back, and 5 copies of each that leads there.
+    says: /source at \S+, with 5 shards of the move, has 40 of 40 replication slots free; 42 are wanted/,
+  },
+  {
     check: 'parallel-copies',
     when: 'the destination copies fewer tables at once than it is told',
     make: async () => {

@@ -162,6 +162,27 @@ describe('making a schema', () => {
     expect(await comparable(clusters.current, database)).toBe(await comparable(clusters.current, from));
   });
 
+  it('is not ended by a deadlock with what is applied meanwhile', async () => {
+    const { database, connection } = await claimed(clusters.current);
+    await clusters.current.query(
+      database,
+      'CREATE TABLE public.a (id int PRIMARY KEY); CREATE TABLE public.b (id int)',
+    );
+    const applying = await connect(clusters.current.endpoint(database));
+    open.push(applying);
+    await applying.query(`SET deadlock_timeout = '60s'; BEGIN; LOCK TABLE public.a IN ROW EXCLUSIVE MODE`);
+    await connection.query(`SET deadlock_timeout = '500ms'`);
+    const text = 'ALTER TABLE ONLY public.b ADD CONSTRAINT b_a FOREIGN KEY (id) REFERENCES public.a (id);';
+    const entry = { number: 1, type: 'FK CONSTRAINT', schema: 'public', name: 'b b_a' };
+    const key = { entry, text, settings: new Map<string, string>(), drop: null };
+    const made = applySchema(connection, [key], { ignoreExisting: false, transaction: 'each' });
+    const waits = `SELECT FROM pg_locks WHERE relation = 'public.a'::regclass AND NOT granted`;
+    await until('the constraint waits', async () => (await clusters.current.query(database, waits)).length > 0);
+    // Answered once the other one was given up.
+    await applying.query('LOCK TABLE public.b IN ROW EXCLUSIVE MODE; COMMIT');
+    expect(await made).toEqual({ applied: 1, existing: 0 });
+  });
+
   it('after a worker died between two indexes goes on where it ended', async () => {
     const from = await withSchema(clusters.current);
     const { pre, primaryKeys, post } = await partsOf(clusters.current, from);

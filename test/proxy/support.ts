@@ -87,6 +87,7 @@ export function configFor(targets: readonly Target[], overrides: Overrides = {})
       slotLagLimitBytes: 0,
       slotLimitAction: 'warn',
       fence: 'on',
+      prepare: 'off',
       parallelCopies: 1,
       copyBytesPerSecond: null,
       copyFormat: 'binary',

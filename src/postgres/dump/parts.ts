@@ -62,10 +62,12 @@ const CONSTRAINT = new RegExp(
 );
 const INDEX_ATTACH = new RegExp(`^ALTER INDEX (?<parent>${QUALIFIED}) ATTACH PARTITION (?<child>${QUALIFIED});$`);
 
-/** What Cutover itself has put on the tables of a side: the fence, and the grants of its replication roles. */
+/** What Cutover itself has put on the tables of a side: the fence, indexes for the time of a move, and the grants of its replication roles. */
 const OWN_OBJECTS = new RegExp(
   [
     String.raw`^CREATE TRIGGER cutover_fence_`,
+    String.raw`^CREATE UNIQUE INDEX cutover_\w+_identity_\d+ `,
+    String.raw`^ALTER TABLE (?:ONLY )?${QUALIFIED} REPLICA IDENTITY USING INDEX cutover_\w+_identity_\d+;`,
     String.raw`^ALTER TABLE (?:ONLY )?${QUALIFIED} (?:ENABLE|DISABLE) (?:ALWAYS |REPLICA )?TRIGGER cutover_fence_`,
     String.raw`^CREATE EVENT TRIGGER cutover_`,
     String.raw`^ALTER EVENT TRIGGER cutover_`,

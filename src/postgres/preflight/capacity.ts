@@ -9,18 +9,21 @@ import {
   failed,
   ok,
   rowOf,
+  serverName,
   settingsOf,
+  shardsOn,
   tablesToMove,
   TABLES_TO_MOVE,
   tableParameters,
   versionOf,
   warning,
 } from './check.js';
-import type { Finding, PreflightCheck, PreflightContext, PreflightSide } from './check.js';
+import type { Finding, PreflightCheck, PreflightContext, PreflightSide, ServerShards } from './check.js';
 
 interface Need {
   readonly side: PreflightSide;
-  readonly role: 'source' | 'destination';
+  /** in words */
+  readonly server: string;
   /** below this the move cannot run */
   readonly least: number;
   /** below this copies wait for each other */
@@ -29,19 +32,23 @@ interface Need {
 
 const ORIGINS_OF_THEIR_OWN_SINCE = 180_000;
 
-/** What the two directions need: forward with copies, and the way back without; of each shard a stream with every one of the other side. */
+/**
+ * What the two directions need of each server: forward with copies, and the way back without. A shard has a stream with every one of the other
+ * side in each direction; a server with several shards, of one side or of both, needs the sum.
+ */
 function needs(context: PreflightContext, copiesOn: 'source' | 'destination'): readonly Need[] {
   const copies = context.config.cutover.parallelCopies;
   const { source, destination } = context.shards ?? { source: 1, destination: 1 };
   const streams = { source: destination, destination: source };
   return (['source', 'destination'] as const).map((role) => {
-    const hasCopies = role === copiesOn;
-    const count = streams[role];
+    const here = shardsOn(context, role);
+    const count = here.source * streams.source + here.destination * streams.destination;
+    const copying = here[copiesOn] * streams[copiesOn];
     return {
       side: context[role],
-      role,
-      least: count + (hasCopies ? 1 : 0),
-      wanted: count * (hasCopies ? 1 + copies : 1),
+      server: serverName(context, role),
+      least: count + Math.min(1, copying),
+      wanted: count + copying * copies,
     };
   });
 }
@@ -52,14 +59,18 @@ async function capacity(
   read: (side: PreflightSide) => Promise<{ setting: string; limit: number; used: number }>,
 ): Promise<Finding> {
   const findings: Finding[] = [];
-  for (const { side, role, least, wanted } of list) {
+  for (const { side, server, least, wanted } of list) {
     const { setting, limit, used } = await read(side);
     const free = Math.max(0, limit - used);
-    const detail = `The ${role} has ${free.toString()} of ${limit.toString()} ${what} free; ${wanted.toString()} are wanted.`;
-    const remedy = `Raise ${setting} on the ${role} to ${(used + wanted).toString()} or more.`;
+    const detail = `The ${server} has ${free.toString()} of ${limit.toString()} ${what} free; ${wanted.toString()} are wanted.`;
+    const remedy = raise(setting, used + wanted, server);
     findings.push(free < least ? failed(detail, remedy) : free < wanted ? warning(detail, remedy) : ok(detail));
   }
   return combined(findings);
+}
+
+function raise(setting: string, value: number, server: string): string {
+  return `Raise ${setting} on the ${server} to ${value.toString()} or more (ALTER SYSTEM SET ${setting} = ${value.toString()};) and restart it.`;
 }
 
 async function limitOf(side: PreflightSide, setting: string): Promise<number> {
@@ -114,6 +125,51 @@ export const workerCapacity: PreflightCheck = {
       return workers.limit - workers.used <= processes.limit - processes.used ? workers : processes;
     }),
 };
+
+/** One for each of its purposes (src/postgres/connections.ts), and one for work on the schema. */
+const ENGINE_CONNECTIONS = 8;
+
+/**
+ * Senders and workers of the streams are not among them: they have limits of their own since PostgreSQL 12. What counts is the engine's own, and what
+ * the proxies will open to a destination: a pool for each user and shard, one to the coordinator beside shard 0, and from each of its
+ * connections one to every shard.
+ */
+export const connectionCapacity: PreflightCheck = {
+  id: 'connections',
+  title: 'Free connections',
+  run(context) {
+    const list = (['source', 'destination'] as const).map((role) => {
+      const here = shardsOn(context, role);
+      const least = (here.source + here.destination) * ENGINE_CONNECTIONS;
+      return { side: context[role], server: serverName(context, role), least, wanted: least + pooled(context, here) };
+    });
+    return capacity(list, 'connections', async (side) => {
+      const settings = await settingsOf(side, [
+        'max_connections',
+        'superuser_reserved_connections',
+        'reserved_connections',
+      ]);
+      const of = (name: string): number => Number(settings.get(name) ?? 0);
+      const reserved = of('superuser_reserved_connections') + of('reserved_connections');
+      const used = await countOf(
+        side,
+        `pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()`,
+      );
+      return { setting: 'max_connections', limit: of('max_connections'), used: used + reserved };
+    });
+  },
+};
+
+/** Of all proxies, at most, to the shards of the destination on one server. */
+function pooled({ config, destination, shards }: PreflightContext, here: ServerShards): number {
+  const rows = config.databases.filter(({ name }) => name === destination.name);
+  const sizes = config.users
+    .filter(({ database }) => database === destination.name)
+    .map(({ poolSize }) => poolSize ?? rows[0]?.poolSize ?? config.general.defaultPoolSize);
+  const pool = sizes.reduce((sum, size) => sum + size, 0) * Math.max(1, config.nodes.length);
+  if ((shards?.destination ?? 1) === 1) return here.destination * pool;
+  return here.destination * 2 * pool + (here.coordinator ? pool : 0);
+}
 
 /** Beyond it the launcher starts no further copy of one subscription, without a word (PostgreSQL documentation, 20.6.4). */
 export const copyCapacity: PreflightCheck = {

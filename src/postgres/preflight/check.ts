@@ -17,6 +17,18 @@ export interface PreflightSide {
   readonly connection: Connection;
 }
 
+/** Of a move. */
+export interface ShardCounts {
+  readonly source: number;
+  readonly destination: number;
+}
+
+/** Those that are databases of one server. */
+export interface ServerShards extends ShardCounts {
+  /** the database that answers over all shards of the destination is there too */
+  readonly coordinator: boolean;
+}
+
 export interface PreflightContext {
   readonly source: PreflightSide;
   readonly destination: PreflightSide;
@@ -24,7 +36,11 @@ export interface PreflightContext {
   readonly publication: string | null;
   readonly config: Config;
   /** how many each side has; absent: one */
-  readonly shards?: { readonly source: number; readonly destination: number };
+  readonly shards?: ShardCounts;
+  /** how many of them are databases of the server of this source, and of that of this destination; absent: the one that is looked at */
+  readonly onServer?: { readonly source: ServerShards; readonly destination: ServerShards };
+  /** tables, as `public.orders`, that get a replica identity from the move itself; absent: none */
+  readonly prepared?: readonly string[];
 }
 
 /** What a check has found: plain data, without secrets. */
@@ -59,6 +75,20 @@ export function combined(findings: readonly Finding[]): Finding {
 export function listed(names: readonly string[], shownMax = NAMES_SHOWN_MAX): string {
   const more = names.length - shownMax;
   return more > 0 ? `${names.slice(0, shownMax).join(', ')} and ${more.toString()} more` : names.join(', ');
+}
+
+/** Of the server of one side: how many shards of both sides are databases of it. */
+export function shardsOn(context: PreflightContext, role: 'source' | 'destination'): ServerShards {
+  return context.onServer?.[role] ?? { source: 0, destination: 0, coordinator: false, [role]: 1 };
+}
+
+/** `source`, or where a side has several shards `source at 10.0.0.1:5432, with 2 shards of the move`. */
+export function serverName(context: PreflightContext, role: 'source' | 'destination'): string {
+  const { host, port } = context[role].endpoint;
+  const here = shardsOn(context, role);
+  const shards = here.source + here.destination;
+  if (context.shards === undefined || context.shards.source + context.shards.destination === 2) return role;
+  return `${role} at ${host}:${port.toString()}${shards > 1 ? `, with ${shards.toString()} shards of the move,` : ''}`;
 }
 
 /** Both sides with the word for each, for checks that ask both the same. */

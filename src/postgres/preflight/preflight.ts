@@ -8,6 +8,7 @@ import type { Check } from '../../cutover/contract.js';
 import { messageOf } from '../../errors/errors.js';
 import { longTransactions, maintenance, preparedTransactions } from './activity.js';
 import {
+  connectionCapacity,
   copyCapacity,
   lockTable,
   originCapacity,
@@ -51,6 +52,7 @@ export const CHECKS: readonly PreflightCheck[] = [
   workerCapacity,
   copyCapacity,
   originCapacity,
+  connectionCapacity,
   lockTable,
   walDisk,
   encoding,

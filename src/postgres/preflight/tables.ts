@@ -1,6 +1,7 @@
 /** One task: the checks on the tables that move, and on those that are at the destination already. */
 import { CutoverError } from '../../errors/errors.js';
 import type { TableName } from '../fence.js';
+import { COMPARABLE, INCOMPARABLE_COLUMNS } from '../identity-plan.js';
 import { publishedTables } from '../publications.js';
 import {
   combined,
@@ -86,19 +87,11 @@ interface IdentityRow {
   readonly incomparable: readonly string[];
 }
 
-/** A type can be compared when it, or one it is binary-coercible to, has a default btree or hash operator class. */
 const REPLICA_IDENTITY = `
-  WITH comparable AS (
-    SELECT o.opcintype AS type FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod
-    WHERE o.opcdefault AND m.amname IN ('btree', 'hash')
-  )
+  WITH ${COMPARABLE}
   SELECT c.oid::regclass::text AS table, c.relreplident AS identity,
     pg_get_replica_identity_index(c.oid) IS NOT NULL AS indexed,
-    ARRAY(SELECT a.attname::text FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
-      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-        AND y.typtype = 'b' AND y.typcategory <> 'A' AND y.oid NOT IN (SELECT type FROM comparable)
-        AND NOT EXISTS (SELECT FROM pg_cast k WHERE k.castsource = y.oid AND k.castmethod = 'b'
-          AND k.casttarget IN (SELECT type FROM comparable))) AS incomparable
+    ${INCOMPARABLE_COLUMNS} AS incomparable
   FROM ${TABLES_TO_MOVE} ORDER BY 1`;
 
 /** PostgreSQL documentation, 29.1.1: without a replica identity, UPDATE and DELETE on a published table are refused. */
@@ -111,7 +104,9 @@ export const replicaIdentity: PreflightCheck = {
       REPLICA_IDENTITY,
       tableParameters(await tablesToMove(context)),
     );
-    const without = rows.filter((row) => row.identity !== 'f' && !row.indexed).map((row) => row.table);
+    const without = rows
+      .filter((row) => row.identity !== 'f' && !row.indexed && context.prepared?.includes(row.table) !== true)
+      .map((row) => row.table);
     const full = rows.filter((row) => row.identity === 'f');
     const incomparable = full.filter((row) => row.incomparable.length > 0);
     const findings: Finding[] = [];
