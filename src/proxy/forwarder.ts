@@ -60,7 +60,6 @@ export class Forwarder {
   binds = 0;
   /** where statements must be at the right place, as on shards: then each is looked at whole; null: they pass as they come */
   screen: Screen | null = null;
-  readonly #clientId: number;
   readonly #statements: ClientStatements;
   #pieces: Buffer[] = [];
   /** beginning of what is not in #pieces yet */
@@ -70,8 +69,7 @@ export class Forwarder {
   readonly #refuse: Refuse;
 
   /** @param refuse asked for every text: what is sent in its place, or null */
-  constructor(clientId: number, statements: ClientStatements, refuse: Refuse) {
-    this.#clientId = clientId;
+  constructor(statements: ClientStatements, refuse: Refuse) {
     this.#statements = statements;
     this.#refuse = refuse;
   }
@@ -160,6 +158,7 @@ export class Forwarder {
     const { start, end, length } = scanner;
     this.queries += 1;
     server.queries += 1;
+    server.unnamed = null;
     server.replies.push(REPLY.query);
     // A text that passes in parts is not looked into: the first part is on its way before the last has come.
     const text = (): string => readQuery(this.#buffer, start, end);
@@ -177,8 +176,8 @@ export class Forwarder {
     if (name === '') {
       if (refusal !== null) this.#replace(start, end, parse('', body));
       this.#statements.unnamed = body;
-      server.unnamedOwner = this.#clientId;
-      server.replies.push(REPLY.parse);
+      server.unnamed = body;
+      server.replies.push(REPLY.parse, this.#unnamedGone(server, body));
       return;
     }
     const existing = this.#statements.get(name);
@@ -227,7 +226,7 @@ export class Forwarder {
     const bound = this.screen === null ? null : boundTo(this.#buffer, start, end, this.#statements);
     const instead = bound === null ? null : (this.screen?.instead(bound.text, bound.parameters, bound.portal) ?? null);
     if (bound === null || instead === null) return false;
-    server.unnamedOwner = 0;
+    server.unnamed = null;
     server.replies.push(REPLY.injectedParse);
     server.replies.push(REPLY.bind);
     const body = Buffer.concat([cstring(instead), NO_TYPES]);
@@ -268,12 +267,29 @@ export class Forwarder {
     this.#insert(start, parse(statement.name, statement.body));
   }
 
+  /** The server may have an unnamed statement of this client, but an older one, or that of another client. */
   #ensureUnnamed(server: ServerConnection, start: number): void {
     const { unnamed } = this.#statements;
-    if (server.unnamedOwner === this.#clientId || unnamed === null) return;
-    server.unnamedOwner = this.#clientId;
-    server.replies.push(REPLY.injectedParse, { undo: () => (server.unnamedOwner = 0) });
-    this.#insert(start, parse('', unnamed));
+    if (unnamed === null) {
+      // The client has none: the server shall say so.
+      server.unnamed = null;
+      server.replies.push(REPLY.injectedClose);
+      this.#insert(start, closeStatement(''));
+    } else if (server.unnamed !== unnamed) {
+      server.unnamed = unnamed;
+      server.replies.push(REPLY.injectedParse, { undo: () => (server.unnamed = null) });
+      this.#insert(start, parse('', unnamed));
+    }
+  }
+
+  /** When its Parse has failed or was passed over, nobody knows what the server has. */
+  #unnamedGone(server: ServerConnection, body: Buffer): Undo {
+    return {
+      undo: () => {
+        if (server.unnamed === body) server.unnamed = null;
+        if (this.#statements.unnamed === body) this.#statements.unnamed = null;
+      },
+    };
   }
 
   #makeRoom(statement: Statement, server: ServerConnection, start: number): void {

@@ -88,8 +88,8 @@ export class ServerConnection {
   transactionStatus: number = STATUS.idle;
   /** reported parameters that changed since the owner took the connection */
   readonly changedParameters = new Map<string, string>();
-  /** id of the client whose unnamed statement the server has; 0 = nobody's */
-  unnamedOwner = 0;
+  /** the unnamed statement that the server has, as its client keeps it (`ClientStatements.unnamed`); null = none, or another */
+  unnamed: Buffer | null = null;
   /** cancel requests on their way to this server; it must not change hands meanwhile */
   cancelsInFlight = 0;
   /** the server's own FATAL was passed on: the client knows why the connection ends */
@@ -157,6 +157,8 @@ export class ServerConnection {
 
   /** Sends a statement of the proxy's own; the owner hears setupDone(). */
   setup(sql: string): void {
+    // A simple query takes the unnamed statement away.
+    this.unnamed = null;
     this.replies.push(REPLY.setup);
     this.send(query(sql));
   }

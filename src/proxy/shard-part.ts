@@ -95,7 +95,7 @@ export class ShardPart implements Borrower, ServerOwner, Participant {
     this.#pass = pass;
     this.#failure = null;
     // The unnamed statement there is nobody's any more.
-    server.unnamedOwner = 0;
+    server.unnamed = null;
     server.queries += 1;
     await this.#answer(() => {
       for (const reply of replies) server.replies.push(reply);
