@@ -80,8 +80,6 @@ export class ServerConnection {
   parametersKey: string;
   /** what the server reported right after login */
   readonly initialParameters: ReadonlyMap<string, string>;
-  /** what the session has been made to differ in; null = not known */
-  settings: SessionSettings | null = SessionSettings.NONE;
   /** something other than settings was left behind, so DISCARD ALL is due before the next client */
   dirty = false;
   owner: ServerOwner | null = null;
@@ -102,6 +100,7 @@ export class ServerConnection {
   errors = 0;
   bytesReceived = 0;
   bytesSent = 0;
+  #settings: SessionSettings | null = SessionSettings.NONE;
   #onClosed: (() => void) | null = null;
   readonly #socket: Socket;
   readonly #scanner = new FrameScanner(SERVER_RULES);
@@ -133,6 +132,16 @@ export class ServerConnection {
     });
     if (login.unread.length > 0) this.#guarded(login.unread);
     this.#socket.resume();
+  }
+
+  /** what the session has been made to differ in; null = not known */
+  get settings(): SessionSettings | null {
+    return this.#settings;
+  }
+
+  set settings(settings: SessionSettings | null) {
+    this.#settings = settings;
+    this.statements.readBy(settings?.meaning ?? null);
   }
 
   get usable(): boolean {

@@ -1,4 +1,5 @@
 /** One task: prepared statements, with a name and without, work on whichever server a client gets. */
+import type pg from 'pg';
 import { expect, test } from 'vitest';
 import type { Proxy } from '../../src/proxy/contract.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
@@ -140,6 +141,38 @@ async function bound(client: RawClient): Promise<string> {
     ? row.bytes.toString('utf8', 11)
     : (/C(\w{5})\0/.exec(row?.bytes.toString('latin1') ?? '')?.[1] ?? '');
 }
+
+test('a text that clients share means to each what its own settings make of it', async () => {
+  const proxy = await start({ defaultPoolSize: 1 });
+  const [utc, tokyo] = await Promise.all([clientOf(proxy, 'prod'), clientOf(proxy, 'prod')]);
+  await utc.query('CREATE SCHEMA one; CREATE SCHEMA two; CREATE TABLE one.t (v int); CREATE TABLE two.t (v float4)');
+  await utc.query("SET TimeZone = 'UTC'");
+  await tokyo.query("SET TimeZone = 'Asia/Tokyo'");
+  const at = async (client: pg.Client): Promise<unknown> => {
+    const text = "SELECT extract(epoch FROM '2000-01-01 00:00'::timestamptz)::int AS at";
+    return (await client.query<{ at: number }>({ name: 'at', text })).rows[0]?.at;
+  };
+  expect([await at(utc), await at(tokyo), await at(utc)]).toEqual([946684800, 946652400, 946684800]);
+  await utc.query('SET search_path = one');
+  await tokyo.query('SET search_path = two');
+  // Four bytes that are the number 1 of one type, and something else of the other.
+  const insert = {
+    name: 'insert',
+    text: 'INSERT INTO t VALUES ($1) RETURNING v',
+    values: [Buffer.from('3f800000', 'hex')],
+  };
+  expect((await utc.query(insert)).rows).toEqual([{ v: 0x3f800000 }]);
+  expect((await tokyo.query(insert)).rows).toEqual([{ v: 1 }]);
+  // What a transaction sets for itself is not kept for others.
+  const now = { name: 'now', text: "SELECT extract(epoch FROM '2000-01-02 00:00'::timestamptz)::int AS at" };
+  await tokyo.query('BEGIN');
+  await tokyo.query("SET LOCAL TimeZone = 'UTC'");
+  expect((await tokyo.query(now)).rows).toEqual([{ at: 946771200 }]);
+  await tokyo.query('COMMIT');
+  const other = await clientOf(proxy, 'prod');
+  await other.query("SET TimeZone = 'Asia/Tokyo'; SET search_path = two");
+  expect((await other.query(now)).rows).toEqual([{ at: 946738800 }]);
+});
 
 test('the unnamed statement that runs is the one prepared last, on whichever server', async () => {
   const proxy = await start({ defaultPoolSize: 2 });
