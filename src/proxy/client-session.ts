@@ -80,7 +80,7 @@ export class ClientSession implements BorrowingListener {
     this.#gate = context.gate(client.database);
     this.counters = new SessionCounters(client.socket);
     this.statements = new ClientStatements(context.statements);
-    this.#forwarder = new Forwarder(client.id, this.statements, refusing(context, client));
+    this.#forwarder = new Forwarder(this.statements, refusing(context, client));
     this.#settings = new TrackedSettings(client.settings, client.parameters);
     this.#place = new SessionPlace(this, context, this.#settings, this.#forwarder);
     this.#reroute = new Reroute(this, context);

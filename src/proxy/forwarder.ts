@@ -62,7 +62,6 @@ export class Forwarder {
   binds = 0;
   /** where statements must be at the right place, as on shards: then each is looked at whole; null: they pass as they come */
   screen: Screen | null = null;
-  readonly #clientId: number;
   readonly #statements: ClientStatements;
   #pieces: Buffer[] = [];
   /** beginning of what is not in #pieces yet */
@@ -72,8 +71,7 @@ export class Forwarder {
   readonly #refuse: Refuse;
 
   /** @param refuse asked for every text: what is sent in its place, or null */
-  constructor(clientId: number, statements: ClientStatements, refuse: Refuse) {
-    this.#clientId = clientId;
+  constructor(statements: ClientStatements, refuse: Refuse) {
     this.#statements = statements;
     this.#refuse = refuse;
   }
@@ -162,6 +160,7 @@ export class Forwarder {
     const { start, end, length } = scanner;
     this.queries += 1;
     server.queries += 1;
+    server.unnamed = null;
     server.replies.push(REPLY.query);
     // A text that passes in parts is not looked into: the first part is on its way before the last has come.
     const text = (): string => readQuery(this.#buffer, start, end);
@@ -192,9 +191,9 @@ export class Forwarder {
     if (name === '') {
       if (refusal !== null || as !== null) this.#replace(start, end, parse('', bodyWith(body, as)));
       this.#statements.unnamed = body;
-      server.unnamedOwner = this.#clientId;
+      server.unnamed = body;
       server.unnamedAs = as;
-      server.replies.push(REPLY.parse);
+      server.replies.push(REPLY.parse, this.#unnamedGone(server, body));
       return;
     }
     const existing = this.#statements.get(name);
@@ -243,7 +242,7 @@ export class Forwarder {
     const bound = this.screen === null ? null : boundTo(this.#buffer, start, end, this.#statements);
     const instead = bound === null ? null : (this.screen?.instead(bound.text, bound.parameters, bound.portal) ?? null);
     if (bound === null || instead === null) return false;
-    server.unnamedOwner = 0;
+    server.unnamed = null;
     server.replies.push(REPLY.injectedParse);
     server.replies.push(REPLY.bind);
     const body = Buffer.concat([cstring(instead), NO_TYPES]);
@@ -285,15 +284,32 @@ export class Forwarder {
     this.#insert(start, parse(statement.name, bodyWith(statement.body, as)));
   }
 
+  /** The server may have an unnamed statement of this client, but an older one, or that of another client. */
   #ensureUnnamed(server: ServerConnection, start: number): void {
     const { unnamed } = this.#statements;
-    if (unnamed === null) return;
+    if (unnamed === null) {
+      // The client has none: the server shall say so.
+      server.unnamed = null;
+      server.replies.push(REPLY.injectedClose);
+      this.#insert(start, closeStatement(''));
+      return;
+    }
     const as = this.#preparedAs(unnamed, server);
-    if (server.unnamedOwner === this.#clientId && server.unnamedAs === as) return;
-    server.unnamedOwner = this.#clientId;
+    if (server.unnamed === unnamed && server.unnamedAs === as) return;
+    server.unnamed = unnamed;
     server.unnamedAs = as;
-    server.replies.push(REPLY.injectedParse, { undo: () => (server.unnamedOwner = 0) });
+    server.replies.push(REPLY.injectedParse, { undo: () => (server.unnamed = null) });
     this.#insert(start, parse('', bodyWith(unnamed, as)));
+  }
+
+  /** When its Parse has failed or was passed over, nobody knows what the server has. */
+  #unnamedGone(server: ServerConnection, body: Buffer): Undo {
+    return {
+      undo: () => {
+        if (server.unnamed === body) server.unnamed = null;
+        if (this.#statements.unnamed === body) this.#statements.unnamed = null;
+      },
+    };
   }
 
   #makeRoom(statement: Statement, server: ServerConnection, start: number): void {

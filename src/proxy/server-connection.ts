@@ -81,16 +81,14 @@ export class ServerConnection {
   parametersKey: string;
   /** what the server reported right after login */
   readonly initialParameters: ReadonlyMap<string, string>;
-  /** what the session has been made to differ in; null = not known */
-  settings: SessionSettings | null = SessionSettings.NONE;
   /** something other than settings was left behind, so DISCARD ALL is due before the next client */
   dirty = false;
   owner: ServerOwner | null = null;
   transactionStatus: number = STATUS.idle;
   /** reported parameters that changed since the owner took the connection */
   readonly changedParameters = new Map<string, string>();
-  /** id of the client whose unnamed statement the server has; 0 = nobody's */
-  unnamedOwner = 0;
+  /** the unnamed statement that the server has, as its client keeps it (`ClientStatements.unnamed`); null = none, or another */
+  unnamed: Buffer | null = null;
   /** what the server got in the place of that statement's text; null: that text */
   unnamedAs: string | null = null;
   /** a text was sent in the place of the client's: a position in it would be a wrong one */
@@ -107,6 +105,7 @@ export class ServerConnection {
   errors = 0;
   bytesReceived = 0;
   bytesSent = 0;
+  #settings: SessionSettings | null = SessionSettings.NONE;
   #onClosed: (() => void) | null = null;
   readonly #socket: Socket;
   readonly #scanner = new FrameScanner(SERVER_RULES);
@@ -142,6 +141,16 @@ export class ServerConnection {
     this.#socket.resume();
   }
 
+  /** what the session has been made to differ in; null = not known */
+  get settings(): SessionSettings | null {
+    return this.#settings;
+  }
+
+  set settings(settings: SessionSettings | null) {
+    this.#settings = settings;
+    this.statements.readBy(settings?.meaning ?? null);
+  }
+
   get usable(): boolean {
     return !this.#ended && !this.#socket.destroyed;
   }
@@ -164,6 +173,8 @@ export class ServerConnection {
 
   /** Sends a statement of the proxy's own; the owner hears setupDone(). */
   setup(sql: string): void {
+    // A simple query takes the unnamed statement away.
+    this.unnamed = null;
     this.replies.push(REPLY.setup);
     this.send(query(sql));
   }

@@ -7,12 +7,20 @@ interface Prepared {
   readonly generation: number;
   /** what the server got in the place of the statement's text; null: that text */
   readonly as: string | null;
+  /** the settings by which the server has read its text */
+  meaning: string;
   used: boolean;
 }
+
+const UNKNOWN = 'unknown';
 
 export class ServerStatements {
   readonly #prepared = new Map<Statement, Prepared>();
   readonly #limit: number;
+  #meaning = '';
+  #unknown = 0;
+  /** added since the settings were last known for sure */
+  #fresh: Prepared[] = [];
 
   /** @param limit statements one server may hold; at least 1 */
   constructor(limit: number) {
@@ -27,10 +35,25 @@ export class ServerStatements {
     return this.#prepared.keys();
   }
 
-  /** True when the server has this statement as it is now, prepared with the text that it would get now. */
+  /**
+   * The settings by which the server reads texts from here on: what it has prepared under others means what it meant then.
+   *
+   * @param meaning null: nobody knows them, nor those by which it has read what was added since they were known
+   */
+  readBy(meaning: string | null): void {
+    if (meaning === null) {
+      this.#unknown += 1;
+      for (const prepared of this.#fresh) prepared.meaning = UNKNOWN;
+    }
+    this.#fresh = [];
+    this.#meaning = meaning ?? `${UNKNOWN} ${this.#unknown.toString()}`;
+  }
+
+  /** True when the server has this statement as it is now, with the text that it would get now, and as the session's settings make it. */
   has(statement: Statement, as: string | null = null): boolean {
     const prepared = this.#prepared.get(statement);
     if (prepared?.generation !== statement.generation || prepared.as !== as) return false;
+    if (prepared.meaning !== this.#meaning) return false;
     prepared.used = true;
     return true;
   }
@@ -52,7 +75,9 @@ export class ServerStatements {
   /** Notes that a Parse is on its way. */
   added(statement: Statement, as: string | null = null): Undo {
     invariant(this.#prepared.size < this.#limit, 'the limit of prepared statements is kept');
-    this.#prepared.set(statement, { generation: statement.generation, as, used: true });
+    const prepared = { generation: statement.generation, as, meaning: this.#meaning, used: true };
+    this.#prepared.set(statement, prepared);
+    this.#fresh.push(prepared);
     return { undo: () => this.#prepared.delete(statement) };
   }
 

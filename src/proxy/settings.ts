@@ -18,16 +18,29 @@ export type SettingChange =
 /** RESET ALL leaves these alone (PostgreSQL documentation, RESET; guc_tables.c: GUC_NO_RESET_ALL). */
 const ROLES = ['session_authorization', 'role'];
 
+/** What a text means when it is prepared depends on these: names, literals of times and intervals, characters. */
+const MEANING = new Set([
+  ...['search_path', 'role', 'session_authorization', 'timezone', 'datestyle', 'intervalstyle', 'client_encoding'],
+  ...['standard_conforming_strings', 'transform_null_equals', 'array_nulls', 'xmloption', 'lc_monetary', 'lc_numeric'],
+]);
+/** What a client says at login whose encoding is the usual one. */
+const IN_UTF8 = setToValue('client_encoding', 'UTF8');
+
 /** The settings of a session that differ from what its server starts with. Immutable. */
 export class SessionSettings {
   static readonly NONE = new SessionSettings(new Map());
   readonly statements: ReadonlyMap<string, string>;
   /** equal keys = equal settings */
   readonly key: string;
+  /** equal = a text that is prepared means the same */
+  readonly meaning: string;
 
   private constructor(statements: ReadonlyMap<string, string>) {
     this.statements = statements;
-    this.key = JSON.stringify([...statements].sort(([left], [right]) => (left < right ? -1 : 1)));
+    const sorted = [...statements].sort(([left], [right]) => (left < right ? -1 : 1));
+    this.key = JSON.stringify(sorted);
+    const meaning = sorted.filter(([name, statement]) => MEANING.has(name) && statement !== IN_UTF8.statement);
+    this.meaning = meaning.length === 0 ? '' : JSON.stringify(meaning);
   }
 
   /** From name and value pairs in the form a startup packet has them. */
@@ -67,7 +80,7 @@ function restore(settings: Map<string, string>, name: string, initial: SessionSe
 }
 
 /** The change that gives `name` a value in the form SHOW and the startup packet use. */
-export function setToValue(name: string, value: string): SettingChange {
+export function setToValue(name: string, value: string): Extract<SettingChange, { kind: 'set' }> {
   const statement = `SELECT pg_catalog.set_config(${quoteLiteral(name)}, ${quoteLiteral(value)}, false)`;
   return { kind: 'set', name: name.toLowerCase(), statement };
 }

@@ -116,7 +116,7 @@ export class ShardPart implements Borrower, ServerOwner, Participant {
     this.#pass = pass;
     this.#failure = null;
     // The unnamed statement there is nobody's any more.
-    server.unnamedOwner = 0;
+    server.unnamed = null;
     server.queries += 1;
     await this.#answer(() => {
       for (const reply of replies) server.replies.push(reply);
@@ -128,8 +128,6 @@ export class ShardPart implements Borrower, ServerOwner, Participant {
 
   async execute(sql: string): Promise<void> {
     if (this.server === null) throw gone();
-    // A simple query takes the unnamed statement away.
-    this.server.unnamedOwner = 0;
     await this.#answer(() => this.server?.setup(sql));
   }
 

@@ -74,6 +74,8 @@ export class TrackedSettings {
     const rolledBack = (tags & SESSION_TAG.rollback) !== 0 || failed;
     const idle = server.transactionStatus === STATUS.idle;
     if ((tags & SESSION_TAG.set) !== 0) {
+      // SET LOCAL too. Known again when the transaction ends.
+      server.statements.readBy(null);
       const changes = record.complete ? changesInBatch(record.bytes(), preparedText) : null;
       if (changes === null || failed) this.#uncertain = true;
       if (changes !== null && !failed) this.#pending.push(...changes);
@@ -84,7 +86,10 @@ export class TrackedSettings {
 
   /** When the server is idle again: what was changed and committed is now part of the session, and of the server. */
   commit(server: ServerConnection): void {
-    if (this.#pending.length === 0 && server.changedParameters.size === 0 && !this.#uncertain) return;
+    if (this.#pending.length === 0 && server.changedParameters.size === 0 && !this.#uncertain) {
+      server.statements.readBy(server.settings?.meaning ?? null);
+      return;
+    }
     const changes = [...this.#pending, ...this.#reported(server)];
     const { settings } = server;
     const known = settings !== null && !this.#uncertain;

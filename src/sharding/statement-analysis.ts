@@ -57,6 +57,8 @@ export interface FoundTarget {
   readonly rule: TableRule;
   /** its sharding column; null where rows are inserted, whose keys `given` has */
   readonly node: ColumnNode | null;
+  /** which of the table's columns it is */
+  readonly position: number;
   /** of a `varchar(n)` sharding column */
   readonly maxLength: number | null;
   readonly given: readonly KeyList[];

@@ -148,9 +148,10 @@ function noteTable(
       if (only) analysis.physical = true;
       const node = columns.get(rule.column);
       // A column whose type hashes otherwise than the rule says proves nothing.
-      const maxLength = table.columns.find((column) => column.name === rule.column)?.maxLength ?? null;
+      const position = table.columns.findIndex((column) => column.name === rule.column);
+      const maxLength = table.columns[position]?.maxLength ?? null;
       if (node?.type === rule.type)
-        analysis.targets.push({ table: `${schema}.${name}`, rule, node, maxLength, given: [] });
+        analysis.targets.push({ table: `${schema}.${name}`, rule, node, position, maxLength, given: [] });
       else analysis.reasons.add('unpinned');
       return;
     }

@@ -139,7 +139,8 @@ function readMergeBranch(analysis: Analysis, branch: Tree, target: FoundTarget |
   const position = columns.findIndex((column) => text(column, 'name') === target.rule.column);
   if (text(branch, 'commandType') === 'CMD_UPDATE' && position >= 0) analysis.refusals.add('merge');
   if (text(branch, 'commandType') !== 'CMD_INSERT') return;
-  const value = position < 0 ? null : (list(branch, 'values')[position] ?? null);
+  const place = columns.length > 0 ? position : target.position;
+  const value = place < 0 ? null : (list(branch, 'values')[place] ?? null);
   const key = keyExpression(value, analysis.keyContext(target.rule.type, target.maxLength));
   if (key === null) analysis.refusals.add('merge');
   else analysis.targets.push({ ...target, node: null, given: [{ keys: [key], onNull: 'stored' }] });

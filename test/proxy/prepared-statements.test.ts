@@ -1,9 +1,12 @@
-/** One task: named prepared statements work on whichever server a client gets. */
+/** One task: prepared statements, with a name and without, work on whichever server a client gets. */
+import type pg from 'pg';
 import { expect, test } from 'vitest';
 import type { Proxy } from '../../src/proxy/contract.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 import { until } from '../support/wait.js';
-import { clientOf, configFor, proxyFor } from './support.js';
+import { cstring, frame } from '../../src/wire/backend.js';
+import { bind, DESCRIBE_PORTAL, EXECUTE, parse, query, SYNC } from '../../src/wire/frontend.js';
+import { clientOf, configFor, proxyFor, RawClient } from './support.js';
 
 const clusters = useClusters({ old: { major: 15 }, new: { major: 18 } });
 
@@ -116,4 +119,87 @@ test('a text of a megabyte is prepared, with the gate open, closed meanwhile, an
   await client.query('BEGIN');
   expect(await run('inside')).toEqual({ length: 1_048_577 });
   await client.query('COMMIT');
+});
+
+const NO_VALUES = bind({ formats: [], values: [], resultFormats: Buffer.alloc(2) });
+const unnamed = (sql: string): Buffer => parse('', Buffer.concat([cstring(sql), Buffer.alloc(2)]));
+
+/** Runs a text without taking the unnamed statement away. */
+const named = (sql: string): Buffer =>
+  Buffer.concat([
+    parse(sql, Buffer.concat([cstring(sql), Buffer.alloc(2)])),
+    frame('B', cstring(''), cstring(sql), Buffer.alloc(6)),
+    ...[EXECUTE, SYNC],
+  ]);
+
+/** Runs the unnamed statement, prepared in another batch before: as lib/pq does. */
+async function bound(client: RawClient): Promise<string> {
+  client.send(NO_VALUES, DESCRIBE_PORTAL, EXECUTE, SYNC);
+  const messages = await client.until('Z');
+  const [row] = messages.filter(({ type }) => type === 'D' || type === 'E');
+  return row?.type === 'D'
+    ? row.bytes.toString('utf8', 11)
+    : (/C(\w{5})\0/.exec(row?.bytes.toString('latin1') ?? '')?.[1] ?? '');
+}
+
+test('a text that clients share means to each what its own settings make of it', async () => {
+  const proxy = await start({ defaultPoolSize: 1 });
+  const [utc, tokyo] = await Promise.all([clientOf(proxy, 'prod'), clientOf(proxy, 'prod')]);
+  await utc.query('CREATE SCHEMA one; CREATE SCHEMA two; CREATE TABLE one.t (v int); CREATE TABLE two.t (v float4)');
+  await utc.query("SET TimeZone = 'UTC'");
+  await tokyo.query("SET TimeZone = 'Asia/Tokyo'");
+  const at = async (client: pg.Client): Promise<unknown> => {
+    const text = "SELECT extract(epoch FROM '2000-01-01 00:00'::timestamptz)::int AS at";
+    return (await client.query<{ at: number }>({ name: 'at', text })).rows[0]?.at;
+  };
+  expect([await at(utc), await at(tokyo), await at(utc)]).toEqual([946684800, 946652400, 946684800]);
+  await utc.query('SET search_path = one');
+  await tokyo.query('SET search_path = two');
+  // Four bytes that are the number 1 of one type, and something else of the other.
+  const insert = {
+    name: 'insert',
+    text: 'INSERT INTO t VALUES ($1) RETURNING v',
+    values: [Buffer.from('3f800000', 'hex')],
+  };
+  expect((await utc.query(insert)).rows).toEqual([{ v: 0x3f800000 }]);
+  expect((await tokyo.query(insert)).rows).toEqual([{ v: 1 }]);
+  // What a transaction sets for itself is not kept for others.
+  const now = { name: 'now', text: "SELECT extract(epoch FROM '2000-01-02 00:00'::timestamptz)::int AS at" };
+  await tokyo.query('BEGIN');
+  await tokyo.query("SET LOCAL TimeZone = 'UTC'");
+  expect((await tokyo.query(now)).rows).toEqual([{ at: 946771200 }]);
+  await tokyo.query('COMMIT');
+  const other = await clientOf(proxy, 'prod');
+  await other.query("SET TimeZone = 'Asia/Tokyo'; SET search_path = two");
+  expect((await other.query(now)).rows).toEqual([{ at: 946738800 }]);
+});
+
+test('the unnamed statement that runs is the one prepared last, on whichever server', async () => {
+  const proxy = await start({ defaultPoolSize: 2 });
+  const [client, other] = await Promise.all([RawClient.loggedIn(proxy, 'prod'), RawClient.loggedIn(proxy, 'prod')]);
+  const say = async (from: RawClient, ...messages: readonly Buffer[]): Promise<void> => {
+    from.send(...messages);
+    await from.until('Z');
+  };
+  await say(client, unnamed("SELECT 'first'"), SYNC);
+  // The next one is prepared on the other server; then the first one is free again, and the other is not.
+  await say(other, named('BEGIN'));
+  await say(client, unnamed("SELECT 'second'"), SYNC);
+  const second = await RawClient.loggedIn(proxy, 'prod');
+  await say(second, query('BEGIN'));
+  await say(other, named('COMMIT'));
+  expect(await bound(client)).toBe('second');
+  // What another client says takes it away from the server only.
+  await say(other, query('SELECT 1'));
+  expect(await bound(client)).toBe('second');
+  await say(other, unnamed("SELECT 'of another'"), SYNC);
+  expect(await bound(client)).toBe('second');
+  // A client that has none does not run what another one has left there.
+  await say(other, unnamed("SELECT 'of another'"), SYNC);
+  await say(client, frame('C', Buffer.from('S'), cstring('')), SYNC);
+  await say(other, unnamed("SELECT 'of another'"), SYNC);
+  expect(await bound(client)).toBe('26000');
+  await say(client, unnamed('SELECT wrong'), SYNC);
+  expect(await bound(client)).toBe('26000');
+  await say(second, query('COMMIT'));
 });

@@ -142,8 +142,8 @@ export class RawClient {
   readonly #counts = new Map<string, number>();
   #wake: () => void = () => undefined;
 
-  constructor(proxy: Proxy) {
-    const { host, port } = proxy.address;
+  constructor({ address }: Pick<Proxy, 'address'>) {
+    const { host, port } = address;
     this.socket = connect({ host, port });
     this.socket.on('error', () => undefined);
     this.socket.on('data', (chunk: Buffer) => {
@@ -169,7 +169,11 @@ export class RawClient {
   }
 
   /** Logs in with `trust` and forgets what was said. */
-  static async loggedIn(proxy: Proxy, database: string, parameters: Record<string, string> = {}): Promise<RawClient> {
+  static async loggedIn(
+    proxy: Pick<Proxy, 'address'>,
+    database: string,
+    parameters: Record<string, string> = {},
+  ): Promise<RawClient> {
     const client = new RawClient(proxy);
     client.send(startupMessage({ user: USER, database, ...parameters }));
     await client.until('Z');

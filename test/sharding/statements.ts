@@ -395,6 +395,19 @@ export const WRITES: readonly Case[] = [
     'MERGE INTO orders o USING products p ON o.tenant_id = 3 WHEN NOT MATCHED THEN INSERT (tenant_id, id) VALUES (p.id, 1)',
     'refused merge',
   ],
+  ['MERGE INTO orders o USING products p ON o.tenant_id = 3 WHEN NOT MATCHED THEN INSERT VALUES (3, p.id)', 'shard 1'],
+  [
+    'MERGE INTO orders o USING products p ON o.tenant_id = 3 WHEN NOT MATCHED THEN INSERT VALUES (1, p.id)',
+    'refused unpinned',
+  ],
+  [
+    'MERGE INTO orders o USING products p ON o.tenant_id = 3 WHEN NOT MATCHED THEN INSERT VALUES (p.id)',
+    'refused merge',
+  ],
+  [
+    'MERGE INTO orders o USING products p ON o.tenant_id = 3 WHEN NOT MATCHED THEN INSERT DEFAULT VALUES',
+    'refused merge',
+  ],
   ['MERGE INTO orders o USING products p ON o.tenant_id = 3 WHEN NOT MATCHED BY SOURCE THEN DELETE', 'refused merge'],
   [
     'MERGE INTO orders o USING products p ON o.tenant_id = 3 WHEN MATCHED THEN UPDATE SET tenant_id = 1',
