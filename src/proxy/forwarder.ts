@@ -48,6 +48,8 @@ export interface Screen {
    * @param portal by which its rows can be asked for later; empty for a simple query too
    */
   instead(text: string, parameters: StatementParameters, portal: string): string | null;
+  /** The Query or Bind that begins there was read ahead, and is sent as it is; false: {@link instead} must be asked. */
+  passes(buffer: Buffer, start: number): boolean;
 }
 
 export class Forwarder {
@@ -163,9 +165,14 @@ export class Forwarder {
     server.replies.push(REPLY.query);
     // A text that passes in parts is not looked into: the first part is on its way before the last has come.
     const text = (): string => readQuery(this.#buffer, start, end);
-    const refusal =
-      end - start === length ? (this.#refuse(text) ?? this.screen?.instead(text(), NO_PARAMETERS, '')) : null;
+    const refusal = end - start === length ? (this.#refuse(text) ?? this.#queriesAnother(start, text)) : null;
     if (refusal) this.#replace(start, end, query(refusal));
+  }
+
+  /** What is sent in the place of a query that the screen holds back. */
+  #queriesAnother(start: number, text: () => string): string | null {
+    const { screen } = this;
+    return screen === null || screen.passes(this.#buffer, start) ? null : screen.instead(text(), NO_PARAMETERS, '');
   }
 
   #parse(scanner: FrameScanner, server: ServerConnection): void {
@@ -224,8 +231,10 @@ export class Forwarder {
 
   /** Sends another statement in the place of one that the screen holds back: it fails when the portal is executed. */
   #bindsAnother({ start, end }: FrameScanner, server: ServerConnection): boolean {
-    const bound = this.screen === null ? null : boundTo(this.#buffer, start, end, this.#statements);
-    const instead = bound === null ? null : (this.screen?.instead(bound.text, bound.parameters, bound.portal) ?? null);
+    const { screen } = this;
+    if (screen === null || screen.passes(this.#buffer, start)) return false;
+    const bound = boundTo(this.#buffer, start, end, this.#statements);
+    const instead = bound === null ? null : screen.instead(bound.text, bound.parameters, bound.portal);
     if (bound === null || instead === null) return false;
     server.unnamedOwner = 0;
     server.replies.push(REPLY.injectedParse);

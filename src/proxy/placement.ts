@@ -6,7 +6,7 @@
  * (`opening`); from its first other statement on it stays where it is, and what belongs elsewhere is refused.
  */
 import { CutoverError } from '../errors/errors.js';
-import { commentHint } from '../sharding/router-hints.js';
+import { commentHint, type Hint } from '../sharding/router-hints.js';
 import { REFUSAL_TEXTS } from '../sharding/router-refusals.js';
 import type { StatementParameters } from '../sharding/router-parameters.js';
 import { commonRoute, type Route } from '../sharding/router.js';
@@ -22,8 +22,9 @@ import { COORDINATOR } from './routes.js';
 import { searchPathOf, type DefaultPath } from './search-path.js';
 import { hintOf } from './session-hint.js';
 import { effectOf, mayChangePath } from './session-statement.js';
+import type { SessionSettings } from './settings.js';
 import type { ShardRouters, UserRouter } from './shard-routers.js';
-import { statementsAhead, type Rest } from './statements-ahead.js';
+import { StatementsAhead, type Rest, type StatementAhead } from './statements-ahead.js';
 import type { CopyPlan } from './shard-copy.js';
 import type { WritePlan } from './shard-write.js';
 import type { TrackedSettings } from './tracked-settings.js';
@@ -53,6 +54,24 @@ type Need =
   | { readonly kind: 'again'; readonly hints: readonly SessionHint[] }
   | { readonly kind: 'refused'; readonly reason: string; readonly unknown: boolean };
 
+/** What was told of the first statement of the batch ahead, with everything it was told from. */
+interface Ahead {
+  readonly buffer: Buffer;
+  readonly start: number;
+  readonly statement: StatementAhead;
+  readonly need: Need;
+  readonly router: UserRouter | null;
+  readonly said: SaidBySettings;
+  readonly utf8: boolean;
+}
+
+interface SaidBySettings {
+  readonly settings: SessionSettings;
+  readonly defaults: DefaultPath;
+  readonly path: readonly string[];
+  readonly hint: { readonly hint?: Hint };
+}
+
 interface Session {
   readonly id: number;
   readonly user: string;
@@ -79,6 +98,9 @@ export class Placement implements Screen {
   #hints: SessionHint[] = [];
   /** the batch ahead begins with EXPLAIN, whose reader wants to know where it runs */
   #explained = false;
+  /** the first statement of the batch ahead, until it is sent or something changes */
+  #ahead: Ahead | null = null;
+  #said: SaidBySettings | null = null;
 
   /** @param refuse asked for every change of the schema: why it must not be made now, or null */
   constructor(
@@ -197,13 +219,27 @@ export class Placement implements Screen {
   settled(status: number): void {
     this.#inTransaction = status === STATUS.inTransaction;
     if (status !== STATUS.idle) return;
+    this.#ahead = null;
     this.#opening = [];
     this.#pathUncertain = false;
     this.#hints = [];
   }
 
   instead(text: string, parameters: StatementParameters, portal: string): string | null {
-    const need = this.#needOf(text, parameters);
+    this.#ahead = null;
+    return this.#insteadOf(this.#needOf(text, parameters), text, portal);
+  }
+
+  passes(buffer: Buffer, start: number): boolean {
+    const ahead = this.#ahead;
+    this.#ahead = null;
+    // What the need was told from is the same.
+    const same = ahead?.buffer === buffer && ahead.start === start && ahead.router === this.#router;
+    if (!same || ahead.said !== this.#saidBySettings() || ahead.utf8 !== this.#settings.utf8) return false;
+    return this.#insteadOf(ahead.need, ahead.statement.text, ahead.statement.portal) === null;
+  }
+
+  #insteadOf(need: Need, text: string, portal: string): string | null {
     if (need.kind === 'refused') return raising(this.#refusal(need.reason));
     if (need.kind === 'several') return raising(this.#refusal(NOT_ALONE));
     const problem = this.#shard === COORDINATOR && need.kind !== 'again' ? this.#coordinatorProblem(text) : null;
@@ -217,16 +253,17 @@ export class Placement implements Screen {
   /** @returns null when more must come before anything can be said: the scanner waits for it */
   #needAhead(scanner: FrameScanner): Need | null {
     if (scanner.awaitsRest) return null;
-    const ahead = statementsAhead(scanner.buffer.subarray(scanner.position), this.#statements);
+    const ahead = new StatementsAhead(scanner.buffer.subarray(scanner.position), this.#statements);
     let first = true;
-    for (let next = ahead.next(); ; next = ahead.next()) {
-      if (next.done === true) return this.#needOfRest(scanner, next.value);
-      if (first) this.#explained = EXPLAIN.test(next.value.text);
-      const need = this.#needOf(next.value.text, next.value.parameters);
+    for (let next = ahead.next(); next !== null; next = ahead.next()) {
+      if (first) this.#explained = EXPLAIN.test(next.text);
+      const need = this.#needOf(next.text, next.parameters);
+      if (first) this.#ahead = this.#aheadOf(scanner, next, need);
       // What is refused behind another statement is refused when it is its turn.
       if (need.kind === 'shard' || (first && (need.kind === 'refused' || need.kind === 'several'))) return need;
       first = false;
     }
+    return this.#needOfRest(scanner, ahead.rest);
   }
 
   /** A batch that is long without running anything is looked at as it passes. */
@@ -237,18 +274,37 @@ export class Placement implements Screen {
     return null;
   }
 
+  #aheadOf({ buffer, position }: FrameScanner, statement: StatementAhead, need: Need): Ahead {
+    const { utf8 } = this.#settings;
+    const [router, said] = [this.#router, this.#saidBySettings()];
+    return { buffer, start: position + statement.start, statement, need, router, said, utf8 };
+  }
+
+  /** Read once for as long as they stay what they are. */
+  #saidBySettings(): SaidBySettings {
+    const { current } = this.#settings;
+    const defaults = this.#router?.defaults ?? NOWHERE;
+    if (this.#said?.settings !== current || this.#said.defaults !== defaults) {
+      const path = searchPathOf(current, defaults) ?? NO_PATH;
+      this.#said = { settings: current, defaults, path, hint: hintOf(current, []) };
+    }
+    return this.#said;
+  }
+
   #needOf(text: string, parameters: StatementParameters): Need {
     const { router } = this.#router ?? {};
     if (router === undefined) return refused('its router is not read');
-    const searchPath = this.#pathUncertain
-      ? null
-      : searchPathOf(this.#settings.current, this.#router?.defaults ?? NOWHERE);
-    const hint = hintOf(this.#settings.current, this.#hints);
+    const said = this.#saidBySettings();
+    const { hint } = this.#hints.length === 0 ? said.hint : hintOf(this.#settings.current, this.#hints);
+    const { utf8 } = this.#settings;
     const statements = router.route(text, {
-      searchPath: searchPath ?? [],
-      parameters: { ...parameters, utf8: this.#settings.utf8 },
-      ...hint,
+      searchPath: this.#pathUncertain ? NO_PATH : said.path,
+      parameters: parameters.utf8 === utf8 ? parameters : { ...parameters, utf8 },
+      ...(hint && { hint }),
     });
+    const [only] = statements;
+    if (only !== undefined && statements.length === 1 && only.route.kind !== 'session')
+      return this.#needOfTables(only.route, text, hint !== undefined);
     const forTables = statements.filter(({ route }) => route.kind !== 'session');
     if (forTables.length < statements.length && forTables.length > 0 && mayChangePath(text))
       return refused('it changes what names mean and uses tables in one text');
@@ -256,7 +312,7 @@ export class Placement implements Screen {
       route.kind === 'session' ? [needOfSession(route, text.slice(start, end))] : [],
     );
     if (forTables.length > 0) {
-      const need = this.#needOfTables(commonRoute(forTables), text, hint.hint !== undefined);
+      const need = this.#needOfTables(commonRoute(forTables), text, hint !== undefined);
       session.push(need.kind === 'several' && statements.length > 1 ? refused(NOT_ALONE) : need);
     }
     return session.reduce(both, { kind: 'again', hints: [] });
@@ -316,6 +372,7 @@ export class Placement implements Screen {
 
 const EXPLAIN = /^\s*explain\b/i;
 const NOWHERE: DefaultPath = { path: '', role: '' };
+const NO_PATH: readonly string[] = [];
 
 function refused(reason: string, unknown = false): Need {
   return { kind: 'refused', reason, unknown };

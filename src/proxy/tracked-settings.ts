@@ -47,7 +47,8 @@ export class TrackedSettings {
 
   /** whether texts of this session are in UTF-8 */
   get utf8(): boolean {
-    return /^utf-?8$/i.test(this.#told.get('client_encoding') ?? 'UTF8');
+    const encoding = this.#told.get('client_encoding') ?? 'UTF8';
+    return encoding === 'UTF8' || /^utf-?8$/i.test(encoding);
   }
 
   /** ParameterStatus messages for what this server reports and the client does not know; empty when it knows all. */
