@@ -8,9 +8,12 @@ import type { ClientStatements } from './client-statements.js';
 export const TOO_LONG_BYTES = 16 * 1024 * 1024;
 
 export interface BoundStatement {
-  readonly portal: string;
   readonly text: string;
   readonly parameters: StatementParameters;
+  /** by which its rows can be asked for later */
+  readonly portal: string;
+  /** where the Bind begins */
+  readonly start: number;
 }
 
 /**
@@ -33,7 +36,7 @@ export function boundTo(
   const { text, types } = statement;
   const { formats, values } = readBoundValues(buffer, names, end);
   const portal = buffer.toString('utf8', start + HEADER_BYTES, names.portalEnd);
-  return { portal, text, parameters: { values, formats, types, utf8: true } };
+  return { text, parameters: { values, formats, types, utf8: true }, portal, start };
 }
 
 function textAndTypes(body: Buffer): { readonly text: string; readonly types: readonly number[] } {

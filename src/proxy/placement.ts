@@ -300,7 +300,7 @@ export class Placement implements Screen {
     const statements = router.route(text, {
       searchPath: this.#pathUncertain ? NO_PATH : said.path,
       parameters: parameters.utf8 === utf8 ? parameters : { ...parameters, utf8 },
-      ...(hint && { hint }),
+      hint,
     });
     const [only] = statements;
     if (only !== undefined && statements.length === 1 && only.route.kind !== 'session')
@@ -324,7 +324,7 @@ export class Placement implements Screen {
     if (need.kind !== 'shard') return need;
     const problem = need.shard === COORDINATOR ? this.#coordinatorProblem(text) : null;
     if (problem !== null) return refused(problem, route.kind === 'coordinator' && route.reason.startsWith(UNKNOWN));
-    return { ...need, everywhere: need.everywhere && !hinted && commentHint(text) === null };
+    return need.everywhere && (hinted || commentHint(text) !== null) ? { ...need, everywhere: false } : need;
   }
 
   /** Why the coordinator cannot answer a text; null when it can. */

@@ -59,7 +59,7 @@ export class StatementsAhead {
         this.#bodies.set(name, buffer.subarray(bodyAt, end));
       } else if (type === FRONTEND.bind) {
         const bound = boundTo(buffer, start, end, this.#statements, this.#bodies);
-        if (bound !== null) return { ...bound, start };
+        if (bound !== null) return bound;
       }
     }
     if (this.#ended) return null;

@@ -26,6 +26,8 @@ const SETTABLE = new Set([
 
 export class TrackedSettings {
   current: SessionSettings;
+  /** whether texts of this session are in UTF-8 */
+  utf8 = true;
   readonly #initial: SessionSettings;
   /** what the client was told by ParameterStatus */
   readonly #told: Map<string, string>;
@@ -39,16 +41,11 @@ export class TrackedSettings {
     this.current = initial;
     this.#initial = initial;
     this.#told = new Map(told);
+    this.#noteEncoding();
   }
 
   get applicationName(): string {
     return this.#told.get('application_name') ?? '';
-  }
-
-  /** whether texts of this session are in UTF-8 */
-  get utf8(): boolean {
-    const encoding = this.#told.get('client_encoding') ?? 'UTF8';
-    return encoding === 'UTF8' || /^utf-?8$/i.test(encoding);
   }
 
   /** ParameterStatus messages for what this server reports and the client does not know; empty when it knows all. */
@@ -61,6 +58,7 @@ export class TrackedSettings {
       news.push(parameterStatus(name, value));
     }
     this.#toldKey = server.parametersKey;
+    this.#noteEncoding();
     return news;
   }
 
@@ -93,9 +91,14 @@ export class TrackedSettings {
     server.settings = known ? settings.with(changes, SessionSettings.NONE) : null;
     for (const [name, value] of server.changedParameters) this.#told.set(name, value);
     this.#toldKey = server.parametersKey;
+    this.#noteEncoding();
     server.changedParameters.clear();
     this.#pending = [];
     this.#uncertain = false;
+  }
+
+  #noteEncoding(): void {
+    this.utf8 = /^utf-?8$/i.test(this.#told.get('client_encoding') ?? 'UTF8');
   }
 
   /** Changes the server reported that no SET or RESET of this transaction explains. */

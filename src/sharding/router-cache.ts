@@ -27,8 +27,8 @@ export class VerdictCache<Value extends object> {
   readonly #paths = new Map<string, PathEntries<Value>>();
   /** in the order in which they are looked at to be thrown away */
   readonly #queue = new Set<Entry<Value>>();
-  /** the path asked for last, which is most often the next one too */
-  #last: { readonly searchPath: readonly string[]; readonly path: PathEntries<Value> } | null = null;
+  /** by the very arrays that are asked with: each session has one for as long as its settings stay */
+  readonly #known = new WeakMap<readonly string[], PathEntries<Value>>();
   #usedBytes = 0;
   #hits = 0;
   #misses = 0;
@@ -69,10 +69,11 @@ export class VerdictCache<Value extends object> {
   }
 
   #pathOf(searchPath: readonly string[]): PathEntries<Value> {
-    if (this.#last?.searchPath === searchPath) return this.#last.path;
+    const known = this.#known.get(searchPath);
+    if (known !== undefined) return known;
     const name = searchPath.join('\0');
     const path = this.#paths.get(name) ?? { name, entries: new Map<string, Entry<Value>>() };
-    this.#last = { searchPath, path };
+    this.#known.set(searchPath, path);
     return path;
   }
 
@@ -91,9 +92,7 @@ export class VerdictCache<Value extends object> {
   #forget({ key, path, bytes }: Entry<Value>): void {
     path.entries.delete(key);
     this.#usedBytes -= bytes;
-    if (path.entries.size > 0) return;
-    this.#paths.delete(path.name);
-    if (this.#last?.path === path) this.#last = null;
+    if (path.entries.size === 0 && this.#paths.get(path.name) === path) this.#paths.delete(path.name);
   }
 }
 

@@ -20,7 +20,7 @@ export interface RouteRequest {
   readonly searchPath: readonly string[];
   readonly parameters?: StatementParameters;
   /** `SET pgdog.shard` or `pgdog.sharding_key` of the session; a comment in the statement goes before it */
-  readonly hint?: Hint;
+  readonly hint?: Hint | undefined;
 }
 
 export interface RoutedStatement {

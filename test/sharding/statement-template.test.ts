@@ -11,7 +11,7 @@ import { generatedSelect, withConstants } from './generated-statements.js';
 import { CATALOGUE, SCHEME, SEARCH_PATH } from './routing-context.js';
 import * as statements from './statements.js';
 
-const RUNS = THOROUGH ? 100_000 : 2_500;
+const RUNS = THOROUGH ? 5_000 : 800;
 const UUID = '550e8400-e29b-41d4-a716-446655440000';
 
 /** Every text that the other tests of the router and of the coordinator have. */
@@ -137,8 +137,8 @@ function mutated(sql: string, choices: readonly number[]): string {
 }
 
 describe('by template and by text a statement goes to the same place', () => {
-  it('each of the corpora, twice', () => {
-    for (const sql of [...TEXTS, ...TEXTS]) expectSame(sql);
+  it('each of the corpora', () => {
+    for (const sql of TEXTS) expectSame(sql);
   });
 
   it('with other values in it', () => {
@@ -171,7 +171,8 @@ describe('by template and by text a statement goes to the same place', () => {
     'INSERT INTO orders (tenant_id, id) VALUES (V, 1), (3, V) -- 3',
     'UPDATE orders SET tenant_id = V WHERE tenant_id = 3',
     "SELECT 'é', id FROM orders WHERE tenant_id = V ORDER BY 1 LIMIT 5",
-    'SELECT float(24) 1 FROM orders WHERE tenant_id = 1 AND amount::float(V) > 1',
+    'SELECT * FROM orders WHERE tenant_id = 1 AND amount::float(V) > 1',
+    'SELECT * FROM orders WHERE tenant_id = V; SELECT * FROM orders',
     '/* pgdog_sharding_key: 3 */ SELECT * FROM orders WHERE tenant_id = V',
   ])('%s with each value', (sql) => {
     for (const value of [...VALUES, ...VALUES]) expectSame(sql.replaceAll('V', () => value));
