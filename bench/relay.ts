@@ -1,11 +1,12 @@
 /** One task: compare what is between pgbench and PostgreSQL: nothing, PgBouncer, a bare Node relay, the proxy. */
-import { appendFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { startCluster } from '../src/dev/embedded-postgres.js';
 import { keepAtEnd, removeAtEnd } from '../src/dev/guardian.js';
 import { freePort, LOOPBACK } from '../src/dev/ports.js';
 import { temporaryFolder } from '../src/dev/postgres-binaries.js';
+import { withConnection } from '../src/postgres/connection.js';
 import type { Endpoint } from '../src/postgres/endpoint.js';
 import type { Cleanup } from '../src/cli/demo/cleanup.js';
 import { writeConfiguration } from '../src/cli/demo/configuration.js';
@@ -19,7 +20,7 @@ export interface RelayOptions {
   readonly rounds: number;
   readonly seconds: number;
   readonly clients: number;
-  /** more than 1: the proxy in front of so many shards is measured too; each has all rows, so any key can be read anywhere */
+  /** more than 1: the proxy in front of so many shards is measured too, each with the rows of its own keys */
   readonly shards: number;
 }
 
@@ -28,6 +29,8 @@ interface Target {
   endpoint(mode: Mode): Endpoint;
   /** printed with each of its measurements */
   note(mode: Mode): string;
+  /** a process of ours, whose processor time is measured too */
+  readonly pid?: number;
 }
 
 interface Bench {
@@ -39,10 +42,14 @@ interface Measurement {
   readonly target: string;
   readonly mode: Mode;
   readonly transactionsPerSecond: number;
+  /** of the process between, each transaction; null where it is none of ours */
+  readonly processorUs: number | null;
 }
 
 const SCALE = 10;
 const WARM_UP_SECONDS = 1;
+/** Linux counts in these on every architecture that Node runs on. */
+const MS_PER_TICK = 10;
 
 /** Runs the whole comparison; prints a JSON line per measurement and a summary at the end. */
 export async function relay(options: RelayOptions, cleanup: Cleanup): Promise<void> {
@@ -67,10 +74,10 @@ async function startTargets(options: RelayOptions, pgbench: string, cleanup: Cle
   await cluster.createDatabase('bench');
   const server = cluster.endpoint('bench');
   await initialise(pgbench, server, SCALE);
-  const targets = [
-    plain('direct', server),
-    plain('bare relay', await startBareRelay(server, folder, cleanup)),
-    plain('proxy', await startOurs([server], clients, folder, cleanup)),
+  const targets: Target[] = [
+    { name: 'direct', endpoint: () => server, note: () => '' },
+    await startBareRelay(server, folder, cleanup),
+    await startOurs('proxy', [server], clients, folder, cleanup),
   ];
   if (options.shards > 1) {
     const shards = await Promise.all(
@@ -78,10 +85,11 @@ async function startTargets(options: RelayOptions, pgbench: string, cleanup: Cle
         const own = cluster.endpoint(`shard_${shard.toString()}`);
         await cluster.createDatabase(own.database);
         await initialise(pgbench, own, SCALE);
+        await keepOwnRows(own, shard, options.shards);
         return own;
       }),
     );
-    targets.push(plain(`${options.shards.toString()} shards`, await startOurs(shards, clients, folder, cleanup)));
+    targets.push(await startOurs(`${options.shards.toString()} shards`, shards, clients, folder, cleanup));
   }
   const bouncer = await startPgBouncer(server, clients, folder, cleanup);
   if (bouncer === undefined) {
@@ -92,20 +100,35 @@ async function startTargets(options: RelayOptions, pgbench: string, cleanup: Cle
   return [...targets, { name: 'PgBouncer', note, endpoint: (mode) => bouncer.endpoint(mode) }];
 }
 
-async function startBareRelay(server: Endpoint, folder: string, cleanup: Cleanup): Promise<Endpoint> {
+/** All shards together have the rows once, as one database has them: twice as many would not fit into the buffers. */
+async function keepOwnRows(endpoint: Endpoint, shard: number, shards: number): Promise<void> {
+  await withConnection(endpoint, async (connection) => {
+    await connection.query('CREATE TABLE public.by_hash (aid bigint) PARTITION BY HASH (aid)');
+    await connection.query(
+      `DELETE FROM public.pgbench_accounts
+        WHERE NOT satisfies_hash_partition('public.by_hash'::regclass, ${shards.toString()}, ${shard.toString()}, aid::bigint)`,
+    );
+    await connection.query('DROP TABLE public.by_hash');
+    await connection.query('VACUUM FULL public.pgbench_accounts');
+    await connection.query('VACUUM ANALYZE public.pgbench_accounts');
+  });
+}
+
+async function startBareRelay(server: Endpoint, folder: string, cleanup: Cleanup): Promise<Target> {
   const port = await freePort();
   const args = [server.host, server.port.toString(), port.toString()];
-  await startOwn(new URL('./bare-relay.js', import.meta.url), args, port, folder, cleanup);
-  return { ...server, host: LOOPBACK, port };
+  const pid = await startOwn(new URL('./bare-relay.js', import.meta.url), args, port, folder, cleanup);
+  return ours('bare relay', { ...server, host: LOOPBACK, port }, pid);
 }
 
 /** The proxy in front of one database, or of its shards by the key of pgbench's accounts. */
 async function startOurs(
+  name: string,
   servers: readonly Endpoint[],
   clients: number,
   folder: string,
   cleanup: Cleanup,
-): Promise<Endpoint> {
+): Promise<Target> {
   const [first] = servers;
   if (first === undefined) throw new Error('a proxy needs a server');
   const { user, password = '' } = first;
@@ -120,18 +143,19 @@ async function startOurs(
   const { config, users } = configuration.files;
   if (servers.length > 1)
     appendFileSync(config, '\n[[sharded_tables]]\ndatabase = "bench"\ncolumn = "aid"\ndata_type = "bigint"\n');
-  await startOwn(new URL('./proxy-process.js', import.meta.url), [config, users], configuration.port, own, cleanup);
-  return { ...first, host: LOOPBACK, port: configuration.port, database: 'bench' };
+  const module = new URL('./proxy-process.js', import.meta.url);
+  const pid = await startOwn(module, [config, users], configuration.port, own, cleanup);
+  return ours(name, { ...first, host: LOOPBACK, port: configuration.port, database: 'bench' }, pid);
 }
 
-/** Runs a module of this folder in a process of its own. */
+/** Runs a module of this folder in a process of its own. @returns its id */
 async function startOwn(
   module: URL,
   args: readonly string[],
   port: number,
   folder: string,
   cleanup: Cleanup,
-): Promise<void> {
+): Promise<number> {
   const name = basename(module.pathname, '.js');
   const program = await startProgram({
     name,
@@ -141,10 +165,11 @@ async function startOwn(
     logFile: join(folder, `${name}.log`),
   });
   cleanup.defer(() => program.stop());
+  return program.pid;
 }
 
-function plain(name: string, endpoint: Endpoint): Target {
-  return { name, endpoint: () => endpoint, note: () => '' };
+function ours(name: string, endpoint: Endpoint, pid: number): Target {
+  return { name, endpoint: () => endpoint, note: () => '', pid };
 }
 
 /** Every round measures every target once in each mode, another one first each time: what the machine does meanwhile hits all. */
@@ -171,27 +196,44 @@ async function measureOnce(
 ): Promise<Measurement> {
   const endpoint = target.endpoint(mode);
   if (round === 0) await measure(pgbench, endpoint, { mode, clients, seconds: WARM_UP_SECONDS });
+  const before = processorMs(target);
   const result = await measure(pgbench, endpoint, { mode, clients, seconds });
+  const after = processorMs(target);
+  const { transactionsPerSecond } = result;
+  const transactions = transactionsPerSecond * seconds;
+  const processorUs = before === null || after === null ? null : rounded(((after - before) * 1_000) / transactions);
   const note = target.note(mode);
-  const line = { bench: 'relay', round: round + 1, target: target.name, mode, ...result, ...(note && { note }) };
+  const more = { ...(processorUs !== null && { processorUs }), ...(note && { note }) };
+  const line = { bench: 'relay', round: round + 1, target: target.name, mode, ...result, ...more };
   process.stdout.write(`${JSON.stringify(line)}\n`);
-  return { target: target.name, mode, transactionsPerSecond: result.transactionsPerSecond };
+  return { target: target.name, mode, transactionsPerSecond, processorUs };
+}
+
+/** Of a process and the kernel on its behalf, from Linux' /proc in ticks of 10 ms; null elsewhere. */
+function processorMs({ pid }: Target): number | null {
+  const file = `/proc/${String(pid)}/stat`;
+  if (pid === undefined || !existsSync(file)) return null;
+  // The name in parentheses may have spaces; then the 12th and 13th value are user and system time (proc(5)).
+  const values = readFileSync(file, 'utf8').split(') ').at(-1)?.split(' ') ?? [];
+  return (Number(values[11]) + Number(values[12])) * MS_PER_TICK;
 }
 
 function summary(measurements: readonly Measurement[], targets: readonly Target[]): readonly string[] {
-  const medianOf = (name: string, mode: Mode): number =>
-    median(
-      measurements.filter((one) => one.target === name && one.mode === mode).map((one) => one.transactionsPerSecond),
-    );
+  const of = (name: string, mode: Mode): readonly Measurement[] =>
+    measurements.filter((one) => one.target === name && one.mode === mode);
+  const medianOf = (name: string, mode: Mode): number => median(of(name, mode).map((one) => one.transactionsPerSecond));
   const row = (name: string, cells: readonly string[]): string =>
-    `${name.padEnd(12)}${cells.map((cell) => cell.padStart(26)).join('')}`;
+    `${name.padEnd(12)}${cells.map((cell) => cell.padStart(36)).join('')}`;
   const cell = (name: string, mode: Mode): string => {
     const perSecond = medianOf(name, mode);
     const against = (other: string): string => rounded(perSecond / medianOf(other, mode), 2).toFixed(2);
-    return `${perSecond.toFixed(0)}/s  ${against('direct')} ${against('bare relay')}`;
+    const processorUs = median(of(name, mode).flatMap((one) => one.processorUs ?? []));
+    const time = Number.isNaN(processorUs) ? '' : `${processorUs.toFixed(0)} µs`;
+    const ratios = `${against('direct')} ${against('bare relay')} ${against('proxy')}`;
+    return `${perSecond.toFixed(0)}/s  ${ratios} ${time.padStart(6)}`;
   };
   return [
-    'Median transactions a second; then the ratio to direct and to the bare relay.',
+    'Median transactions a second; the ratio to direct, to the bare relay and to the proxy; processor time of the process between.',
     row('', MODES),
     ...targets.map(({ name }) =>
       row(

@@ -7,6 +7,8 @@ const BIGINT_MAX = 2n ** 63n - 1n;
 const BIGINT_TEXT_MAX = 200;
 /** PostgreSQL documentation, 4.1.2.6; servers before 16 know decimal digits only and refuse the others themselves. */
 const INTEGER = /^([+-]?)((?:\d(?:_?\d)*)|(?:0[xX](?:_?[\da-fA-F])+)|(?:0[oO](?:_?[0-7])+)|(?:0[bB](?:_?[01])+))$/;
+/** Decimal, and sure to have room: what most are. */
+const SHORT_INTEGER = /^-?\d{1,18}$/;
 const SPACE_AROUND = /^[ \t\n\v\f\r]+|[ \t\n\v\f\r]+$/g;
 /** Any letter case, braces around, hyphens left out after any four digits: PostgreSQL documentation, 8.12. */
 const UUID = /^(?:[\da-f]{4}-?){7}[\da-f]{4}$/i;
@@ -27,6 +29,7 @@ export function parseKey(type: KeyType, text: string): KeyValue | null {
 }
 
 function parseInteger(text: string): bigint | null {
+  if (SHORT_INTEGER.test(text)) return BigInt(text);
   if (text.length > BIGINT_TEXT_MAX) return null;
   const match = INTEGER.exec(text.replace(SPACE_AROUND, ''));
   if (match === null) return null;

@@ -53,6 +53,9 @@ export class Borrowing implements Borrower {
   #routeVersion = -1;
   #setups = 0;
   #shard = 0;
+  /** routes to the shards where the session was, of one configuration */
+  readonly #known = new Map<number, Route>();
+  #knownVersion = -1;
   /** the configuration by which the shard was found */
   #placedVersion = -1;
   /** what begins the client's transaction on the server that comes; null: none is open */
@@ -260,7 +263,10 @@ export class Borrowing implements Borrower {
   #currentRoute(): Route {
     const { routes } = this.#context;
     if (this.#route !== null && this.#routeVersion === routes.version) return this.#route;
-    const route = routes.of(this.#user, this.#database, this.#shard);
+    if (this.#knownVersion !== routes.version) this.#known.clear();
+    const route = this.#known.get(this.#shard) ?? routes.of(this.#user, this.#database, this.#shard);
+    this.#known.set(this.#shard, route);
+    this.#knownVersion = routes.version;
     this.#routeVersion = routes.version;
     return route;
   }

@@ -1,5 +1,6 @@
 /** One task: read which statement a Bind binds, and to which values. */
 import type { StatementParameters } from '../sharding/router-parameters.js';
+import { HEADER_BYTES } from '../wire/frames.js';
 import { readBind, readBoundValues, readParseText, readParseTypes } from '../wire/frontend.js';
 import type { ClientStatements } from './client-statements.js';
 
@@ -7,9 +8,12 @@ import type { ClientStatements } from './client-statements.js';
 export const TOO_LONG_BYTES = 16 * 1024 * 1024;
 
 export interface BoundStatement {
-  readonly portal: string;
   readonly text: string;
   readonly parameters: StatementParameters;
+  /** by which its rows can be asked for later */
+  readonly portal: string;
+  /** where the Bind begins */
+  readonly start: number;
 }
 
 /**
@@ -26,12 +30,15 @@ export function boundTo(
 ): BoundStatement | null {
   const names = readBind(buffer, start, end);
   const name = buffer.toString('utf8', names.portalEnd + 1, names.statementEnd);
-  const body = bodies?.get(name) ?? (name === '' ? statements.unnamed : statements.get(name)?.body);
-  if (body === null || body === undefined) return null;
+  const body = bodies?.get(name) ?? (name === '' ? statements.unnamed : null);
+  const statement = body === null ? statements.get(name) : textAndTypes(body);
+  if (statement === undefined) return null;
+  const { text, types } = statement;
   const { formats, values } = readBoundValues(buffer, names, end);
-  return {
-    portal: buffer.toString('utf8', start + 5, names.portalEnd),
-    text: readParseText(body, 0, body.length),
-    parameters: { values, formats, types: readParseTypes(body), utf8: true },
-  };
+  const portal = buffer.toString('utf8', start + HEADER_BYTES, names.portalEnd);
+  return { text, parameters: { values, formats, types, utf8: true }, portal, start };
+}
+
+function textAndTypes(body: Buffer): { readonly text: string; readonly types: readonly number[] } {
+  return { text: readParseText(body, 0, body.length), types: readParseTypes(body) };
 }

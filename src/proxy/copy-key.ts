@@ -2,7 +2,7 @@
 import { parseKey } from '../config/key-values.js';
 import { shardOf } from '../sharding/hash.js';
 import type { KeyValue } from '../sharding/scheme.js';
-import { isLonger } from '../sharding/statement-keys.js';
+import { isLonger } from '../sharding/statement-literals.js';
 import type { CopyKey } from '../sharding/statement-verdict.js';
 
 /** `unreadable`: it is no value of its column, or not surely one; `unmapped`: no shard is configured for it */

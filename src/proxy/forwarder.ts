@@ -50,6 +50,8 @@ export interface Screen {
   instead(text: string, parameters: StatementParameters, portal: string): string | null;
   /** What answers the same at the server at hand with less work, or null; errors of it point into a text that the client has not sent. */
   rewritten(text: () => string): string | null;
+  /** The Query or Bind that begins there was read ahead, and is sent as it is; false: {@link instead} must be asked. */
+  passes(buffer: Buffer, start: number): boolean;
 }
 
 export class Forwarder {
@@ -165,8 +167,7 @@ export class Forwarder {
     // A text that passes in parts is not looked into: the first part is on its way before the last has come.
     const text = (): string => readQuery(this.#buffer, start, end);
     if (end - start < length) return;
-    const instead = this.#refuse(text) ?? this.screen?.instead(text(), NO_PARAMETERS, '') ?? null;
-    const sent = instead ?? this.#rewritten(text, server);
+    const sent = this.#refuse(text) ?? this.#queriesAnother(start, text) ?? this.#rewritten(text, server);
     if (sent !== null) this.#replace(start, end, query(sent));
   }
 
@@ -179,6 +180,12 @@ export class Forwarder {
   /** What is prepared on a server in the place of a text; null: the text itself. */
   #preparedAs(body: Buffer, server: ServerConnection): string | null {
     return this.screen === null ? null : this.#rewritten(() => readParseText(body, 0, body.length), server);
+  }
+
+  /** What is sent in the place of a query that the screen holds back. */
+  #queriesAnother(start: number, text: () => string): string | null {
+    const { screen } = this;
+    return screen === null || screen.passes(this.#buffer, start) ? null : screen.instead(text(), NO_PARAMETERS, '');
   }
 
   #parse(scanner: FrameScanner, server: ServerConnection): void {
@@ -239,8 +246,10 @@ export class Forwarder {
 
   /** Sends another statement in the place of one that the screen holds back: it fails when the portal is executed. */
   #bindsAnother({ start, end }: FrameScanner, server: ServerConnection): boolean {
-    const bound = this.screen === null ? null : boundTo(this.#buffer, start, end, this.#statements);
-    const instead = bound === null ? null : (this.screen?.instead(bound.text, bound.parameters, bound.portal) ?? null);
+    const { screen } = this;
+    if (screen === null || screen.passes(this.#buffer, start)) return false;
+    const bound = boundTo(this.#buffer, start, end, this.#statements);
+    const instead = bound === null ? null : screen.instead(bound.text, bound.parameters, bound.portal);
     if (bound === null || instead === null) return false;
     server.unnamed = null;
     server.replies.push(REPLY.injectedParse);

@@ -7,11 +7,12 @@
  * (shard-transaction.ts). From then on what is said of the transaction itself is said to all of them.
  */
 import { CutoverError } from '../errors/errors.js';
-import { commentHint } from '../sharding/router-hints.js';
+import { commentHint, type Hint } from '../sharding/router-hints.js';
 import { REFUSAL_TEXTS } from '../sharding/router-refusals.js';
 import type { StatementParameters } from '../sharding/router-parameters.js';
 import { commonRoute, type Route } from '../sharding/router.js';
 import type { SessionHint, SessionStep } from '../sharding/statement-verdict.js';
+import { STATUS } from '../wire/codes.js';
 import type { FrameScanner } from '../wire/frames.js';
 import { TOO_LONG_BYTES } from './bound-statement.js';
 import type { ClientStatements } from './client-statements.js';
@@ -20,7 +21,7 @@ import type { Screen } from './forwarder.js';
 import { OpenTransaction } from './open-transaction.js';
 import { raising } from './raising.js';
 import { COORDINATOR } from './routes.js';
-import { searchPathOf } from './search-path.js';
+import { searchPathOf, type DefaultPath } from './search-path.js';
 import { hintOf } from './session-hint.js';
 import { mayChangePath } from './session-statement.js';
 import type { ShardRouters, UserRouter } from './shard-routers.js';
@@ -37,7 +38,8 @@ import {
   type Need,
   type SeveralRoute,
 } from './statement-need.js';
-import { statementsAhead, type Rest } from './statements-ahead.js';
+import { holdsTables, isExplained, isOnlyThere, leavesNothing, mayOpenCursor, mentions } from './statement-words.js';
+import { StatementsAhead, type Rest, type StatementAhead } from './statements-ahead.js';
 import type { CopyPlan } from './shard-copy.js';
 import type { TransactionPlan } from './shard-transaction.js';
 import type { WritePlan } from './shard-write.js';
@@ -66,6 +68,24 @@ export type Move =
 /** Bytes of a batch that are kept while nothing in it has told where it belongs. */
 const UNREAD_BYTES_MAX = 65_536;
 
+/** What was told of the first statement of the batch ahead, with everything it was told from. */
+interface Ahead {
+  readonly buffer: Buffer;
+  readonly start: number;
+  readonly statement: StatementAhead;
+  readonly need: Need;
+  readonly router: UserRouter | null;
+  readonly said: SaidBySettings;
+  readonly utf8: boolean;
+}
+
+interface SaidBySettings {
+  readonly settings: SessionSettings;
+  readonly defaults: DefaultPath;
+  readonly path: readonly string[];
+  readonly hint: { readonly hint?: Hint };
+}
+
 interface Session {
   readonly id: number;
   readonly user: string;
@@ -86,10 +106,11 @@ export class Placement implements Screen {
   readonly #transaction = new OpenTransaction();
   /** why the statement ahead is not run */
   #problem: CutoverError | null = null;
-  /** what has just been found of the first statement of the batch ahead */
-  #found: { readonly text: string; readonly need: Need } | null = null;
   /** the batch ahead begins with EXPLAIN, whose reader wants to know where it runs */
   #explained = false;
+  /** the first statement of the batch ahead, until it is sent or something changes */
+  #ahead: Ahead | null = null;
+  #said: SaidBySettings | null = null;
 
   /** @param refuse asked for every change of the schema: why it must not be made now, or null */
   constructor(
@@ -115,8 +136,6 @@ export class Placement implements Screen {
     if (router === null) return { kind: 'read' };
     this.#home %= router.shards;
     const need = this.#needAhead(scanner);
-    // By the time it is sent the names may have changed places.
-    this.#found = null;
     if (need === null) return { kind: 'more' };
     if (need.kind === 'several') return this.#several(scanner, need.text, need.write);
     if (need.kind !== 'refused')
@@ -161,7 +180,7 @@ export class Placement implements Screen {
     if (problem !== null)
       return this.#staying(this.#refusal(`it needs several shards in a transaction, and ${problem}`));
     // The tables are held by the coordinator's own sessions, which would be waited for without an end.
-    if (transaction.readOver && write.kind === 'every' && (write.ddl || HOLDS_TABLES.test(text)))
+    if (transaction.readOver && write.kind === 'every' && (write.ddl || holdsTables(text)))
       return this.#staying(this.#refusal('the transaction has read over several shards, and holds the tables'));
     const place = this.#several(scanner, text, write);
     if (place.kind === 'more') return MORE;
@@ -275,14 +294,28 @@ export class Placement implements Screen {
   settled(status: number): void {
     this.#transaction.settled(status);
     this.#problem = null;
+    if (status === STATUS.idle) this.#ahead = null;
   }
 
   instead(text: string, parameters: StatementParameters, portal: string): string | null {
-    const [problem, found] = [this.#problem, this.#found];
+    this.#ahead = null;
+    const problem = this.#problem;
     this.#problem = null;
-    this.#found = null;
     if (problem !== null) return raising(problem);
-    const need = found?.text === text ? found.need : this.#needOf(text, parameters);
+    return this.#insteadOf(this.#needOf(text, parameters), text, portal);
+  }
+
+  passes(buffer: Buffer, start: number): boolean {
+    const ahead = this.#ahead;
+    this.#ahead = null;
+    if (this.#problem !== null) return false;
+    // What the need was told from is the same.
+    const same = ahead?.buffer === buffer && ahead.start === start && ahead.router === this.#router;
+    if (!same || ahead.said !== this.#saidBySettings() || ahead.utf8 !== this.#settings.utf8) return false;
+    return this.#insteadOf(ahead.need, ahead.statement.text, ahead.statement.portal) === null;
+  }
+
+  #insteadOf(need: Need, text: string, portal: string): string | null {
     if (need.kind === 'refused') return raising(this.#refusal(need.reason));
     if (need.kind === 'several') return raising(this.#refusal(NOT_ALONE));
     if (need.kind === 'again' && this.#transaction.spread) return raising(this.#refusal(CONTROL_NOT_ALONE));
@@ -299,35 +332,28 @@ export class Placement implements Screen {
   rewritten(textOf: () => string): string | null {
     if (this.#shard !== COORDINATOR || this.#router?.coordinator.ready !== true) return null;
     const text = textOf();
-    const searchPath = this.#searchPath(this.#router);
+    const path = this.#transaction.pathUncertain ? NO_PATH : this.#saidBySettings().path;
     const hinted =
       hintOf(this.#settings.current, this.#transaction.hints).hint !== undefined || commentHint(text) !== null;
-    return searchPath === null || hinted ? null : this.#router.router.partial(text, searchPath);
-  }
-
-  #searchPath({ defaults }: UserRouter): readonly string[] | null {
-    return this.#transaction.pathUncertain ? null : searchPathOf(this.#settings.current, defaults);
+    return path === NO_PATH || hinted ? null : this.#router.router.partial(text, path);
   }
 
   /** @returns null when more must come before anything can be said: the scanner waits for it */
   #needAhead(scanner: FrameScanner): Need | null {
     if (scanner.awaitsRest) return null;
-    const ahead = statementsAhead(scanner.buffer.subarray(scanner.position), this.#statements);
-    this.#found = null;
+    const ahead = new StatementsAhead(scanner.buffer.subarray(scanner.position), this.#statements);
+    let first = true;
     let only: Need | null = null;
-    for (let next = ahead.next(); ; next = ahead.next()) {
-      if (next.done === true) return this.#needOfRest(scanner, next.value, only);
-      const { text, parameters } = next.value;
-      const first = this.#found === null;
-      const need = this.#needOf(text, parameters);
-      if (first) {
-        this.#explained = EXPLAIN.test(text);
-        this.#found = { text, need };
-      }
+    for (let next = ahead.next(); next !== null; next = ahead.next()) {
+      if (first) this.#explained = isExplained(next.text);
+      const need = this.#needOf(next.text, next.parameters);
+      if (first) this.#ahead = this.#aheadOf(scanner, next, need);
       // What is refused behind another statement is refused when it is its turn.
       if (need.kind === 'shard' || (first && (need.kind === 'refused' || need.kind === 'several'))) return need;
       only = first && need.kind === 'again' ? need : null;
+      first = false;
     }
+    return this.#needOfRest(scanner, ahead.rest, only);
   }
 
   /** A batch that is long without running anything is looked at as it passes. */
@@ -338,16 +364,38 @@ export class Placement implements Screen {
     return null;
   }
 
+  #aheadOf({ buffer, position }: FrameScanner, statement: StatementAhead, need: Need): Ahead {
+    const { utf8 } = this.#settings;
+    const [router, said] = [this.#router, this.#saidBySettings()];
+    return { buffer, start: position + statement.start, statement, need, router, said, utf8 };
+  }
+
+  /** Read once for as long as they stay what they are. */
+  #saidBySettings(): SaidBySettings {
+    const { current } = this.#settings;
+    const defaults = this.#router?.defaults ?? NOWHERE;
+    if (this.#said?.settings !== current || this.#said.defaults !== defaults) {
+      const path = searchPathOf(current, defaults) ?? NO_PATH;
+      this.#said = { settings: current, defaults, path, hint: hintOf(current, []) };
+    }
+    return this.#said;
+  }
+
   #needOf(text: string, parameters: StatementParameters): Need {
     if (this.#router === null) return refused('its router is not read');
     const { router } = this.#router;
-    const searchPath = this.#searchPath(this.#router);
-    const hint = hintOf(this.#settings.current, this.#transaction.hints);
+    const said = this.#saidBySettings();
+    const { hints } = this.#transaction;
+    const { hint } = hints.length === 0 ? said.hint : hintOf(this.#settings.current, hints);
+    const { utf8 } = this.#settings;
     const statements = router.route(text, {
-      searchPath: searchPath ?? [],
-      parameters: { ...parameters, utf8: this.#settings.utf8 },
-      ...hint,
+      searchPath: this.#transaction.pathUncertain ? NO_PATH : said.path,
+      parameters: parameters.utf8 === utf8 ? parameters : { ...parameters, utf8 },
+      hint,
     });
+    const [only] = statements;
+    if (only !== undefined && statements.length === 1 && only.route.kind !== 'session')
+      return this.#needOfTables(only.route, text, hint !== undefined);
     const forTables = statements.filter(({ route }) => route.kind !== 'session');
     if (forTables.length < statements.length && forTables.length > 0 && mayChangePath(text))
       return refused('it changes what names mean and uses tables in one text');
@@ -355,7 +403,7 @@ export class Placement implements Screen {
       route.kind === 'session' ? [needOfSession(route, text.slice(start, end))] : [],
     );
     if (forTables.length > 0) {
-      const need = this.#needOfTables(commonRoute(forTables), text, hint.hint !== undefined);
+      const need = this.#needOfTables(commonRoute(forTables), text, hint !== undefined);
       session.push(need.kind === 'several' && statements.length > 1 ? refused(NOT_ALONE) : need);
     }
     const controls = session.some(({ kind }) => kind === 'again');
@@ -372,8 +420,8 @@ export class Placement implements Screen {
     if (need.kind !== 'shard') return need;
     const problem = need.shard === COORDINATOR ? this.#coordinatorProblem(text) : null;
     if (problem !== null) return refused(problem, route.kind === 'coordinator' && route.reason.startsWith(UNKNOWN));
-    const everywhere = need.everywhere && !hinted && commentHint(text) === null && !ONLY_THERE.test(text);
-    return { ...need, everywhere };
+    const everywhere = need.everywhere && !hinted && commentHint(text) === null && !isOnlyThere(text);
+    return everywhere === need.everywhere ? need : { ...need, everywhere };
   }
 
   /** Why the coordinator cannot answer a text; null when it can. */
@@ -396,7 +444,7 @@ export class Placement implements Screen {
     // What every shard answers alike, and nothing can come back to, need not be asked again elsewhere.
     if (any && portal === '' && leavesNothing(text) && transaction.readsAnew(...this.#isolation)) return;
     const writes = need.kind === 'shard' && !need.everywhere;
-    const cursor = portal !== '' || CURSOR.test(text);
+    const cursor = portal !== '' || mayOpenCursor(text);
     const over = this.#shard === COORDINATOR;
     transaction.act({ writes, over, cursor, mixed: (any || need.kind === 'shard') && need.mixed });
   }
@@ -425,27 +473,11 @@ export class Placement implements Screen {
 
 const STAY: Move = { kind: 'stay' };
 const MORE: Move = { kind: 'more' };
-const EXPLAIN = /^\s*explain\b/i;
 const MIXED = 'it may change the session in a way that the other servers of the transaction would not know';
-/** It locks rows, or asks where they lie: the coordinator would lock them for itself, or answer for itself. */
-const ONLY_THERE = /\bfor\b|ctid|tableoid|\b[xc]m(?:in|ax)\b|tablesample|\bonly\b/i;
-const HOLDS_TABLES = /\btruncate\b|\block\b/i;
-const CURSOR = /\bdeclare\b/i;
-
-/** No function, which may tell of the transaction it runs in or do something in it, and no cursor. */
-function leavesNothing(text: string): boolean {
-  return (
-    /^\s*(?:select|show|table|values)\b/i.test(text) &&
-    !/[(;]|\binto\b|\bcurrent_|\blocaltime/i.test(text.replace(/;\s*$/, ''))
-  );
-}
+/** What names mean is not known. */
+const NO_PATH: readonly string[] = [];
+const NOWHERE: DefaultPath = { path: '', role: '' };
 
 function placeName(shard: number): string {
   return shard === COORDINATOR ? 'the coordinator' : `shard ${shard.toString()}`;
-}
-
-/** Whether a text may name an object, as `view app.late` or `function app.total(integer)`, by its bare name. */
-function mentions(text: string, object: string): boolean {
-  const name = object.replace(/\(.*$/s, '').split(/[ .]/).at(-1) ?? '';
-  return name === '' || text.toLowerCase().includes(name.replaceAll('"', '').toLowerCase());
 }

@@ -37,12 +37,15 @@ export class SessionPlace {
   look(): Placement | null {
     const { routers } = this.#context;
     if (!routers.isSharded(this.#session.database)) this.placement = null;
-    else {
-      const refuse = (text: string): CutoverError | null => refusedChange(this.#context, this.#session, () => text);
-      this.placement ??= new Placement(this.#session, routers, this.#settings, this.#session.statements, refuse);
-    }
+    else this.placement ??= this.#newPlacement();
     this.#forwarder.screen = this.placement;
     return this.placement;
+  }
+
+  #newPlacement(): Placement {
+    const { routers } = this.#context;
+    const refuse = (text: string): CutoverError | null => refusedChange(this.#context, this.#session, () => text);
+    return new Placement(this.#session, routers, this.#settings, this.#session.statements, refuse);
   }
 
   /** Where an open transaction that has only begun may begin anew after a swap of names; null: nobody can tell yet. */

@@ -57,18 +57,47 @@ const DEFAULTS = `SELECT current_setting('search_path') AS path, current_user::t
 
 /** One configuration's: the next one begins with nothing. */
 class Readings {
-  readonly databases = new Map<string, DatabaseRouter>();
-  readonly users = new Map<string, UserDefaults>();
+  readonly #databases = new Map<string, DatabaseRouter>();
+  readonly #users = new Map<string, UserDefaults>();
+  /** both together, by database and user */
+  readonly #ready = new Map<string, Map<string, UserRouter>>();
   /** under way, by what is read: who asks meanwhile waits for the same answer */
   readonly #running = new Map<string, Promise<void>>();
 
+  database(name: string): DatabaseRouter | undefined {
+    return this.#databases.get(name);
+  }
+
+  /** What is there; null when something of it is missing. Asked for each batch. */
+  of(user: string, database: string): UserRouter | null {
+    const known = this.#ready.get(database)?.get(user);
+    if (known !== undefined) return known;
+    const ready = this.#databases.get(database);
+    const defaults = this.#users.get(userKey(user, database));
+    if (ready === undefined || defaults === undefined) return null;
+    const both = { ...ready, defaults };
+    const users = this.#ready.get(database) ?? new Map<string, UserRouter>();
+    this.#ready.set(database, users.set(user, both));
+    return both;
+  }
+
+  setDatabase(name: string, router: DatabaseRouter): void {
+    this.#databases.set(name, router);
+    this.#ready.delete(name);
+  }
+
+  setDefaults(user: string, database: string, defaults: UserDefaults): void {
+    this.#users.set(userKey(user, database), defaults);
+    this.#ready.delete(database);
+  }
+
   /** What another configuration's has of the same servers under the name `earlier`. */
   takeOver(other: Readings, earlier: string, name: string): void {
-    const database = other.databases.get(earlier);
-    if (database) this.databases.set(name, database);
-    for (const [key, defaults] of other.users) {
+    const database = other.#databases.get(earlier);
+    if (database) this.setDatabase(name, database);
+    for (const [key, defaults] of other.#users) {
       const [user, of] = JSON.parse(key) as [string, string];
-      if (of === earlier) this.users.set(userKey(user, name), defaults);
+      if (of === earlier) this.setDefaults(user, name, defaults);
     }
   }
 
@@ -108,12 +137,11 @@ export class ShardRouters {
 
   /** What is there; null when it must be read first. What is old is read anew for those who come later. */
   readyFor(user: string, database: string): UserRouter | null {
-    const ready = this.#readings.databases.get(database);
-    const defaults = this.#readings.users.get(userKey(user, database));
-    if (ready === undefined || defaults === undefined) return null;
+    const ready = this.#readings.of(user, database);
     // A failure is told to who has no router at all.
-    if (performance.now() - ready.readAtMs > LOOK_AGAIN_MS) this.read(user, database).catch(() => undefined);
-    return { ...ready, defaults };
+    if (ready !== null && performance.now() - ready.readAtMs > LOOK_AGAIN_MS)
+      this.read(user, database).catch(() => undefined);
+    return ready;
   }
 
   /** Reads all of it anew. @throws CutoverError `server_unreachable` | `database_unknown` | `user_missing` */
@@ -124,11 +152,11 @@ export class ShardRouters {
     try {
       await Promise.all([
         readings.once(JSON.stringify([database]), async () => {
-          const before = readings.databases.get(database);
-          readings.databases.set(database, await readDatabase(this.#config, database, endpoint, options, before));
+          const before = readings.database(database);
+          readings.setDatabase(database, await readDatabase(this.#config, database, endpoint, options, before));
         }),
         readings.once(userKey(user, database), async () => {
-          readings.users.set(userKey(user, database), await readDefaults(endpoint, options));
+          readings.setDefaults(user, database, await readDefaults(endpoint, options));
         }),
       ]);
     } catch (error) {
@@ -160,7 +188,7 @@ export class ShardRouters {
     const path = ready && searchPathOf(SessionSettings.NONE, ready.defaults);
     if (!ready || !path) return;
     for (const text of texts) {
-      ready.router.verdictsOn(text, path);
+      ready.router.route(text, { searchPath: path });
       await nextTurn();
     }
   }

@@ -5,6 +5,7 @@
  * server has to prepare it once. Names are never used again.
  */
 
+import { readParseText, readParseTypes } from '../wire/frontend.js';
 import type { Undo } from './reply-queue.js';
 
 /** Statements kept that no session holds any more; the oldest is forgotten first. */
@@ -21,10 +22,22 @@ export class Statement implements Undo {
   /** sessions that hold it under a name */
   holders = 0;
   uses = 0;
+  #text: string | null = null;
+  #types: readonly number[] | null = null;
 
   constructor(name: string, body: Buffer) {
     this.name = name;
     this.body = body;
+  }
+
+  /** its SQL, read once. @throws FrameError */
+  get text(): string {
+    return (this.#text ??= readParseText(this.body, 0, this.body.length));
+  }
+
+  /** OIDs of its parameters' types as far as the client gave them, read once. @throws FrameError */
+  get types(): readonly number[] {
+    return (this.#types ??= readParseTypes(this.body));
   }
 
   undo(): void {

@@ -9,6 +9,10 @@ import type { ClientStatements } from './client-statements.js';
 export interface StatementAhead {
   readonly text: string;
   readonly parameters: StatementParameters;
+  /** by which its rows can be asked for later; empty for a simple query */
+  readonly portal: string;
+  /** where its Query or Bind begins */
+  readonly start: number;
 }
 
 /** What has not come of a batch. */
@@ -19,37 +23,57 @@ export interface Rest {
   readonly cut: boolean;
 }
 
-/**
- * Each statement that is run, in order.
- *
- * @param unread begins where a message begins
- * @returns null when the batch has come to its end
- * @throws FrameError
- */
-export function* statementsAhead(unread: Buffer, statements: ClientStatements): Generator<StatementAhead, Rest | null> {
-  const scanner = new FrameScanner(CLIENT_RULES);
-  scanner.feed(unread);
-  const bodies = new Map<string, Buffer>();
-  let position = 0;
-  while (scanner.peek()) {
-    const { type, buffer, start, end, length } = scanner;
-    if (end - start < length) return { neededBytes: start + length, cut: true };
-    if (type === FRONTEND.query) {
-      yield { text: readQuery(buffer, start, end), parameters: NO_PARAMETERS };
-      return null;
-    }
-    if (type === FRONTEND.parse) {
-      const { name, bodyAt } = readParse(buffer, start, end);
-      bodies.set(name, buffer.subarray(bodyAt, end));
-    } else if (type === FRONTEND.bind) {
-      const bound = boundTo(buffer, start, end, statements, bodies);
-      if (bound !== null) yield bound;
-    } else if (ENDS.has(type)) return null;
-    scanner.consume();
-    position = end;
+/** Each statement that is run, in order. Not a generator: it is made for each batch, and most have one statement. */
+export class StatementsAhead {
+  /** once there is no next one: what has not come of the batch; null when it has come to its end */
+  rest: Rest | null = null;
+  readonly #statements: ClientStatements;
+  readonly #scanner = new FrameScanner(CLIENT_RULES);
+  readonly #unreadBytes: number;
+  /** those that are not the client's yet */
+  #bodies: Map<string, Buffer> | undefined;
+  #ended = false;
+
+  /** @param unread begins where a message begins */
+  constructor(unread: Buffer, statements: ClientStatements) {
+    this.#statements = statements;
+    this.#unreadBytes = unread.length;
+    this.#scanner.feed(unread);
   }
-  const cut = position < unread.length;
-  return { neededBytes: cut ? position + scanner.neededBytes : unread.length + 1, cut };
+
+  /** @throws FrameError */
+  next(): StatementAhead | null {
+    const scanner = this.#scanner;
+    while (!this.#ended && scanner.peek()) {
+      const { type, buffer, start, end, length } = scanner;
+      if (end - start < length) return this.#end({ neededBytes: start + length, cut: true });
+      if (type === FRONTEND.query) {
+        this.#ended = true;
+        return { text: readQuery(buffer, start, end), parameters: NO_PARAMETERS, portal: '', start };
+      }
+      if (ENDS.has(type)) return this.#end(null);
+      scanner.consume();
+      if (type === FRONTEND.parse) {
+        const { name, bodyAt } = readParse(buffer, start, end);
+        this.#bodies ??= new Map();
+        this.#bodies.set(name, buffer.subarray(bodyAt, end));
+      } else if (type === FRONTEND.bind) {
+        const bound = boundTo(buffer, start, end, this.#statements, this.#bodies);
+        if (bound !== null) return bound;
+      }
+    }
+    if (this.#ended) return null;
+    const { position, neededBytes, awaitsRest } = scanner;
+    const read = awaitsRest ? this.#unreadBytes - scanner.unreadBytes : position;
+    const cut = read < this.#unreadBytes;
+    return this.#end({ neededBytes: cut ? read + neededBytes : this.#unreadBytes + 1, cut });
+  }
+
+  #end(rest: Rest | null): null {
+    this.#ended = true;
+    this.rest = rest;
+    return null;
+  }
 }
 
 /** Behind these the server may answer without more from the client, or the client is waiting. */

@@ -26,6 +26,8 @@ const SETTABLE = new Set([
 
 export class TrackedSettings {
   current: SessionSettings;
+  /** whether texts of this session are in UTF-8 */
+  utf8 = true;
   readonly #initial: SessionSettings;
   /** what the client was told by ParameterStatus */
   readonly #told: Map<string, string>;
@@ -39,15 +41,11 @@ export class TrackedSettings {
     this.current = initial;
     this.#initial = initial;
     this.#told = new Map(told);
+    this.#noteEncoding();
   }
 
   get applicationName(): string {
     return this.#told.get('application_name') ?? '';
-  }
-
-  /** whether texts of this session are in UTF-8 */
-  get utf8(): boolean {
-    return /^utf-?8$/i.test(this.#told.get('client_encoding') ?? 'UTF8');
   }
 
   /** ParameterStatus messages for what this server reports and the client does not know; empty when it knows all. */
@@ -60,6 +58,7 @@ export class TrackedSettings {
       news.push(parameterStatus(name, value));
     }
     this.#toldKey = server.parametersKey;
+    this.#noteEncoding();
     return news;
   }
 
@@ -97,6 +96,7 @@ export class TrackedSettings {
     server.settings = known ? settings.with(changes, SessionSettings.NONE) : null;
     for (const [name, value] of server.changedParameters) this.#told.set(name, value);
     this.#toldKey = server.parametersKey;
+    this.#noteEncoding();
     server.changedParameters.clear();
     this.#pending = [];
     this.#uncertain = false;
@@ -115,6 +115,10 @@ export class TrackedSettings {
       if (changed || server.changedParameters.size > 0) server.settings = null;
       server.changedParameters.clear();
     }
+  }
+
+  #noteEncoding(): void {
+    this.utf8 = /^utf-?8$/i.test(this.#told.get('client_encoding') ?? 'UTF8');
   }
 
   /** Changes the server reported that no SET or RESET of this transaction explains. */

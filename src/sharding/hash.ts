@@ -63,6 +63,11 @@ export function partitionHash(type: KeyType, key: KeyValue): Halves {
 
 /** 64 bits in 32 such that equal numbers of int2, int4 and int8 hash alike: a negative number's upper half is inverted. */
 function foldInteger(key: bigint): number {
+  const number = Number(key);
+  if (Number.isSafeInteger(number)) {
+    const high = Math.floor(number / WORD);
+    return (number ^ (number >= 0 ? high : ~high)) >>> 0;
+  }
   const high = Number(BigInt.asUintN(32, key >> 32n));
   const low = Number(BigInt.asUintN(32, key));
   return (low ^ (key >= 0n ? high : ~high)) >>> 0;

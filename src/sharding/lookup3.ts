@@ -41,9 +41,10 @@ export function hashBytes(bytes: Uint8Array): Halves {
 
 /** The extended hash of one unsigned 32-bit number, the same as that of its four bytes. */
 export function hashWord(word: number): Halves {
-  const state = startState(4);
-  state[0] += word;
-  return finish(state);
+  // Asked for each statement with a number as its key: nothing is made anew for it.
+  wordState.set(WORD_START);
+  wordState[0] += word;
+  return finish(wordState);
 }
 
 function startState(lengthBytes: number): State {
@@ -101,3 +102,6 @@ function fold(s: State, x: Word, y: Word, bits: number): void {
   s[x] ^= s[y];
   s[x] -= rotate(s[y], bits);
 }
+
+const WORD_START = startState(4);
+const wordState = startState(4);

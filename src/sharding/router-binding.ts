@@ -1,6 +1,6 @@
 /** One task: bind a verdict to parameters: which shard, which shards, or what else. */
 import { shardOf } from './hash.js';
-import { parameterKeys, type StatementParameters } from './router-parameters.js';
+import { arrayParameterKeys, parameterKey, type StatementParameters } from './router-parameters.js';
 import type { KeyValue, ShardingScheme, TableRule } from './scheme.js';
 import type {
   CoordinatorReason,
@@ -44,20 +44,27 @@ export interface RowPart {
 
 type Shards = Pick<ShardingScheme, 'shards'>;
 
+/** What a verdict leaves open. */
+export interface Values {
+  readonly parameters: StatementParameters;
+  /** of a verdict on a template: the keys that the text at hand has */
+  readonly literals: readonly KeyValue[];
+}
+
 /** The route of one execution. Pure; cheap enough for each Bind. */
-export function bindVerdict(verdict: Verdict, scheme: Shards, parameters: StatementParameters): Route {
+export function bindVerdict(verdict: Verdict, scheme: Shards, values: Values): Route {
   switch (verdict.kind) {
     case 'keys': {
-      const shard = commonShard(verdict.targets, verdict.shards, scheme, parameters);
-      if (shard === null) return bindVerdict(verdict.otherwise, scheme, parameters);
+      const shard = commonShard(verdict.targets, verdict.shards, scheme, values);
+      if (shard === null) return bindVerdict(verdict.otherwise, scheme, values);
       return { kind: 'shard', shard, write: verdict.write };
     }
     case 'rows':
-      return bindRows(verdict, scheme, parameters);
+      return bindRows(verdict, scheme, values);
     case 'several':
-      return bindSeveral(verdict.target, scheme, parameters);
+      return bindSeveral(verdict.target, scheme, values);
     case 'moves-key':
-      return bindMove(verdict, scheme, parameters);
+      return bindMove(verdict, scheme, values);
     case 'any':
     case 'every':
     case 'copy':
@@ -73,11 +80,13 @@ function commonShard(
   targets: readonly KeyTarget[],
   fixed: readonly number[],
   scheme: Shards,
-  parameters: StatementParameters,
+  values: Values,
 ): number | null {
+  const only = targets.length === 1 && fixed.length === 0 ? onlyKeyOf(targets[0]) : null;
+  if (only !== null) return shardOfKey(only, scheme, values);
   const needed = new Set(fixed);
   for (const target of targets) {
-    const shards = shardsOfTarget(target, scheme, parameters);
+    const shards = shardsOfTarget(target, scheme, values);
     if (shards === null) return null;
     for (const shard of shards) needed.add(shard);
   }
@@ -85,14 +94,31 @@ function commonShard(
   return needed.size <= 1 ? shard : null;
 }
 
+interface OnlyKey {
+  readonly rule: TableRule;
+  readonly key: KeyExpression;
+  readonly onNull: KeyList['onNull'];
+}
+
+/** Of a target that is bound to one value, as most are. */
+function onlyKeyOf(target: KeyTarget | undefined): OnlyKey | null {
+  const list = target?.alternatives.length === 1 ? target.alternatives[0] : undefined;
+  const key = list?.keys.length === 1 ? list.keys[0] : undefined;
+  if (target === undefined || list === undefined || key === undefined || key.kind === 'array-parameter') return null;
+  return { rule: target.rule, key, onNull: list.onNull };
+}
+
+/** What {@link commonShard} answers for it, without a set of shards. */
+function shardOfKey({ rule, key, onNull }: OnlyKey, scheme: Shards, values: Values): number | null {
+  const value = valueOf(key, values);
+  if (value === undefined || (value === null && onNull === 'unproven')) return null;
+  return value === null && onNull === 'nothing' ? 0 : shardOf(rule, value, scheme.shards);
+}
+
 /** The shards that can hold rows of the target; null when nothing is proven of it. */
-function shardsOfTarget(
-  { rule, alternatives }: KeyTarget,
-  scheme: Shards,
-  parameters: StatementParameters,
-): ReadonlySet<number> | null {
+function shardsOfTarget({ rule, alternatives }: KeyTarget, scheme: Shards, values: Values): ReadonlySet<number> | null {
   const proven = alternatives
-    .map((alternative) => shardsOfList(alternative, rule, scheme, parameters))
+    .map((alternative) => shardsOfList(alternative, rule, scheme, values))
     .filter((shards) => shards !== null);
   const [first, ...others] = proven;
   // Each alternative holds for every row that matters, so all of them do.
@@ -105,11 +131,11 @@ function shardsOfList(
   { keys, onNull }: KeyList,
   rule: TableRule,
   scheme: Shards,
-  parameters: StatementParameters,
+  given: Values,
 ): ReadonlySet<number> | null {
   const shards = new Set<number>();
   for (const key of keys) {
-    const values = valuesOf(key, parameters);
+    const values = valuesOf(key, given);
     if (values === null) return null;
     for (const value of values) {
       if (value === null && onNull === 'nothing') continue;
@@ -123,18 +149,34 @@ function shardsOfList(
   return shards;
 }
 
-function valuesOf(key: KeyExpression, parameters: StatementParameters): readonly (KeyValue | null)[] | null {
-  return key.kind === 'constant' ? [key.value] : parameterKeys(key, parameters);
+function valuesOf(key: KeyExpression, values: Values): readonly (KeyValue | null)[] | null {
+  if (key.kind === 'array-parameter') return arrayParameterKeys(key, values.parameters);
+  const value = valueOf(key, values);
+  return value === undefined ? null : [value];
+}
+
+/** Undefined when it cannot be told for sure. */
+function valueOf(key: KeyExpression, { parameters, literals }: Values): KeyValue | null | undefined {
+  switch (key.kind) {
+    case 'constant':
+      return key.value;
+    case 'literal':
+      return literals[key.index];
+    case 'parameter':
+      return parameterKey(key, parameters);
+    case 'array-parameter':
+      return undefined;
+  }
 }
 
 function bindRows(
   { rule, rows, divisible, targets, shards }: Extract<Verdict, { kind: 'rows' }>,
   scheme: Shards,
-  parameters: StatementParameters,
+  values: Values,
 ): Route {
   const byShard = new Map<number, number[]>();
   for (const [index, row] of rows.entries()) {
-    const [value] = valuesOf(row, parameters) ?? [];
+    const [value] = valuesOf(row, values) ?? [];
     if (value === undefined) return { kind: 'refused', reason: 'key-not-constant' };
     const shard = shardOf(rule, value, scheme.shards);
     if (shard === null) return { kind: 'refused', reason: 'key-unmapped' };
@@ -142,14 +184,14 @@ function bindRows(
     if (together === undefined) byShard.set(shard, [index]);
     else together.push(index);
   }
-  const shard = commonShard(targets, [...shards, ...byShard.keys()], scheme, parameters);
+  const shard = commonShard(targets, [...shards, ...byShard.keys()], scheme, values);
   if (shard !== null) return { kind: 'shard', shard, write: true };
   if (!divisible) return { kind: 'refused', reason: 'several-shards' };
   return { kind: 'rows', parts: [...byShard].map(([shard, indexes]) => ({ shard, rows: indexes })) };
 }
 
-function bindSeveral(target: KeyTarget | null, scheme: Shards, parameters: StatementParameters): Route {
-  const possible = target === null ? null : shardsOfTarget(target, scheme, parameters);
+function bindSeveral(target: KeyTarget | null, scheme: Shards, values: Values): Route {
+  const possible = target === null ? null : shardsOfTarget(target, scheme, values);
   const shards = possible === null ? Array.from({ length: scheme.shards }, (_, shard) => shard) : [...possible].sort();
   const [shard = 0] = shards;
   return shards.length <= 1 ? { kind: 'shard', shard, write: true } : { kind: 'several', shards };
@@ -158,12 +200,12 @@ function bindSeveral(target: KeyTarget | null, scheme: Shards, parameters: State
 function bindMove(
   { target, others, to }: Extract<Verdict, { kind: 'moves-key' }>,
   scheme: Shards,
-  parameters: StatementParameters,
+  values: Values,
 ): Route {
-  const from = commonShard([target, ...others], [], scheme, parameters);
+  const from = commonShard([target, ...others], [], scheme, values);
   if (from === null) return { kind: 'refused', reason: 'several-shards' };
   if (to === null) return { kind: 'moves-key', from, to: null };
-  const [value] = valuesOf(to, parameters) ?? [];
+  const [value] = valuesOf(to, values) ?? [];
   if (value === undefined) return { kind: 'moves-key', from, to: null };
   const shard = shardOf(target.rule, value, scheme.shards);
   if (shard === null) return { kind: 'refused', reason: 'key-unmapped' };

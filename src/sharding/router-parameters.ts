@@ -1,7 +1,7 @@
 /** One task: read the values of a statement's parameters as sharding keys, in text and binary format. */
 import { parseKey } from '../config/key-values.js';
 import type { KeyType, KeyValue } from './scheme.js';
-import { isLonger } from './statement-keys.js';
+import { isLonger } from './statement-literals.js';
 import type { ParameterKey } from './statement-verdict.js';
 
 /** What Parse and Bind said. */
@@ -42,26 +42,33 @@ const INTEGER_BYTES: ReadonlyMap<number, number> = new Map([
 const BINARY = 1;
 const UUID_BYTES = 16;
 
-/** The keys a parameter stands for; null when they cannot be told for sure, and the server or the coordinator must. */
-export function parameterKeys(key: ParameterKey, parameters: StatementParameters): readonly (KeyValue | null)[] | null {
-  const value = parameters.values[key.number - 1];
-  if (value === undefined) return null;
-  const declared = parameters.types[key.number - 1] ?? 0;
+/** The key a parameter is; undefined when it cannot be told for sure, and the server or the coordinator must. */
+export function parameterKey(key: ParameterKey, parameters: StatementParameters): KeyValue | null | undefined {
+  const at = key.number - 1;
+  const value = parameters.values[at];
+  if (value === undefined) return undefined;
+  const declared = parameters.types[at] ?? 0;
   const type = readAs(key, declared);
-  if (type === null) return null;
-  if (value === null) return [null];
-  const binary = formatOf(parameters, key.number - 1) === BINARY;
-  const read = (bytes: Buffer, as: number): KeyValue | null =>
-    readValue(bytes, type, key, as, { binary, utf8: parameters.utf8 });
-  if (key.kind === 'parameter') return oneOrNone(read(value, declared));
-  const elements = binary ? binaryElements(value) : textElements(value);
-  if (elements === null) return null;
-  const keys = elements.map(({ bytes, type: element }) => read(bytes, element));
-  return keys.every((entry) => entry !== null) ? keys : null;
+  if (type === null) return undefined;
+  if (value === null) return null;
+  return readValue(value, type, key, declared, formatOf(parameters, at) === BINARY, parameters.utf8) ?? undefined;
 }
 
-function oneOrNone(value: KeyValue | null): readonly KeyValue[] | null {
-  return value === null ? null : [value];
+/** The keys that the elements of an array are; null when they cannot be told for sure. */
+export function arrayParameterKeys(
+  key: ParameterKey,
+  parameters: StatementParameters,
+): readonly (KeyValue | null)[] | null {
+  const at = key.number - 1;
+  const value = parameters.values[at];
+  const type = readAs(key, parameters.types[at] ?? 0);
+  if (value === undefined || type === null) return null;
+  if (value === null) return [null];
+  const binary = formatOf(parameters, at) === BINARY;
+  const elements = binary ? binaryElements(value) : textElements(value);
+  if (elements === null) return null;
+  const keys = elements.map((element) => readValue(element.bytes, type, key, element.type, binary, parameters.utf8));
+  return keys.every((entry) => entry !== null) ? keys : null;
 }
 
 function formatOf({ formats }: StatementParameters, index: number): number {
@@ -77,17 +84,13 @@ function readAs(key: ParameterKey, declared: number): KeyType | null {
   return key.cast && type === 'varchar' && key.kind === 'parameter' ? 'varchar' : null;
 }
 
-interface Encoding {
-  readonly binary: boolean;
-  readonly utf8: boolean;
-}
-
 function readValue(
   bytes: Buffer,
   type: KeyType,
   key: ParameterKey,
   oid: number,
-  { binary, utf8 }: Encoding,
+  binary: boolean,
+  utf8: boolean,
 ): KeyValue | null {
   if (binary && type === 'bigint') return readInteger(bytes, INTEGER_BYTES.get(oid) ?? bytes.length);
   if (binary && type === 'uuid') return bytes.length === UUID_BYTES ? parseKey('uuid', bytes.toString('hex')) : null;
@@ -110,16 +113,24 @@ function readInteger(bytes: Buffer, length: number): bigint | null {
   }
 }
 
+/** A key most often is, and decoding it takes less than asking the decoder to. */
+const SHORT_BYTES = 64;
 const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** In another encoding only ASCII has the bytes that are hashed. */
 function readText(bytes: Buffer, utf8: boolean): string | null {
-  if (!utf8 && bytes.some((byte) => byte > 0x7f)) return null;
+  if (bytes.length <= SHORT_BYTES && isAscii(bytes)) return bytes.toString('latin1');
+  if (!utf8 && !isAscii(bytes)) return null;
   try {
     return UTF8.decode(bytes);
   } catch {
     return null;
   }
+}
+
+function isAscii(bytes: Buffer): boolean {
+  for (const byte of bytes) if (byte > 0x7f) return false;
+  return true;
 }
 
 interface Element {

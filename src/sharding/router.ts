@@ -5,10 +5,13 @@ import { TextCache } from './router-cache.js';
 import { commentHint, hintedRoute, type Hint } from './router-hints.js';
 import { NO_PARAMETERS, type StatementParameters } from './router-parameters.js';
 import { splitInsert, type InsertPart } from './router-split.js';
-import { analyseStatements } from './statement.js';
+import type { KeyValue } from './scheme.js';
+import { analyseStatements, analyseTemplate, type TemplateVerdict } from './statement.js';
 import type { RoutingContext } from './statement-analysis.js';
+import { readLiteral } from './statement-literals.js';
 import type { StatementParser } from './statement-parser.js';
-import type { StatementVerdict } from './statement-verdict.js';
+import { templateOf, type Template } from './statement-template.js';
+import type { StatementVerdict, Verdict } from './statement-verdict.js';
 
 export type { Route } from './router-binding.js';
 
@@ -18,7 +21,7 @@ export interface RouteRequest {
   readonly searchPath: readonly string[];
   readonly parameters?: StatementParameters;
   /** `SET pgdog.shard` or `pgdog.sharding_key` of the session; a comment in the statement goes before it */
-  readonly hint?: Hint;
+  readonly hint?: Hint | undefined;
 }
 
 export interface RoutedStatement {
@@ -32,10 +35,25 @@ const CACHE_BYTES = 16 * 1024 * 1024;
 /** Of the same texts, only those that the coordinator gets. */
 const PARTIAL_CACHE_BYTES = 4 * 1024 * 1024;
 
+/** What is kept of a text, or of a template. */
+type Kept =
+  | { readonly kind: 'whole'; readonly verdicts: readonly StatementVerdict[] }
+  | { readonly kind: 'template'; readonly on: TemplateVerdict }
+  /** each text of this template is analysed by itself */
+  | { readonly kind: 'never' };
+
+/** What is sent in the place of a text; null: the text itself. */
+interface Partial {
+  readonly as: string | null;
+}
+
+const NEVER: Kept = { kind: 'never' };
+const NO_LITERALS: readonly KeyValue[] = [];
+
 /** For one scheme and one picture of the catalogue: DDL, a RELOAD or a swap of names makes a new one. */
 export class Router {
-  private readonly cache: TextCache<readonly StatementVerdict[]>;
-  private readonly partials = new TextCache<string | null>(PARTIAL_CACHE_BYTES);
+  private readonly cache: TextCache<Kept>;
+  private readonly partials = new TextCache<Partial>(PARTIAL_CACHE_BYTES);
 
   constructor(
     private readonly parser: StatementParser,
@@ -45,27 +63,68 @@ export class Router {
     this.cache = new TextCache(cacheBytes);
   }
 
-  /** The verdicts on a text, kept by text and search path. */
+  /** The verdicts on a text as it is, kept by text and search path. */
   verdictsOn(sql: string, searchPath: readonly string[]): readonly StatementVerdict[] {
-    return this.cache.of(sql, searchPath, () => analyseStatements(this.parser, { ...this.context, searchPath }, sql));
+    const kept = this.cache.get(sql, searchPath);
+    if (kept?.kind === 'whole') return kept.verdicts;
+    const verdicts = analyseStatements(this.parser, { ...this.context, searchPath }, sql);
+    this.cache.keep(sql, searchPath, { kind: 'whole', verdicts });
+    return verdicts;
   }
 
   /** Where each statement of a text goes; empty for a text without one. Never throws for what a client sent. */
   route(sql: string, request: RouteRequest): readonly RoutedStatement[] {
+    return this.#byTemplate(sql, request) ?? this.routeWhole(sql, request);
+  }
+
+  /** As {@link route}, without a look at other texts of the same template: slower, and what the tests hold it to. */
+  routeWhole(sql: string, request: RouteRequest): readonly RoutedStatement[] {
     const hint = commentHint(sql) ?? request.hint ?? null;
-    const parameters = request.parameters ?? NO_PARAMETERS;
+    return this.verdictsOn(sql, request.searchPath).map(({ verdict, start, end }) => ({
+      route: this.#bound(verdict, request, NO_LITERALS, hint),
+      start,
+      end,
+    }));
+  }
+
+  /** By the verdict on all texts that differ in literals alone; null where there is none, or none that holds for this text. */
+  #byTemplate(sql: string, request: RouteRequest): readonly RoutedStatement[] | null {
+    const { cache } = this;
+    // A text that is kept as it is has no literals, or needs them.
+    if (cache.get(sql, request.searchPath) !== null) return null;
+    const template = templateOf(sql);
+    if (template === null) return null;
+    const on = this.#verdictOnAll(template, request.searchPath);
+    if (on === null) return null;
+    const literals = on.reads.map((read) => readLiteral(read, template));
+    if (!literals.every((literal) => literal !== null)) return null;
+    const route = this.#bound(on.verdict, request, literals, commentHint(sql) ?? request.hint ?? null);
+    return [{ route, start: on.start, end: sql.length - on.behind }];
+  }
+
+  #verdictOnAll(template: Template, searchPath: readonly string[]): TemplateVerdict | null {
+    const kept = this.cache.get(template.text, searchPath);
+    if (kept !== null) return kept.kind === 'template' ? kept.on : null;
+    const on = analyseTemplate(this.parser, { ...this.context, searchPath }, template);
+    if (on === null) return null;
+    this.cache.keep(template.text, searchPath, on === 'never' ? NEVER : { kind: 'template', on });
+    return on === 'never' ? null : on;
+  }
+
+  #bound(verdict: Verdict, request: RouteRequest, literals: readonly KeyValue[], hint: Hint | null): Route {
     const { scheme } = this.context;
-    return this.verdictsOn(sql, request.searchPath).map(({ verdict, start, end }) => {
-      const route = bindVerdict(verdict, scheme, parameters);
-      return { route: hint === null ? route : hintedRoute(hint, verdict, route, scheme), start, end };
-    });
+    const route = bindVerdict(verdict, scheme, { parameters: request.parameters ?? NO_PARAMETERS, literals });
+    return hint === null ? route : hintedRoute(hint, verdict, route, scheme);
   }
 
   /** What the coordinator gets in the place of a text, so that the shards aggregate or limit their own rows; null: the text itself. */
   partial(sql: string, searchPath: readonly string[]): string | null {
-    return this.partials.of(sql, searchPath, () =>
-      partialStatement(this.parser, { ...this.context, searchPath }, sql, this.verdictsOn(sql, searchPath)),
-    );
+    const kept = this.partials.get(sql, searchPath);
+    if (kept !== null) return kept.as;
+    const verdicts = this.verdictsOn(sql, searchPath);
+    const as = partialStatement(this.parser, { ...this.context, searchPath }, sql, verdicts);
+    this.partials.keep(sql, searchPath, { as });
+    return as;
   }
 
   /** The parts of an INSERT that {@link Router.route} has bound to several shards; null: it cannot be told apart. */
@@ -73,7 +132,7 @@ export class Router {
     return splitInsert(this.parser, sql, parts);
   }
 
-  get statistics(): TextCache<unknown>['statistics'] {
+  get statistics(): TextCache<Kept>['statistics'] {
     return this.cache.statistics;
   }
 }

@@ -1,6 +1,7 @@
 /** One task: read an expression of a statement as a sharding key's value, exactly as PostgreSQL would convert it, or not at all. */
 import { parseKey } from '../config/key-values.js';
 import type { KeyType, KeyValue } from './scheme.js';
+import { isLonger, literalKey } from './statement-literals.js';
 import { asTree, child, list, number, strings, text, type Tree } from './statement-tree.js';
 import type { KeyExpression, ParameterKey } from './statement-verdict.js';
 
@@ -63,21 +64,22 @@ function castKey(cast: Tree, context: KeyContext): KeyExpression | null {
   const constant = child(child(cast, 'arg'), 'A_Const');
   if (constant === null) return null;
   // 5::text is '5'; only what is read alike on both ways is read here.
-  const key = constantKey(constant, context);
-  const limit = INTEGER_LIMITS.get(typeName);
-  if (key === null || (limit !== undefined && !fits(key, limit))) return null;
-  return key;
+  return constantKey(constant, context, INTEGER_LIMITS.get(typeName) ?? null);
 }
 
-function fits(key: KeyExpression, limit: bigint): boolean {
-  return key.kind === 'constant' && (typeof key.value !== 'bigint' || (key.value >= -limit && key.value < limit));
-}
-
-function constantKey(constant: Tree, { type, maxLength }: KeyContext): KeyExpression | null {
+/** @param limit of an integer type that the constant is cast to */
+function constantKey(
+  constant: Tree,
+  { type, maxLength }: KeyContext,
+  limit: bigint | null = null,
+): KeyExpression | null {
   if (constant.isnull === true) return { kind: 'constant', value: null };
+  const literal = literalKey(constant, type, maxLength, limit);
+  if (literal !== undefined) return literal;
   const value = constantValue(constant, type);
   const tooLong = typeof value === 'string' && isLonger(value, maxLength);
-  return value === null || tooLong ? null : { kind: 'constant', value };
+  const tooLarge = limit !== null && typeof value === 'bigint' && (value < -limit || value >= limit);
+  return value === null || tooLong || tooLarge ? null : { kind: 'constant', value };
 }
 
 /** An untyped literal is read by the key's input function; a number is an integer only where it is written as one. */
@@ -90,11 +92,6 @@ function constantValue(constant: Tree, type: KeyType): KeyValue | null {
   // Integers beyond 32 bits arrive as text; beyond 64 bits PostgreSQL makes them numeric.
   const wide = text(child(constant, 'fval'), 'fval') ?? '';
   return /^-?\d+$/.test(wide) ? parseKey('bigint', wide) : null;
-}
-
-/** Whether a text has more characters than a `varchar(n)` takes. */
-export function isLonger(value: string, maxLength: number | null): boolean {
-  return maxLength !== null && value.length > maxLength && Array.from(value).length > maxLength;
 }
 
 function parameterKey<Kind extends ParameterKey['kind']>(

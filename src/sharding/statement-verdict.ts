@@ -5,7 +5,14 @@
 import type { KeyType, KeyValue, TableRule } from './scheme.js';
 
 /** A value of a sharding key that a statement names. */
-export type KeyExpression = { readonly kind: 'constant'; readonly value: KeyValue | null } | ParameterKey;
+export type KeyExpression = { readonly kind: 'constant'; readonly value: KeyValue | null } | LiteralKey | ParameterKey;
+
+/** In a verdict on a template: a literal of the text at hand. */
+export interface LiteralKey {
+  readonly kind: 'literal';
+  /** among those that the verdict reads */
+  readonly index: number;
+}
 
 export interface ParameterKey {
   /** an array's elements are each a key */

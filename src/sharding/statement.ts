@@ -8,10 +8,12 @@ import { findRelation, type CatalogueTable } from './catalogue.js';
 import { ruleOf, type TableRule } from './scheme.js';
 import { Analysis, type Environment, type QueryResult, type RoutingContext } from './statement-analysis.js';
 import { readInsert } from './statement-insert.js';
+import { DependsOnValue, TemplateLiterals, type LiteralRead } from './statement-literals.js';
 import type { StatementParser } from './statement-parser.js';
 import { readSelect } from './statement-select.js';
 import { refused, settle } from './statement-settle.js';
 import { child, flag, kindOf, list, number, strings, text, type Tree } from './statement-tree.js';
+import type { Template } from './statement-template.js';
 import { isSetConfig, utilityVerdict } from './statement-utility.js';
 import type { CopyFrom, SettledVerdict, StatementVerdict, Verdict } from './statement-verdict.js';
 import { readChange, readMerge } from './statement-write.js';
@@ -38,6 +40,43 @@ export function analyseStatements(
     throw error;
   }
 }
+
+/** What holds for every text of a template whose `reads` are keys there too. */
+export interface TemplateVerdict {
+  readonly verdict: Verdict;
+  /** the literals that are keys; the verdict names them by their place here */
+  readonly reads: readonly LiteralRead[];
+  readonly start: number;
+  /** characters behind the statement's end */
+  readonly behind: number;
+}
+
+/**
+ * The verdict on all texts of a template; `never`: they must be analysed one by one; null: this one must, and tells nothing of the others.
+ * Never throws for what a client sent.
+ */
+export function analyseTemplate(
+  parser: StatementParser,
+  context: RoutingContext,
+  template: Template,
+): TemplateVerdict | 'never' | null {
+  const literals = new TemplateLiterals(template);
+  try {
+    const [statement, ...more] = parser.parse(template.sql) ?? [];
+    // Other statements than these look at values: SET, COPY, DECLARE, …
+    if (statement === undefined || more.length > 0 || !DATA.has(statement.kind)) return 'never';
+    if (!literals.takeFrom(statement)) return 'never';
+    const { kind, body, start, end } = statement;
+    const verdict = verdictOn(context, kind, body);
+    return { verdict, reads: literals.reads, start, behind: template.sql.length - end };
+  } catch (error) {
+    if (error instanceof DependsOnValue) return error.always ? 'never' : null;
+    if (error instanceof RangeError) return 'never';
+    throw error;
+  }
+}
+
+const DATA = new Set(['SelectStmt', 'InsertStmt', 'UpdateStmt', 'DeleteStmt', 'MergeStmt']);
 
 function verdictOn(context: RoutingContext, kind: string, body: Tree): Verdict {
   switch (kind) {

@@ -111,10 +111,14 @@ const STAND_INS = {
   uuid: { single: 2950, array: 2951, value: '00000000-0000-0000-0000-000000000001' },
 } as const;
 
+function isParameter(key: KeyExpression): key is ParameterKey {
+  return key.kind === 'parameter' || key.kind === 'array-parameter';
+}
+
 function parametersOf(keys: readonly KeyExpression[]): StatementParameters {
   const values: (Buffer | null)[] = [];
   const types: number[] = [];
-  for (const key of keys.filter((entry): entry is ParameterKey => entry.kind !== 'constant')) {
+  for (const key of keys.filter(isParameter)) {
     const { single, array, value } = STAND_INS[key.type];
     const isArray = key.kind === 'array-parameter';
     values[key.number - 1] = Buffer.from(isArray ? `{${value}}` : value);

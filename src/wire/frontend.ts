@@ -118,7 +118,10 @@ export function bindUnnamed(portal: string): Buffer {
 /** The parameter types that follow the text of a statement's body: OIDs, 0 where the server shall infer one. */
 export function readParseTypes(body: Buffer): readonly number[] {
   const at = endOfString(body, 0, body.length) + 1;
-  return indexes(body, at, body.length, 4).map((index) => body.readUInt32BE(at + 2 + index * 4));
+  const types: number[] = [];
+  for (let left = countAt(body, at, body.length, 4), from = at + 2; left > 0; left -= 1, from += 4)
+    types.push(body.readUInt32BE(from));
+  return types;
 }
 
 export interface BoundValues {
@@ -131,25 +134,28 @@ export interface BoundValues {
 /** Formats and values of a Bind that has arrived whole; views, not copies. */
 export function readBoundValues(buffer: Buffer, names: BindNames, end: number): BoundValues {
   const formatsAt = names.statementEnd + 1;
-  const formats = indexes(buffer, formatsAt, end, 2).map((index) => buffer.readUInt16BE(formatsAt + 2 + index * 2));
-  let at = formatsAt + 2 + formats.length * 2;
-  const counted = indexes(buffer, at, end, 4);
+  const formats: number[] = [];
+  let at = formatsAt + 2;
+  for (let left = countAt(buffer, formatsAt, end, 2); left > 0; left -= 1, at += 2)
+    formats.push(buffer.readUInt16BE(at));
+  const values: (Buffer | null)[] = [];
+  let left = countAt(buffer, at, end, 4);
   at += 2;
-  const values = counted.map(() => {
+  for (; left > 0; left -= 1) {
     const bytes = at + 4 <= end ? buffer.readInt32BE(at) : Number.POSITIVE_INFINITY;
     const from = at + 4;
     at = from + Math.max(0, bytes);
     if (at > end) throw new FrameError('a value in a Bind has no end');
-    return bytes < 0 ? null : buffer.subarray(from, at);
-  });
+    values.push(bytes < 0 ? null : buffer.subarray(from, at));
+  }
   return { formats, values, resultFormats: buffer.subarray(at, end) };
 }
 
-/** 0 … n-1 for the n things that a count of two bytes announces, each of at least `bytes` bytes. */
-function indexes(buffer: Buffer, at: number, end: number, bytes: number): number[] {
+/** How many things a count of two bytes announces, each of at least `bytes` bytes. */
+function countAt(buffer: Buffer, at: number, end: number, bytes: number): number {
   const count = at + 2 <= end ? buffer.readUInt16BE(at) : Number.POSITIVE_INFINITY;
   if (at + 2 + count * bytes > end) throw new FrameError('a count in a message is larger than the message');
-  return Array.from({ length: count }, (_, index) => index);
+  return count;
 }
 
 export interface Target {

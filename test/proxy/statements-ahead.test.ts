@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import { ClientStatements } from '../../src/proxy/client-statements.js';
 import { StatementCache } from '../../src/proxy/statement-cache.js';
-import { statementsAhead, type Rest } from '../../src/proxy/statements-ahead.js';
+import { StatementsAhead, type Rest } from '../../src/proxy/statements-ahead.js';
 import { cstring, frame } from '../../src/wire/backend.js';
 import { query, SYNC } from '../../src/wire/frontend.js';
 
@@ -12,14 +12,14 @@ const BIND = frame('B', cstring(''), cstring(''), Buffer.from([0, 0, 0, 1, 0, 0,
 const EXECUTE = frame('E', cstring(''), Buffer.alloc(4));
 
 function readAll(unread: Buffer): { texts: string[]; values: string[]; rest: Rest | null } {
-  const ahead = statementsAhead(unread, new ClientStatements(new StatementCache()));
+  const ahead = new StatementsAhead(unread, new ClientStatements(new StatementCache()));
   const texts: string[] = [];
   const values: string[] = [];
-  for (let next = ahead.next(); ; next = ahead.next()) {
-    if (next.done === true) return { texts, values, rest: next.value };
-    texts.push(next.value.text);
-    for (const value of next.value.parameters.values) values.push(value?.toString() ?? 'null');
+  for (let next = ahead.next(); next !== null; next = ahead.next()) {
+    texts.push(next.text);
+    for (const value of next.parameters.values) values.push(value?.toString() ?? 'null');
   }
+  return { texts, values, rest: ahead.rest };
 }
 
 test('a batch that is whole has all its statements and no rest', () => {
