@@ -58,7 +58,7 @@ export class Comparison {
     const all = [...new Set([...whole, ...parts.flat()])];
     const lines = all
       .map((row) => `${row}: ${count(whole, row).toString()} / ${parts.map((rows) => count(rows, row)).join(' + ')}`)
-      .filter((line) => !/: (\d+) \/ (\1 \+ 0|0 \+ \1)$/.test(line));
+      .filter((line) => !/: (\d+) \/ (\1|\1 \+ 0|0 \+ \1|1 \+ 1)$/.test(line));
     return `${table}, in one database / on each shard:\n  ${lines.slice(0, 20).join('\n  ')}`;
   }
 }

@@ -100,7 +100,7 @@ export const INSERTS: Readonly<Record<string, Make>> = {
     if (maker.happens(2)) return upsert(maker, table);
     if (maker.happens(4))
       return one(
-        sql`INSERT INTO codes SELECT rate + ${maker.number(9)}, name, 1 FROM rates WHERE name > ${maker.words()} ON CONFLICT DO NOTHING`,
+        sql`INSERT INTO codes SELECT rate + ${cast(maker.number(9))}, min(name), 1 FROM rates WHERE name > ${maker.words()} GROUP BY rate ON CONFLICT DO NOTHING`,
       );
     return one(sql`${maker.insert(table, maker.rows(table, 1 + maker.below(3), true))}${maker.returning('1 AS one')}`, {
       ordered: true,
