@@ -59,7 +59,9 @@ describe('a coordinator', () => {
     try {
       await expect(app.query('SELECT rate FROM rate')).rejects.toMatchObject({ code: '42501' });
       expect((await app.query('SELECT currency FROM rate')).rowCount).toBe(21);
-      await expect(app.query('SELECT * FROM cutover_shard_0."app.tenant"')).rejects.toMatchObject({ code: '42501' });
+      // The parts of what it may read, and none of what it may not: coordinator-answers.test.ts looks at every column.
+      expect((await app.query('SELECT id FROM cutover_shard_0."app.tenant"')).rowCount).toBeGreaterThan(0);
+      await expect(app.query('CREATE TABLE cutover_shard_0.mine ()')).rejects.toThrow(/permission denied|read-only/);
       await expect(app.query('SELECT * FROM cutover.coordinator')).rejects.toMatchObject({ code: '42501' });
     } finally {
       await app.end();
