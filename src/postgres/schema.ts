@@ -57,7 +57,8 @@ export async function applySchema(
   await inTransaction(connection, () => connection.query(LEDGER));
   const run = new ApplyRun(connection, options, await activeMigration(connection));
   if (options.transaction === 'each')
-    for (const statement of statements) await inTransaction(connection, () => run.apply(statement));
+    for (const statement of statements)
+      await unlessDeadlocked(() => inTransaction(connection, () => run.apply(statement)));
   else
     await inTransaction(connection, async () => {
       for (const statement of statements) await run.apply(statement);
@@ -211,6 +212,23 @@ function hashOf(statement: Statement): string {
 
 async function activeMigration(connection: Connection): Promise<string | null> {
   return (await findMigration(connection))?.id ?? null;
+}
+
+const DEADLOCK_DETECTED = '40P01';
+/** Each of them has waited for the server's `deadlock_timeout`, a second by default. */
+const DEADLOCKS_MAX = 30;
+
+/** A subscription that applies a transaction locks tables in that one's order, and a foreign key locks two: of the two one has to give way. */
+async function unlessDeadlocked(work: () => Promise<void>): Promise<void> {
+  for (let deadlocks = 1; ; deadlocks += 1) {
+    try {
+      await work();
+      return;
+    } catch (error) {
+      const { code } = ((error as { cause?: unknown }).cause ?? {}) as { code?: string };
+      if (code !== DEADLOCK_DETECTED || deadlocks >= DEADLOCKS_MAX) throw error;
+    }
+  }
 }
 
 /** One at a time in a database: of two that make the same object at once, the second would fail instead of finding it. */

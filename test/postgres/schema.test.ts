@@ -182,6 +182,30 @@ describe('making a schema', () => {
     expect(await comparable(clusters.current, database)).toBe(await comparable(clusters.current, from));
   });
 
+  it('beside a stream whose transaction takes the same locks the other way round is done again', async () => {
+    const from = await freshDatabase(clusters.current);
+    await clusters.current.query(
+      from,
+      'CREATE TABLE public.parent (id int PRIMARY KEY); CREATE TABLE public.child (id int REFERENCES public.parent)',
+    );
+    const { pre, primaryKeys, post } = await partsOf(clusters.current, from);
+    const { database, connection } = await claimed(clusters.current);
+    await applySchema(connection, [...pre, ...primaryKeys], { ignoreExisting: false });
+    const stream = await connect(clusters.current.endpoint(database));
+    open.push(stream);
+    // PostgreSQL ends who has waited for its own deadlock_timeout when there is a circle.
+    await stream.query(`SET deadlock_timeout = '1min'; BEGIN; LOCK TABLE public.parent IN ROW EXCLUSIVE MODE`);
+    await connection.query(`SET deadlock_timeout = '300ms'`);
+    const made = applySchema(connection, post, { ignoreExisting: false, transaction: 'each' });
+    await until('the foreign key waits', async () => {
+      const waiting = `SELECT FROM pg_locks WHERE relation = 'public.parent'::regclass AND NOT granted`;
+      return (await clusters.current.query(database, waiting)).length > 0;
+    });
+    await stream.query('LOCK TABLE public.child IN ROW EXCLUSIVE MODE; COMMIT');
+    expect((await made).applied).toBe(1);
+    expect(await comparable(clusters.current, database)).toBe(await comparable(clusters.current, from));
+  });
+
   it('does not take an object of somebody else for its own, unless told so', async () => {
     const from = await freshDatabase(clusters.current);
     await clusters.current.query(from, 'CREATE TABLE public.item (id int PRIMARY KEY)');
