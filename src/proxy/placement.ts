@@ -276,7 +276,7 @@ export class Placement implements Screen {
     const state = this.#router?.coordinator;
     if (state?.ready !== true)
       return `it needs several shards, and ${state?.reason ?? 'nothing is known of a coordinator'}`;
-    const missing = state.leftOut.find(({ object }) => mentions(text, object));
+    const missing = state.leftOut.find(({ object }) => isMissed(text, object));
     return missing === undefined ? null : `the coordinator does not have ${missing.object}: ${missing.reason}`;
   }
 
@@ -377,6 +377,11 @@ function leavesNothing(text: string): boolean {
 
 function placeName(shard: number): string {
   return shard === COORDINATOR ? 'the coordinator' : `shard ${shard.toString()}`;
+}
+
+/** Without a primary key a table can be read all the same; only GROUP BY of that key may name other columns beside it. */
+function isMissed(text: string, object: string): boolean {
+  return mentions(text, object) && (!object.startsWith('primary key of ') || /\bgroup\b/i.test(text));
 }
 
 /** Whether a text may name an object, as `view app.late` or `function app.total(integer)`, by its bare name. */
