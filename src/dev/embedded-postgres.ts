@@ -25,6 +25,8 @@ export interface ClusterOptions {
   readonly directory?: string;
   /** how TCP clients prove who they are; default trust */
   readonly auth?: 'trust' | 'scram';
+  /** the superuser's, where several clusters must have the same; absent: a random one */
+  readonly password?: string;
 }
 
 export type Row = Record<string, unknown>;
@@ -35,6 +37,7 @@ const STOP_DEADLINE_MS = 60_000;
 const INITDB_DEADLINE_MS = 120_000;
 const LOG_TAIL_CHARACTERS = 2_000;
 const PORT_ATTEMPTS_MAX = 5;
+const PASSWORD_BYTES = 16;
 
 /** Generous for replication, small in memory: several clusters run on one small machine. */
 const DEFAULT_SETTINGS: Readonly<Record<string, string>> = {
@@ -315,7 +318,8 @@ function giveAway(directory: string, { runAs }: Binaries): void {
 async function initialise(directory: string, binaries: Binaries, options: ClusterOptions): Promise<void> {
   const passwordFile = join(directory, 'password');
   mkdirSync(directory, { recursive: true });
-  writeFileSync(passwordFile, `${randomBytes(16).toString('hex')}\n`, { mode: 0o600 });
+  const password = options.password ?? randomBytes(PASSWORD_BYTES).toString('hex');
+  writeFileSync(passwordFile, `${password}\n`, { mode: 0o600 });
   if (binaries.runAs)
     for (const path of [directory, passwordFile]) chownSync(path, binaries.runAs.uid, binaries.runAs.gid);
   chmodSync(directory, 0o700);

@@ -38,7 +38,7 @@ import {
   type Need,
   type SeveralRoute,
 } from './statement-need.js';
-import { holdsTables, isExplained, isOnlyThere, leavesNothing, mayOpenCursor, mentions } from './statement-words.js';
+import { holdsTables, isExplained, isOnlyThere, leavesNothing, mayOpenCursor, isMissed } from './statement-words.js';
 import { StatementsAhead, type Rest, type StatementAhead } from './statements-ahead.js';
 import type { CopyPlan } from './shard-copy.js';
 import type { TransactionPlan } from './shard-transaction.js';
@@ -429,7 +429,7 @@ export class Placement implements Screen {
     const state = this.#router?.coordinator;
     if (state?.ready !== true)
       return `it needs several shards, and ${state?.reason ?? 'nothing is known of a coordinator'}`;
-    const missing = state.leftOut.find(({ object }) => mentions(text, object));
+    const missing = state.leftOut.find(({ object }) => isMissed(text, object));
     return missing === undefined ? null : `the coordinator does not have ${missing.object}: ${missing.reason}`;
   }
 

@@ -31,8 +31,13 @@ export function leavesNothing(text: string): boolean {
   );
 }
 
+/** Without a primary key a table can be read all the same; only GROUP BY of that key may name other columns beside it. */
+export function isMissed(text: string, object: string): boolean {
+  return mentions(text, object) && (!object.startsWith('primary key of ') || /\bgroup\b/i.test(text));
+}
+
 /** Whether a text may name an object, as `view app.late` or `function app.total(integer)`, by its bare name. */
-export function mentions(text: string, object: string): boolean {
+function mentions(text: string, object: string): boolean {
   const name = object.replace(/\(.*$/s, '').split(/[ .]/).at(-1) ?? '';
   return name === '' || text.toLowerCase().includes(name.replaceAll('"', '').toLowerCase());
 }

@@ -25,7 +25,11 @@ const bad: readonly (readonly [string, ShardedFacts, string])[] = [
   ['a doubled order', { ...GOOD, comparison: { ...comparison, doubled: ['a'] } }, '1 write applied twice'],
   ['an order nobody gave', { ...GOOD, comparison: { ...comparison, unexpected: ['a'] } }, '1 write there that'],
   ['half an order', { ...GOOD, comparison: { ...comparison, inPart: ['a'] } }, '1 order applied in part'],
-  ['a wrong count', { ...GOOD, comparison: { ...comparison, miscounted: [1, 2] } }, '2 tenants with another number'],
+  [
+    'a wrong count',
+    { ...GOOD, comparison: { ...comparison, miscounted: ['1', '2'] } },
+    '2 tenants with another number',
+  ],
   ['half a note', { ...GOOD, comparison: { ...comparison, notes: ['a'] } }, '1 write on several shards not there'],
   ['a forgotten raise', { ...GOOD, comparison: { ...comparison, pricesOk: false } }, 'prices were not raised as often'],
   ['changed rows', { ...GOOD, historyOk: false }, 'not what they were'],

@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
-import type { Cluster } from '../../src/dev/embedded-postgres.js';
+import type { Place } from '../../src/dev/embedded-postgres.js';
 import { sqlstateOf } from '../../src/dev/ledger/session.js';
 import { messageOf } from '../../src/errors/errors.js';
 
@@ -10,6 +10,9 @@ import { messageOf } from '../../src/errors/errors.js';
 export const DIRECT_TABLE = `CREATE TABLE public.direct_writes (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, mark uuid NOT NULL, side text NOT NULL,
   at timestamptz NOT NULL DEFAULT clock_timestamp())`;
+
+/** How many of the ledger's extra tables are made. */
+export const EXTRA_TABLES = 3;
 
 const THINK_MS = 20;
 const RECONNECT_MS = 100;
@@ -25,14 +28,28 @@ export class DirectWriter {
   refused = 0;
   /** what else a server that answers said; nothing else is expected */
   readonly odd: string[] = [];
-  readonly #cluster: Cluster;
+  /** of its side; it writes what belongs there */
+  readonly shard: number;
+  /** what its rows bear: its side, and of further shards the number */
+  readonly name: string;
+  readonly #place: Place;
+  readonly #owns: (mark: string) => boolean;
   #client: pg.Client | null = null;
   #stopping = false;
   #running: Promise<void> = Promise.resolve();
 
-  constructor(side: 'source' | 'destination', cluster: Cluster) {
+  constructor(
+    side: 'source' | 'destination',
+    name: string,
+    place: Place,
+    shard: number,
+    owns: (mark: string) => boolean,
+  ) {
     this.side = side;
-    this.#cluster = cluster;
+    this.shard = shard;
+    this.name = name;
+    this.#place = place;
+    this.#owns = owns;
   }
 
   start(): void {
@@ -54,12 +71,12 @@ export class DirectWriter {
 
   /** @returns false when the server could not be reached */
   async #write(): Promise<boolean> {
-    const mark = randomUUID();
+    const mark = this.#ownMark();
     let sent = false;
     try {
       this.#client ??= await this.#connect();
       sent = true;
-      await this.#client.query('INSERT INTO public.direct_writes (mark, side) VALUES ($1, $2)', [mark, this.side]);
+      await this.#client.query('INSERT INTO public.direct_writes (mark, side) VALUES ($1, $2)', [mark, this.name]);
       this.acknowledged.push(mark);
       return true;
     } catch (error) {
@@ -77,9 +94,16 @@ export class DirectWriter {
     }
   }
 
+  #ownMark(): string {
+    for (;;) {
+      const mark = randomUUID();
+      if (this.#owns(mark)) return mark;
+    }
+  }
+
   async #connect(): Promise<pg.Client> {
     const client = new pg.Client({
-      ...this.#cluster.endpoint('app'),
+      ...this.#place.cluster.endpoint(this.#place.database),
       application_name: 'direct writer',
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     });

@@ -101,6 +101,6 @@ test(
     await load.stop();
     await Promise.all(system.directWriters.map((writer) => writer.stop()));
     expect(await acceptingSides(system)).toEqual(['destination']);
-    expect(await contents(system, load, system.destination)).toEqual([]);
+    expect(await contents(system, load, 'destination')).toEqual([]);
   },
 );

@@ -3,7 +3,7 @@ import { childrenOf, signalProcess } from '../../src/dev/processes.js';
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
 import { invariant } from '../../src/errors/invariant.js';
 import { SESSION, type Fault } from './plan.js';
-import type { FaultSystem } from './system.js';
+import { shardName, type FaultSystem } from './system.js';
 
 export interface Injury {
   /** what was hit, in words */
@@ -13,11 +13,18 @@ export interface Injury {
   heal(): Promise<void>;
 }
 
+/** Divides the choice among nodes from that among shards. */
+const CHOICES_OF_A_NODE = 10;
+
 /** @param stepProcess the process that takes the step */
 export async function injure(system: FaultSystem, fault: Fault, stepProcess: string): Promise<Injury> {
   const others = system.nodes.filter((name) => name !== stepProcess);
   const other = chosen(others, fault.choice);
   const anyNode = chosen(system.nodes, fault.choice);
+  // Each shard of the destination is hit apart.
+  const shard = Math.floor(fault.choice / CHOICES_OF_A_NODE) % system.shards;
+  const destination = system.placesOf('destination')[shard]?.cluster ?? system.destination;
+  const its = shardName('destination', shard);
   switch (fault.victim) {
     case 'step process':
       return injureProcess(system, fault.kind, stepProcess);
@@ -28,13 +35,13 @@ export async function injure(system: FaultSystem, fault: Fault, stepProcess: str
     case 'source':
       return injureCluster(system, fault.kind, system.source, 'source');
     case 'destination':
-      return injureCluster(system, fault.kind, system.destination, 'destination');
+      return injureCluster(system, fault.kind, destination, its);
     case SESSION:
-      return injureSessions(fault.index % 2 === 1 ? system.destination : system.source);
+      return injureSessions(fault.index % 2 === 1 ? destination : system.source);
     case 'node to source':
       return spoil(system, fault.kind, anyNode, 'source', [anyNode]);
     case 'node to destination':
-      return spoil(system, fault.kind, anyNode, 'destination', [anyNode]);
+      return spoil(system, fault.kind, anyNode, its, [anyNode]);
     case 'engine to node':
       return spoil(system, fault.kind, stepProcess, other, []);
   }
@@ -103,7 +110,7 @@ async function injureCluster(
 async function injureSessions(serving: Cluster): Promise<Injury> {
   const sessions = await serving.query<{ pid: number }>(
     'app',
-    `SELECT pid FROM pg_stat_activity WHERE application_name = 'cutover engine' AND datname IN ('app', 'app_0')`,
+    `SELECT pid FROM pg_stat_activity WHERE application_name = 'cutover engine' AND datname = 'app'`,
   );
   invariant(sessions.length > 0, 'the engine has sessions at the server that serves');
   for (const { pid } of sessions) signalProcess(pid, 'SIGSTOP');

@@ -3,6 +3,8 @@ import type { AcknowledgedWrite, Refusal, UnknownWrite } from '../../src/dev/led
 import { nowMs } from '../../src/dev/ledger/book.js';
 import { startLedger, type Ledger, type ReaderStatistics } from '../../src/dev/ledger/ledger.js';
 import { until } from '../support/wait.js';
+import { EXTRA_TABLES } from './direct-writers.js';
+import { spreadWrites } from './spread.js';
 import type { FaultSystem } from './system.js';
 
 const WRITERS = 4;
@@ -41,7 +43,9 @@ export class Load {
   /** Resolves once clients of every node have written. */
   async start(): Promise<void> {
     const endpoint = this.#system.nodes.map((name) => this.#system.endpointOf(name));
-    this.#ledger = await startLedger({ endpoint, writers: WRITERS, thinkMs: THINK_MS, writtenTables: 3 });
+    const { shards } = this.#system;
+    const what = shards === 1 ? { writtenTables: EXTRA_TABLES } : { writeOfTurn: spreadWrites(shards) };
+    this.#ledger = await startLedger({ endpoint, writers: WRITERS, thinkMs: THINK_MS, ...what });
     this.#fromMs = nowMs();
     await this.flows();
   }

@@ -11,9 +11,10 @@ const USAGE = `Usage: npm run faults -- [options]
   --first 0    the index of the first
   --only K     that one alone
   --lease 2000 cutover_lease in milliseconds
-  --shards 1   how many the destination has: 1 or 2
+  --shards 1   how many the destination has, each on a cluster of its own
 `;
 
+const SHARDS_MAX = 4;
 const OPTIONS = {
   seed: { type: 'string', default: '1' },
   runs: { type: 'string', default: '20' },
@@ -40,7 +41,7 @@ async function run(cleanup: Cleanup): Promise<number> {
   const first = values.only === undefined ? count('first', 1_000_000) : count('only', 1_000_000);
   const runs = values.only === undefined ? count('runs', 100_000) : 1;
   const faults = Array.from({ length: runs }, (_, offset) => faultAt(seed, first + offset, leaseMs));
-  const shards = count('shards', 2) === 2 ? 2 : 1;
+  const shards = Math.max(1, count('shards', SHARDS_MAX));
   const series = new FaultSeries({
     leaseMs,
     shards,

@@ -25,7 +25,7 @@ afterAll(async () => {
   await system.stop();
 });
 
-const violations = (): Promise<readonly string[]> => contents(system, load, system.destination);
+const violations = (): Promise<readonly string[]> => contents(system, load, 'destination');
 const atDestination = (sql: string): Promise<unknown> => system.destination.query('app', sql);
 
 test('nothing is found where nothing was planted', async () => {

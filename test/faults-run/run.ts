@@ -3,7 +3,16 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { nowMs } from '../../src/dev/ledger/book.js';
 import { messageOf } from '../../src/errors/errors.js';
 import { until } from '../support/wait.js';
-import { acceptingSides, contents, decisionOf, leftBehind, oneWriter, stalls, wrongSide } from './checks.js';
+import {
+  acceptingSides,
+  contents,
+  decisionOf,
+  leftBehind,
+  nothingPrepared,
+  oneWriter,
+  stalls,
+  wrongSide,
+} from './checks.js';
 import { injure, type Injury } from './injury.js';
 import type { Load, Seen } from './load.js';
 import type { Fault } from './plan.js';
@@ -174,9 +183,10 @@ export class FaultRun {
     const [system, load] = [this.#system, this.#load];
     const serving = rollback ? 'source' : 'destination';
     const violations: string[] = [];
+    violations.push(...(await nothingPrepared(system)));
     violations.push(...(await oneWriter(system, serving)), ...(await this.#directRefused(serving)));
     await Promise.all(system.directWriters.map((writer) => writer.stop()));
-    violations.push(...(await contents(system, load, system[serving])), ...(await wrongSide(system)));
+    violations.push(...(await contents(system, load, serving)), ...(await wrongSide(system)));
     for (const writer of system.directWriters) writer.start();
     if (seen.reader.missed.length > 0)
       violations.push(`${seen.reader.missed.length.toString()} acknowledged writes were not found by a later read`);
@@ -197,9 +207,10 @@ export class FaultRun {
 
   /** Who writes straight at the side that does not serve is told so by the fence. */
   async #directRefused(serving: string): Promise<readonly string[]> {
-    const writer = this.#system.directWriters.find(({ side }) => side !== serving);
-    const before = writer?.refused ?? 0;
-    return until('refused', () => (writer?.refused ?? 0) > before, REFUSED_DEADLINE_MS).then(
+    const writers = this.#system.directWriters.filter(({ side }) => side !== serving);
+    const before = writers.map(({ refused }) => refused);
+    const all = (): boolean => writers.every(({ refused }, index) => refused > (before[index] ?? 0));
+    return until('refused', all, REFUSED_DEADLINE_MS).then(
       () => [],
       (error: unknown) => [`a direct writer at the side that does not serve is not refused: ${messageOf(error)}`],
     );
@@ -210,7 +221,7 @@ function told(outcome: MoveOutcome): Pick<FaultReport, 'moved' | 'attempts' | 'r
   return { moved: outcome.moved, attempts: outcome.attempts, refusal: outcome.moved ? null : outcome.sentence };
 }
 
-const WORDS_SHOWN = 60;
+const WORDS_SHOWN = 120;
 
 function errorsOf(seen: Seen): Readonly<Record<string, number>> {
   const errors: Record<string, number> = {};

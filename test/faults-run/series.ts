@@ -10,7 +10,7 @@ import { FaultSystem } from './system.js';
 export interface SeriesOptions {
   readonly leaseMs: number;
   /** how many the destination has; absent: one */
-  readonly shards?: 1 | 2;
+  readonly shards?: number;
   /** after each fault the traffic goes back without one; absent: it does */
   readonly wayBack?: boolean;
   readonly print: (line: object) => void;
@@ -79,9 +79,7 @@ export class FaultSeries {
       if (!(await acceptingSides(system)).includes('destination')) await system.resultOf(await system.startMove(false));
       await system.finalize();
       violations.push(...(await leftAtTheEnd(system)));
-      const pids = [system.source.pid, system.destination.pid, system.temporalServer.pid].concat(
-        system.processes.map(({ pid }) => pid),
-      );
+      const pids = [...system.clusters, system.temporalServer, ...system.processes].map(({ pid }) => pid);
       await this.end();
       violations.push(...pids.filter(isRunning).map((pid) => `process ${pid.toString()} still runs`));
     } catch (error) {

@@ -1,4 +1,4 @@
-/** One task: what the faults are made in: two clusters, Temporal, nodes and worker as processes, a network that can be spoilt between them. */
+/** One task: what the faults are made in: two clusters or more, Temporal, nodes and worker as processes, a network that can be spoilt between them. */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,7 +7,7 @@ import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
 import type pg from 'pg';
 import type { MoveResult } from '../../src/cutover/contract.js';
 import { ChaosProxy } from '../../src/dev/chaos-proxy.js';
-import { startCluster, type Cluster } from '../../src/dev/embedded-postgres.js';
+import { startCluster, type Cluster, type Place } from '../../src/dev/embedded-postgres.js';
 import { prepareLedger, PUBLICATION, type LoadedHistory } from '../../src/dev/ledger/prepare.js';
 import { removeAtEnd } from '../../src/dev/guardian.js';
 import { freePorts, LOOPBACK } from '../../src/dev/ports.js';
@@ -17,10 +17,11 @@ import { invariant } from '../../src/errors/invariant.js';
 import { withConnection } from '../../src/postgres/connection.js';
 import type { Endpoint } from '../../src/postgres/endpoint.js';
 import { until } from '../support/wait.js';
-import { DIRECT_TABLE, DirectWriter } from './direct-writers.js';
+import { DIRECT_TABLE, DirectWriter, EXTRA_TABLES } from './direct-writers.js';
 import type { Layout } from './plan.js';
 import { ProgramProcess } from './process.js';
 import type { ProgramOptions } from './program-options.js';
+import { placeOf, SPREAD_SCHEMA } from './spread.js';
 import { StepReports } from './steps.js';
 import { configText, usersText } from './texts.js';
 
@@ -30,11 +31,19 @@ const PROGRAM = fileURLToPath(new URL(SELF.endsWith('.js') ? 'program.js' : 'pro
 const COPY_DEADLINE_MS = 60_000;
 const MOVE_DEADLINE_MS = 120_000;
 const WORKER = 'worker';
-/** Where the destination has two shards: the one that has the record, and of the tables no rows. */
-const FIRST_SHARD = 'app_0';
+/** The nodes log in at all shards with one password. */
+const PASSWORD = 'password of every cluster';
 
 /** Called with the folder of each process's files before anything is in it. */
 type PrepareFolder = (process: string, folder: string) => void;
+
+export type Side = 'source' | 'destination';
+export const SIDES: readonly Side[] = ['source', 'destination'];
+
+/** As a way to it, and a writer at it, are called. */
+export function shardName(side: Side, shard: number): string {
+  return shard === 0 ? side : `${side} ${shard.toString()}`;
+}
 
 export interface MoveOutcome {
   readonly moved: boolean;
@@ -65,6 +74,8 @@ export class FaultSystem {
   readonly leaseMs: number;
   readonly source: Cluster;
   readonly destination: Cluster;
+  /** shards of the destination after the first, each on a cluster of its own */
+  readonly further: readonly Cluster[];
   readonly temporalServer: TemporalDevServer;
   readonly temporal: Client;
   readonly steps: StepReports;
@@ -72,8 +83,8 @@ export class FaultSystem {
   /** names of the nodes */
   readonly nodes: readonly string[];
   readonly directWriters: readonly DirectWriter[];
-  /** how many the destination has; of two the second one has all the tables, and the first one the record */
-  readonly shards: 1 | 2;
+  /** how many the destination has */
+  readonly shards: number;
   readonly #processes = new Map<string, ProgramProcess>();
   readonly #chaos = new Map<string, ChaosProxy>();
   readonly #ports: ReadonlyMap<string, number>;
@@ -84,7 +95,15 @@ export class FaultSystem {
   private constructor(
     fixed: Pick<
       FaultSystem,
-      'layout' | 'leaseMs' | 'source' | 'destination' | 'temporalServer' | 'temporal' | 'steps' | 'directory' | 'shards'
+      | 'layout'
+      | 'leaseMs'
+      | 'source'
+      | 'destination'
+      | 'further'
+      | 'temporalServer'
+      | 'temporal'
+      | 'steps'
+      | 'directory'
     >,
     ports: ReadonlyMap<string, number>,
   ) {
@@ -92,21 +111,27 @@ export class FaultSystem {
     this.leaseMs = fixed.leaseMs;
     this.source = fixed.source;
     this.destination = fixed.destination;
+    this.further = fixed.further;
     this.temporalServer = fixed.temporalServer;
     this.temporal = fixed.temporal;
     this.steps = fixed.steps;
     this.directory = fixed.directory;
-    this.shards = fixed.shards;
+    this.shards = 1 + fixed.further.length;
     this.nodes = [...ports.keys()];
     this.#ports = ports;
-    this.directWriters = [new DirectWriter('source', this.source), new DirectWriter('destination', this.destination)];
+    this.directWriters = SIDES.flatMap((side) =>
+      this.placesOf(side).map((place, shard, { length }) => {
+        const owns = (mark: string): boolean => placeOf('uuid', mark, length) === shard;
+        return new DirectWriter(side, shardName(side, shard), place, shard, owns);
+      }),
+    );
   }
 
   /** Starts everything, loads the ledger and copies it: ready for the first cutover. */
   static async start(
     layout: Layout,
     leaseMs: number,
-    { shards = 1, prepareFolder = () => undefined }: { shards?: 1 | 2; prepareFolder?: PrepareFolder } = {},
+    { shards = 1, prepareFolder = () => undefined }: { shards?: number; prepareFolder?: PrepareFolder } = {},
   ): Promise<FaultSystem> {
     const directory = mkdtempSync(join(tmpdir(), 'cutover-faults-'));
     removeAtEnd(directory);
@@ -116,21 +141,21 @@ export class FaultSystem {
       max_logical_replication_workers: '16',
       max_worker_processes: '32',
     };
-    const cluster = { auth: 'scram', ...(shards === 2 ? { settings } : {}) } as const;
-    const [source, destination, temporalServer, ports, steps] = await Promise.all([
+    const cluster = { auth: 'scram', ...(shards > 1 ? { settings, password: PASSWORD } : {}) } as const;
+    const [source, destination, temporalServer, ports, steps, ...further] = await Promise.all([
       startCluster({ major: 17, ...cluster }),
       startCluster({ major: 18, ...cluster }),
       startTemporal({ databaseFile: join(directory, 'temporal.sqlite') }),
       freePorts(names.length),
       StepReports.listen(),
+      ...Array.from({ length: shards - 1 }, () => startCluster({ major: 18, ...cluster })),
     ]);
-    await Promise.all([source, destination].map((each) => each.createDatabase('app')));
-    if (shards === 2) await destination.createDatabase(FIRST_SHARD);
+    await Promise.all([source, destination, ...further].map((each) => each.createDatabase('app')));
     const connection = await Connection.connect({ address: temporalServer.address });
     const temporal = new Client({ connection });
     const portOf = new Map(names.map((name, index) => [name, ports[index] ?? 0]));
     const system = new FaultSystem(
-      { layout, leaseMs, source, destination, temporalServer, temporal, steps, directory, shards },
+      { layout, leaseMs, source, destination, further, temporalServer, temporal, steps, directory },
       portOf,
     );
     try {
@@ -155,8 +180,9 @@ export class FaultSystem {
   /** Every process has a way of its own to each server and to each other node, so that one way can be spoilt alone. */
   async #options(name: string, role: ProgramOptions['role'], prepareFolder: PrepareFolder): Promise<ProgramOptions> {
     const targets: readonly [string, number][] = [
-      ['source', this.source.port],
-      ['destination', this.destination.port],
+      ...SIDES.flatMap((side) =>
+        this.placesOf(side).map(({ cluster }, shard): [string, number] => [shardName(side, shard), cluster.port]),
+      ),
       ...[...this.#ports].filter(([node]) => node !== name),
     ];
     const routes: Record<string, number> = {};
@@ -169,9 +195,8 @@ export class FaultSystem {
     mkdirSync(own);
     prepareFolder(name, own);
     const files = { config: join(own, 'pgdog.toml'), users: join(own, 'users.toml') };
-    const sides = [this.source, this.destination] as const;
-    const sharded = this.shards === 2 ? FIRST_SHARD : null;
-    writeFileSync(files.config, configText(sides, this.#ports, this.#ports.get(name) ?? 0, this.leaseMs, sharded));
+    const sides = [this.source, this.destination, ...this.further] as const;
+    writeFileSync(files.config, configText(sides, this.#ports, this.#ports.get(name) ?? 0, this.leaseMs));
     writeFileSync(files.users, usersText(sides));
     return { name, role, files, temporalAddress: this.temporalServer.address, steps: this.steps.url, routes };
   }
@@ -179,16 +204,22 @@ export class FaultSystem {
   async #copy(): Promise<void> {
     const source = this.source.endpoint('app');
     await this.source.query('app', DIRECT_TABLE);
-    this.#history = await prepareLedger(source, { rows: 1_000, extraTables: 3 });
+    this.#history = await prepareLedger(source, { rows: 1_000, extraTables: EXTRA_TABLES });
+    if (this.shards > 1) await this.source.query('app', SPREAD_SCHEMA);
     const [started] = await this.admin<{ task_id: string }>('a', `COPY_DATA prod prod_new ${PUBLICATION}`);
     this.#task = started?.task_id ?? '';
     await this.task('the copy streams', (t) => t.id === this.#task && t.inner_status === 'replicating');
     for (const writer of this.directWriters) writer.start();
   }
 
-  /** The databases of a side, the one with its record first. */
-  databasesOf(side: 'source' | 'destination'): readonly [string, ...string[]] {
-    return side === 'destination' && this.shards === 2 ? [FIRST_SHARD, 'app'] : ['app'];
+  /** The shards of a side; its record is on the first. */
+  placesOf(side: Side): readonly [Place, ...Place[]] {
+    const place = (cluster: Cluster): Place => ({ cluster, database: 'app' });
+    return side === 'source' ? [place(this.source)] : [place(this.destination), ...this.further.map(place)];
+  }
+
+  get clusters(): readonly Cluster[] {
+    return [this.source, this.destination, ...this.further];
   }
 
   get history(): LoadedHistory {
@@ -274,7 +305,7 @@ export class FaultSystem {
     await Promise.all(this.processes.map((process) => process.kill()));
     await this.temporal.connection.close();
     await this.temporalServer.stop();
-    await Promise.all([this.source.remove(), this.destination.remove()]);
+    await Promise.all(this.clusters.map((cluster) => cluster.remove()));
     await Promise.all([...this.#chaos.values()].map((chaos) => chaos.close()));
     this.steps.close();
     rmSync(this.directory, { recursive: true, force: true });

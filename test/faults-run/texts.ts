@@ -1,38 +1,26 @@
 /** One task: the two configuration files of a node in a system of faults. */
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
 import { LOOPBACK } from '../../src/dev/ports.js';
+import { spreadRules } from './spread.js';
 
-type Sides = readonly [Cluster, Cluster];
+/** The source, and each shard of the destination. */
+type Sides = readonly [Cluster, Cluster, ...Cluster[]];
 
 /** More than the ledger has clients on a node. */
 const POOL_SIZE = 10;
 
-/** @param firstShard null: the destination has one shard; else its database, beside the one that has all the tables */
-export function configText(
-  sides: Sides,
-  ports: ReadonlyMap<string, number>,
-  port: number,
-  leaseMs: number,
-  firstShard: string | null,
-): string {
-  const [source, destination] = sides;
-  const database = (name: string, cluster: Cluster, server = 'app', shard = 0): string => `
+export function configText(sides: Sides, ports: ReadonlyMap<string, number>, port: number, leaseMs: number): string {
+  const [source, ...destination] = sides;
+  const database = (name: string, cluster: Cluster, shard = 0): string => `
 [[databases]]
 name = "${name}"
 host = "${cluster.host}"
 port = ${cluster.port.toString()}
-database_name = "${server}"
+database_name = "app"
 shard = ${shard.toString()}
 `;
-  const shards = (
-    first: string,
-  ): string => `${database('prod_new', destination, first)}${database('prod_new', destination, 'app', 1)}
-[[sharded_schemas]]
-database = "prod_new"
-name = "public"
-shard = 1
-`;
-  const destinations = firstShard === null ? database('prod_new', destination) : shards(firstShard);
+  const rules = destination.length > 1 ? spreadRules('prod_new') : '';
+  const destinations = destination.map((cluster, shard) => database('prod_new', cluster, shard)).join('') + rules;
   const node = ([name, nodePort]: readonly [string, number]): string => `
 [[nodes]]
 name = "${name}"

@@ -63,13 +63,13 @@ test('what is done by hand is noticed, each by its name', async () => {
     lost: [lost],
     doubled: [doubled],
     unexpected: ['00000000-0000-0000-0000-000000000000'],
-    miscounted: [7],
+    miscounted: ['7'],
     notes: [note],
     pricesOk: false,
   });
   expect(new Set(found.inPart)).toEqual(new Set([doubled, torn, '00000000-0000-0000-0000-000000000000']));
   expect(
-    await compareShop(clusters.server.endpoint(database), { ...load, orders: new Map([[moved, 41]]) }),
+    await compareShop(clusters.server.endpoint(database), { ...load, orders: new Map([[moved, '41']]) }),
   ).toMatchObject({
     lost: [moved],
   });

@@ -7,6 +7,7 @@ import { until } from '../support/wait.js';
 
 const ROWS = 20;
 const TABLES = ['late', 'maybe'] as const;
+export const OUTSIDE_TABLES = TABLES.map((table) => `public.${table}`);
 const THINK_MS = 5;
 /** Updates of both tables between two switches. */
 const UPDATES_BETWEEN = 20;

@@ -323,13 +323,22 @@ test('a coordinator that is not in step, or lacks what is named, is not asked', 
   for (const shard of [0, 1]) {
     await on(shard, 'CREATE VIEW latest AS SELECT ctid, tenant_id FROM notes');
     await on(shard, 'CREATE TABLE own (tenant_id bigint PRIMARY KEY); ALTER TABLE own ENABLE ROW LEVEL SECURITY');
+    await on(shard, 'CREATE TABLE bills (id bigint PRIMARY KEY, tenant_id bigint, due date)');
   }
   const { leftOut } = await keepCoordinator(config, 'prod');
-  expect(leftOut.map(({ object }) => object)).toEqual(['view public.latest', 'table public.own']);
+  expect(leftOut.map(({ object }) => object).sort()).toEqual([
+    'primary key of table public.bills',
+    'table public.own',
+    'view public.latest',
+  ]);
   const client = await clientOf(proxy, 'prod');
   expect((await failure(client.query('SELECT count(*) FROM own'))).message).toMatch(/does not have table public.own/);
   expect((await failure(client.query('SELECT * FROM latest'))).message).toMatch(/does not have view public.latest/);
   expect((await client.query('SELECT count(*)::int AS notes FROM notes')).rows).toEqual([{ notes: 0 }]);
+  // Nothing but GROUP BY asks for a primary key.
+  expect((await client.query('SELECT max(id) AS newest FROM bills')).rows).toEqual([{ newest: null }]);
+  const grouped = failure(client.query('SELECT id, due, count(*) FROM bills GROUP BY id'));
+  expect((await grouped).message).toMatch(/does not have primary key of table public.bills/);
   for (const shard of [0, 1]) await on(shard, 'ALTER TABLE notes ADD COLUMN more int');
   const another = await start(() => config);
   const late = await clientOf(another.proxy, 'prod');

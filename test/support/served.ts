@@ -13,6 +13,8 @@ import { SILENT, type Logger } from '../../src/proxy/logger.js';
 import { serve, type Served, type ServeOptions } from '../../src/serve.js';
 import { until } from './wait.js';
 
+const CLUSTER_PASSWORD = 'password of every cluster';
+
 export interface SystemOptions {
   readonly source: Major;
   readonly destination: Major;
@@ -26,8 +28,13 @@ export interface SystemOptions {
   readonly settings?: ClusterOptions['settings'];
   /** what the program logs; default: nothing is kept */
   readonly logger?: Logger;
-  /** how many shards each side has, as databases of its cluster; default 1. `schema` is run on each of the source's. */
-  readonly shards?: { readonly source?: number; readonly destination?: number };
+  /** how many shards each side has, as databases of its cluster unless they are apart; default 1. `schema` is run on each of the source's. */
+  readonly shards?: {
+    readonly source?: number;
+    readonly destination?: number;
+    /** each shard of the destination is on a cluster of its own, its database is `app` */
+    readonly apart?: boolean;
+  };
   /** more of pgdog.toml: how tables are spread */
   readonly sharding?: string;
 }
@@ -35,6 +42,8 @@ export interface SystemOptions {
 export class System {
   readonly source: Cluster;
   readonly destination: Cluster;
+  /** of a destination whose shards are apart, those after the first */
+  readonly further: readonly Cluster[];
   readonly temporal: TemporalDevServer;
   readonly directory: string;
   readonly files: { readonly config: string; readonly users: string };
@@ -45,31 +54,45 @@ export class System {
   readonly #logger: Logger;
   #admin: pg.Client | null = null;
 
-  private constructor(source: Cluster, destination: Cluster, temporal: TemporalDevServer, options: SystemOptions) {
+  private constructor(
+    [source, destination, ...further]: readonly [Cluster, Cluster, ...Cluster[]],
+    temporal: TemporalDevServer,
+    options: SystemOptions,
+  ) {
     this.#logger = options.logger ?? SILENT;
     this.source = source;
     this.destination = destination;
+    this.further = further;
     this.temporal = temporal;
     this.#worker = options.worker ?? true;
     this.directory = mkdtempSync(join(tmpdir(), 'cutover-system-'));
     this.files = { config: join(this.directory, 'pgdog.toml'), users: join(this.directory, 'users.toml') };
-    const sharding = `${moreShards(source, destination, options)}${options.sharding ?? ''}`;
+    const sharding = `${moreShards([source, destination, ...further], options)}${options.sharding ?? ''}`;
     writeFileSync(this.files.config, configText(source, destination, options.general ?? '') + sharding);
     writeFileSync(this.files.users, usersText(source, destination));
   }
 
   static async start(options: SystemOptions): Promise<System> {
-    const [source, destination, temporal] = await Promise.all([
-      startCluster({ major: options.source, auth: 'scram', settings: options.settings ?? {} }),
-      startCluster({ major: options.destination, auth: 'scram', settings: options.settings ?? {} }),
+    const { shards } = options;
+    const apart = shards?.apart === true;
+    // One user logs in at all shards of a database, with one password.
+    const password = apart ? { password: CLUSTER_PASSWORD } : {};
+    const cluster = { auth: 'scram', settings: options.settings ?? {}, ...password } as const;
+    const [source, destination, temporal, ...further] = await Promise.all([
+      startCluster({ major: options.source, ...cluster }),
+      startCluster({ major: options.destination, ...cluster }),
       startTemporal(),
+      ...shardNames(apart ? shards.destination : 1)
+        .slice(1)
+        .map(() => startCluster({ major: options.destination, ...cluster })),
     ]);
     for (const database of shardNames(options.shards?.source)) {
       await source.createDatabase(database);
       if (options.schema !== undefined) await source.query(database, options.schema);
     }
-    for (const database of shardNames(options.shards?.destination)) await destination.createDatabase(database);
-    const system = new System(source, destination, temporal, options);
+    for (const database of shardNames(apart ? 1 : shards?.destination)) await destination.createDatabase(database);
+    for (const each of further) await each.createDatabase('app');
+    const system = new System([source, destination, ...further], temporal, options);
     await system.serve();
     return system;
   }
@@ -124,7 +147,7 @@ export class System {
   async stop(): Promise<void> {
     await this.stopServing();
     await this.temporal.stop();
-    await Promise.all([this.source.remove(), this.destination.remove()]);
+    await Promise.all([this.source, this.destination, ...this.further].map((cluster) => cluster.remove()));
     rmSync(this.directory, { recursive: true, force: true });
   }
 }
@@ -134,21 +157,25 @@ export function shardNames(shards = 1): readonly string[] {
   return Array.from({ length: shards }, (_, shard) => (shard === 0 ? 'app' : `app_${shard.toString()}`));
 }
 
-function moreShards(source: Cluster, destination: Cluster, { shards }: SystemOptions): string {
-  const rows = (name: string, cluster: Cluster, count: number | undefined): readonly string[] =>
-    shardNames(count)
-      .slice(1)
-      .map(
-        (database, index) => `
+function moreShards(
+  [source, destination, ...further]: readonly [Cluster, Cluster, ...Cluster[]],
+  { shards }: SystemOptions,
+): string {
+  const row = (name: string, cluster: Cluster, database: string, shard: number): string => `
 [[databases]]
 name = "${name}"
 host = "${cluster.host}"
 port = ${cluster.port.toString()}
 database_name = "${database}"
-shard = ${(index + 1).toString()}
-`,
-      );
-  return [...rows('prod', source, shards?.source), ...rows('prod_new', destination, shards?.destination)].join('');
+shard = ${shard.toString()}
+`;
+  const rows = (name: string, cluster: Cluster, count: number | undefined): readonly string[] =>
+    shardNames(count).flatMap((database, shard) => (shard === 0 ? [] : [row(name, cluster, database, shard)]));
+  const destinations =
+    further.length === 0
+      ? rows('prod_new', destination, shards?.destination)
+      : further.map((cluster, index) => row('prod_new', cluster, 'app', index + 1));
+  return [...rows('prod', source, shards?.source), ...destinations].join('');
 }
 
 export interface TaskLine {

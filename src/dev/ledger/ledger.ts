@@ -13,6 +13,7 @@ import { runClients } from './clients.js';
 import { ACCOUNTS } from './prepare.js';
 import { reader, type ReaderStatistics } from './reader.js';
 import { writer } from './writer.js';
+import { writeOfTurn, type Write } from './writes.js';
 
 export type { AcknowledgedWrite, Refusal, UnknownWrite } from './book.js';
 export type { ReaderStatistics } from './reader.js';
@@ -26,6 +27,8 @@ export interface LedgerOptions {
   readonly thinkMs?: number;
   /** how many of the prepared extra tables are written; default 0 */
   readonly writtenTables?: number;
+  /** what a writer of this name writes in its turn 0, 1, …; default: `writes.ts` */
+  readonly writeOfTurn?: (turn: number, writer: string) => Write;
   /** the application ends by itself after this time; default 30 minutes */
   readonly deadlineMs?: number;
   /** a file to which every acknowledged token is appended as a line */
@@ -74,8 +77,9 @@ export async function startLedger(options: LedgerOptions): Promise<Ledger> {
     ended: () => stopping || nowMs() >= endsAtMs,
   });
   const mix = { accounts: ACCOUNTS, writtenTables: options.writtenTables ?? 0 };
+  const chosen = options.writeOfTurn ?? ((turn, name) => writeOfTurn(turn, name, mix));
   const writers = Array.from({ length: options.writers ?? WRITERS }, (_, index) =>
-    writer(context(`ledger writer ${(index + 1).toString()}`, index), mix),
+    writer(context(`ledger writer ${(index + 1).toString()}`, index), chosen),
   );
   const { client, statistics } = reader(context('ledger reader', writers.length));
   const running = await runClients([...writers, client], book, () => {

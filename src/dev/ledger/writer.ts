@@ -3,11 +3,11 @@ import { messageOf } from '../../errors/errors.js';
 import { nowMs } from './book.js';
 import { Client, type ClientContext } from './client.js';
 import { mayHaveTakenEffect, type Session } from './session.js';
-import { writeOfTurn, type Write, type WriteMix } from './writes.js';
+import type { Write } from './writes.js';
 
-export function writer(context: ClientContext, mix: WriteMix): Client {
+export function writer(context: ClientContext, writeOfTurn: (turn: number, writer: string) => Write): Client {
   const client: Client = new Client(context, async (session, turn) => {
-    const write = writeOfTurn(turn, context.name, mix);
+    const write = writeOfTurn(turn, context.name);
     await perform(session, write, context, client);
   });
   return client;

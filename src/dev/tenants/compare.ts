@@ -12,8 +12,8 @@ export interface ShopComparison {
   readonly unexpected: readonly string[];
   /** tokens of orders without exactly their two lines: their transaction was applied in part */
   readonly inPart: readonly string[];
-  /** tenants that count other than the orders acknowledged for them */
-  readonly miscounted: readonly number[];
+  /** keys of tenants that count other than the orders acknowledged for them */
+  readonly miscounted: readonly string[];
   /** tokens of notes that are not exactly there as acknowledged, on all the shards they belong to */
   readonly notes: readonly string[];
   /** every price was raised as often as its clients were told */
@@ -42,16 +42,16 @@ export function compareShop(
 
 interface FoundOrder {
   readonly token: string;
-  readonly tenant: number;
+  readonly tenant: string;
   readonly lines: number;
 }
 
 async function compareOrders(
   connection: Connection,
-  acknowledged: ReadonlyMap<string, number>,
+  acknowledged: ReadonlyMap<string, string>,
 ): Promise<Pick<ShopComparison, 'lost' | 'doubled' | 'unexpected' | 'inPart'>> {
   const { rows } = await connection.query<FoundOrder>(
-    `SELECT o.token::text AS token, o.tenant_id::int AS tenant, count(l.line)::int AS lines FROM public.orders o
+    `SELECT o.token::text AS token, o.tenant_id::text AS tenant, count(l.line)::int AS lines FROM public.orders o
        LEFT JOIN public.lines l ON l.tenant_id = o.tenant_id AND l.order_id = o.id GROUP BY o.tenant_id, o.id, o.token`,
   );
   const tenants = new Map(rows.map(({ token, tenant }) => [token, tenant]));
@@ -65,9 +65,9 @@ async function compareOrders(
   };
 }
 
-async function miscounted(connection: Connection, acknowledged: ReadonlyMap<string, number>): Promise<number[]> {
-  const { rows } = await connection.query<{ tenant: number; orders: number }>(
-    'SELECT tenant_id::int AS tenant, orders::int AS orders FROM public.tenants',
+async function miscounted(connection: Connection, acknowledged: ReadonlyMap<string, string>): Promise<string[]> {
+  const { rows } = await connection.query<{ tenant: string; orders: number }>(
+    'SELECT tenant_id::text AS tenant, orders::int AS orders FROM public.tenants',
   );
   const told = countOf([...acknowledged.values()]);
   const found = new Map(rows.map(({ tenant, orders }) => [tenant, orders]));

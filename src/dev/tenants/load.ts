@@ -9,6 +9,7 @@ import { Book, nowMs, type AcknowledgedWrite, type Refusal } from '../ledger/boo
 import { Client, type ClientContext } from '../ledger/client.js';
 import { runClients } from '../ledger/clients.js';
 import type { Session, Statement, Style } from '../ledger/session.js';
+import { TENANT_KEYS, type TenantKey } from './key.js';
 import { TENANTS } from './shop.js';
 
 export interface TenantLoadOptions {
@@ -16,11 +17,13 @@ export interface TenantLoadOptions {
   readonly endpoint: Endpoint;
   /** clients that order; default 5. Beside them one each that reports, notes, and raises prices. */
   readonly writers?: number;
+  /** of the schema that was made; default: bigint */
+  readonly key?: TenantKey;
 }
 
 export interface TenantLoad {
-  /** orders whose COMMIT was answered: token → tenant */
-  readonly orders: ReadonlyMap<string, number>;
+  /** orders whose COMMIT was answered: token → key of the tenant */
+  readonly orders: ReadonlyMap<string, string>;
   /** the same, in the order of their acknowledgement */
   readonly acknowledged: readonly AcknowledgedWrite[];
   /** notes of several tenants in one statement that were answered: token → how many rows it has */
@@ -56,9 +59,13 @@ const NOTED_TENANTS = 3;
  *
  * @throws Error when a client cannot log in
  */
-export async function startTenants({ endpoint, writers = WRITERS }: TenantLoadOptions): Promise<TenantLoad> {
+export async function startTenants({
+  endpoint,
+  writers = WRITERS,
+  key = TENANT_KEYS.bigint,
+}: TenantLoadOptions): Promise<TenantLoad> {
   const book = new Book();
-  const shop = new Shop(book);
+  const shop = new Shop(book, key);
   let stopping = false;
   const client = (name: string, turn: Turn): Client => {
     const context = { name: `shop ${name}`, endpoint, book, thinkMs: THINK_MS, ended: () => stopping };
@@ -78,7 +85,8 @@ export async function startTenants({ endpoint, writers = WRITERS }: TenantLoadOp
 
 /** What the clients were told. */
 class Shop {
-  readonly orders = new Map<string, number>();
+  readonly key: TenantKey;
+  readonly orders = new Map<string, string>();
   readonly notes = new Map<string, number>();
   raised = 0;
   readonly repeated: string[] = [];
@@ -89,8 +97,9 @@ class Shop {
   readonly #ids = new Set<string>();
   #counted = 0;
 
-  constructor(book: Book) {
+  constructor(book: Book, key: TenantKey) {
     this.#book = book;
+    this.key = key;
   }
 
   get acknowledged(): readonly AcknowledgedWrite[] {
@@ -113,7 +122,7 @@ class Shop {
     return this.#book.longestStallBetween(fromMs, toMs);
   }
 
-  ordered(token: string, tenant: number, id: string, { client, longestMs }: Talk): void {
+  ordered(token: string, tenant: string, id: string, { client, longestMs }: Talk): void {
     this.orders.set(token, tenant);
     this.#book.acknowledge({ token, table: 'orders', atMs: nowMs(), client, longestStatementMs: longestMs });
     if (this.#ids.has(id)) this.repeated.push(id);
@@ -171,13 +180,13 @@ class Talk {
 }
 
 /** Some order more than others. */
-function someTenant(): number {
-  return 1 + Math.min(randomInt(TENANTS), randomInt(TENANTS));
+function someTenant({ key }: Shop): string {
+  return key.of(1 + Math.min(randomInt(TENANTS), randomInt(TENANTS)));
 }
 
 /** One transaction within a tenant. */
 async function order(talk: Talk, shop: Shop): Promise<void> {
-  const tenant = someTenant();
+  const tenant = someTenant(shop);
   const token = randomUUID();
   await talk.send('BEGIN', 'BEGIN');
   const insert = `INSERT INTO orders (tenant_id, token, tags, data) VALUES ($1, $2, ARRAY['a', NULL], '{"n": 1}') RETURNING id`;
@@ -203,7 +212,7 @@ async function report(talk: Talk, shop: Shop): Promise<void> {
 async function note(talk: Talk, shop: Shop): Promise<void> {
   const token = randomUUID();
   const first = 1 + (shop.notes.size % (TENANTS - NOTED_TENANTS));
-  const rows = Array.from({ length: NOTED_TENANTS }, (_, step) => `(${(first + step).toString()}, $1, 'note')`);
+  const rows = Array.from({ length: NOTED_TENANTS }, (_, step) => `('${shop.key.of(first + step)}', $1, 'note')`);
   const insert = `INSERT INTO notes (tenant_id, token, body) VALUES ${rows.join(', ')}`;
   await talk.send('INSERT', insert, [token], rows.length);
   shop.notes.set(token, rows.length);
