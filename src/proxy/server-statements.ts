@@ -13,6 +13,8 @@ interface Prepared {
 }
 
 const UNKNOWN = 'unknown';
+/** Of those added since the settings were known, most may be gone again: then all that are there count as such. */
+const FRESH_PER_STATEMENT = 2;
 
 export class ServerStatements {
   readonly #prepared = new Map<Statement, Prepared>();
@@ -77,7 +79,8 @@ export class ServerStatements {
     invariant(this.#prepared.size < this.#limit, 'the limit of prepared statements is kept');
     const prepared = { generation: statement.generation, as, meaning: this.#meaning, used: true };
     this.#prepared.set(statement, prepared);
-    this.#fresh.push(prepared);
+    if (this.#fresh.length >= FRESH_PER_STATEMENT * this.#limit) this.#fresh = [...this.#prepared.values()];
+    else this.#fresh.push(prepared);
     return { undo: () => this.#prepared.delete(statement) };
   }
 

@@ -1,5 +1,5 @@
 /** One task: make the pools of one database ready for the load of another, before the load comes. */
-import { parse, readParseText, SYNC } from '../wire/frontend.js';
+import { closeStatement, parse, readParseText, SYNC } from '../wire/frontend.js';
 import { Cleaning, type Pool } from './pool.js';
 import { REPLY } from './reply-queue.js';
 import type { Routes } from './routes.js';
@@ -66,11 +66,19 @@ function prepareAll(pool: Pool, server: ServerConnection, statements: readonly S
       pool.giveBack(server, true);
       resolve();
     }, resolve);
+    const messages: Buffer[] = [];
     for (const statement of missing) {
+      // Under other settings it may have been prepared there before.
+      const inTheWay = server.statements.inTheWayOf(statement);
+      if (inTheWay !== null) {
+        server.replies.push(REPLY.injectedClose, server.statements.closed(inTheWay));
+        messages.push(closeStatement(inTheWay.name));
+      }
       server.replies.push(REPLY.injectedParse, server.statements.added(statement));
       server.replies.push(REPLY.sync);
+      messages.push(parse(statement.name, statement.body), SYNC);
     }
-    server.send(Buffer.concat(missing.flatMap((statement) => [parse(statement.name, statement.body), SYNC])));
+    server.send(Buffer.concat(messages));
   });
 }
 

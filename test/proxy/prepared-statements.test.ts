@@ -174,6 +174,28 @@ test('a text that clients share means to each what its own settings make of it',
   expect((await other.query(now)).rows).toEqual([{ at: 946738800 }]);
 });
 
+test('a pool that is warmed has what was prepared there under other settings, and can prepare it anew', async () => {
+  const databaseName = await freshDatabase(clusters.old);
+  await clusters.new.createDatabase(databaseName);
+  const [prod, prodNew] = [
+    { name: 'prod', cluster: clusters.old, databaseName },
+    { name: 'prod_new', cluster: clusters.new, databaseName },
+  ];
+  const proxy = await proxyFor({ config: configFor([prod, prodNew], { general: { defaultPoolSize: 1 } }) });
+  const text = "SELECT extract(epoch FROM '2000-01-01 00:00'::timestamptz)::int AS at";
+  const at = async (client: pg.Client): Promise<unknown> =>
+    (await client.query<{ at: number }>({ name: 'at', text })).rows[0]?.at;
+  const [tokyo, other] = await Promise.all([clientOf(proxy, 'prod_new'), clientOf(proxy, 'prod_new')]);
+  await tokyo.query("SET TimeZone = 'Asia/Tokyo'");
+  expect(await at(tokyo)).toBe(946652400);
+  await other.query("SET TimeZone = 'UTC'");
+  const client = await clientOf(proxy, 'prod');
+  await client.query("SET TimeZone = 'UTC'");
+  expect(await at(client)).toBe(946684800);
+  await proxy.warm('prod_new', 'prod', 5_000);
+  expect([await at(other), await at(tokyo)]).toEqual([946684800, 946652400]);
+});
+
 test('the unnamed statement that runs is the one prepared last, on whichever server', async () => {
   const proxy = await start({ defaultPoolSize: 2 });
   const [client, other] = await Promise.all([RawClient.loggedIn(proxy, 'prod'), RawClient.loggedIn(proxy, 'prod')]);
