@@ -19,7 +19,11 @@ export const CLASSES: Readonly<Record<string, Make>> = {
   ...MISTAKES,
 };
 /** Of these classes every unit has an error. */
-export const FAILING: ReadonlySet<string> = new Set([...Object.keys(MISTAKES), 'errors in a transaction']);
+export const FAILING: ReadonlySet<string> = new Set([
+  ...Object.keys(MISTAKES),
+  'errors in a transaction',
+  'errors over several shards',
+]);
 /** Beside those now and then, to see that a refusal leaves nothing. */
 const RARE = Object.entries(OVER_SHARDS);
 const RARE_ONE_IN = 3;

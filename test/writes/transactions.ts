@@ -14,7 +14,7 @@ export const TRANSACTIONS: Readonly<Record<string, Make>> = {
   },
   savepoints: (maker) => {
     const key = maker.tenant();
-    const steps = Array.from({ length: 1 + maker.below(2) }, () => savepoint(maker, key));
+    const steps = Array.from({ length: 1 + maker.below(2) }, () => savepoint(maker, () => inside(maker, key)));
     return [begin(maker), statement(inside(maker, key)), ...steps.flat(), statement(inside(maker, key)), end(maker)];
   },
   'errors in a transaction': (maker) => {
@@ -42,6 +42,32 @@ export const TRANSACTIONS: Readonly<Record<string, Make>> = {
       ],
     );
   },
+  'transaction over several shards': (maker) => {
+    const steps = Array.from({ length: 2 + maker.below(4) }, () => statement(anywhere(maker)));
+    return [committed(maker), ...steps, end(maker)];
+  },
+  'savepoints over several shards': (maker) => {
+    const steps = Array.from({ length: 1 + maker.below(2) }, () => savepoint(maker, () => anywhere(maker)));
+    return [committed(maker), ...steps.flat(), statement(anywhere(maker)), end(maker)];
+  },
+  'errors over several shards': (maker) => {
+    const wrong = statement(mistake(maker, maker.tenant()));
+    const some = (): Step => statement(anywhere(maker));
+    return maker.pick<Unit>(
+      [committed(maker), some(), some(), wrong, some(), end(maker)],
+      [
+        committed(maker),
+        some(),
+        statement(sql`SAVEPOINT s`),
+        some(),
+        wrong,
+        statement(sql`ROLLBACK TO s`),
+        some(),
+        end(maker),
+      ],
+      [committed(maker), some(), wrong, some(), statement(sql`ROLLBACK`)],
+    );
+  },
   'several statements in one text': (maker) => {
     const key = maker.tenant();
     const some = Array.from({ length: 2 + maker.below(2) }, () => inside(maker, key));
@@ -56,10 +82,6 @@ export const TRANSACTIONS: Readonly<Record<string, Make>> = {
 
 /** What is refused today, or only sometimes answered. */
 export const OVER_SHARDS: Readonly<Record<string, Make>> = {
-  'transaction over several shards': (maker) => {
-    const steps = Array.from({ length: 2 + maker.below(3) }, () => statement(inside(maker, maker.tenant())));
-    return [begin(maker), ...steps, end(maker)];
-  },
   'a key that is changed': (maker) =>
     one(
       maker.pick<Sql>(
@@ -81,11 +103,32 @@ function end(maker: Maker): Step {
   return statement(sql`${maker.pick('COMMIT', 'COMMIT', 'COMMIT', 'ROLLBACK', 'END')}`);
 }
 
-function savepoint(maker: Maker, key: Value): readonly Step[] {
+/** At the level at which a transaction may use several shards. */
+function committed(maker: Maker): Step {
+  return statement(
+    sql`${maker.pick('BEGIN', 'START TRANSACTION', 'BEGIN ISOLATION LEVEL READ COMMITTED', 'begin; -- now')}`,
+  );
+}
+
+function savepoint(maker: Maker, work: () => Sql): readonly Step[] {
   const name = maker.pick('a', 'b', '"S p"');
   const after = maker.pick(`ROLLBACK TO ${name}`, `ROLLBACK TO ${name}`, `RELEASE ${name}`, 'SAVEPOINT c');
-  const steps = Array.from({ length: 1 + maker.below(2) }, () => statement(inside(maker, key)));
+  const steps = Array.from({ length: 1 + maker.below(2) }, () => statement(work()));
   return [statement(sql`SAVEPOINT ${name}`), ...steps, statement(sql`${after}`)];
+}
+
+/** A statement of any key, or of all shards. */
+function anywhere(maker: Maker): Sql {
+  return maker.pick<() => Sql>(
+    () => inside(maker, maker.tenant()),
+    () => inside(maker, maker.tenant()),
+    () => inside(maker, maker.tenant()),
+    () =>
+      sql`INSERT INTO loose VALUES (${maker.tenant()}, ${maker.number(30)}, 'a'), (${maker.tenant()}, ${maker.number(30)}, 'b')`,
+    () => sql`UPDATE loose SET n = n + 1 WHERE n < ${maker.number(30)}`,
+    () => sql`DELETE FROM entries WHERE line = ${maker.number(9)}`,
+    () => sql`UPDATE codes SET label = ${maker.words()} WHERE code < ${maker.number(9)}`,
+  )();
 }
 
 /** A statement of one key, with the rows in one order where there are several. */
