@@ -63,6 +63,9 @@ export class ShardWrite {
   /** rows of each part, where they have to be put in order */
   readonly #rows: Buffer[][];
   #rowsBytes = 0;
+  /** what a server said before the first row; null: the client has it */
+  #beginning: Buffer[] | null = [];
+  #parsed = false;
   #running: ShardPart | null = null;
 
   constructor(
@@ -121,12 +124,15 @@ export class ShardWrite {
       for (const index of this.#parts.all.keys()) await this.#runPart(index);
       open = false;
       await this.#commit();
+      this.#tellBeginning();
       const end = [commandComplete(this.#tag), closing(this.#plan.batch), this.#parts.ready(true)];
       this.#listener.say(Buffer.concat([...this.#ordered(), await this.#schemaNotice(), ...end]));
       return 'committed';
     } catch (error) {
       if (open) await this.#parts.rollBack();
-      if (this.#mayAsk && error instanceof ServerError && error.code === FENCE_REFUSAL) return 'refused';
+      const refused = error instanceof ServerError && error.code === FENCE_REFUSAL;
+      if (refused && this.#mayAsk && this.#beginning !== null) return 'refused';
+      this.#tellBeginning();
       this.#listener.say(Buffer.concat([replyOf(error, this.#client.database), this.#parts.ready(false)]));
       this.#listener.failed(error);
       return 'failed';
@@ -151,7 +157,7 @@ export class ShardWrite {
   /** What goes to the client of what a part's server says: of the first one also what comes once. */
   #passing(index: number): Passing {
     const { batch, alike, parts } = this.#plan;
-    const { say, parsed } = this.#listener;
+    const { say } = this.#listener;
     const first = index === 0;
     const inOrder = parts[index]?.rows !== null;
     return (type, bytes, continued) => {
@@ -159,15 +165,27 @@ export class ShardWrite {
         if (first || !alike) say(bytes);
       } else if (type === BACKEND.dataRow) {
         if (inOrder) this.#keep(index, bytes, continued);
-        else if (first || !alike) say(bytes);
+        else if (first || !alike) {
+          this.#tellBeginning();
+          say(bytes);
+        }
       } else if (first && type === BACKEND.parseComplete) {
         if (!isAskedFor(batch, 'parse')) return;
-        parsed();
-        say(bytes);
+        this.#beginning?.push(Buffer.from(bytes));
+        this.#parsed = true;
       } else if (first && (type === BACKEND.rowDescription || type === BACKEND.noData)) {
-        if (isAskedFor(batch, 'describe')) say(bytes);
-      } else if (first && type === BACKEND.bindComplete) say(bytes);
+        if (isAskedFor(batch, 'describe')) this.#beginning?.push(Buffer.from(bytes));
+      } else if (first && type === BACKEND.bindComplete) this.#beginning?.push(Buffer.from(bytes));
     };
+  }
+
+  /** From here on the batch cannot be run anew: the client would be told twice. */
+  #tellBeginning(): void {
+    const beginning = this.#beginning;
+    if (beginning === null) return;
+    this.#beginning = null;
+    if (this.#parsed) this.#listener.parsed();
+    if (beginning.length > 0) this.#listener.say(Buffer.concat(beginning));
   }
 
   #keep(index: number, bytes: Buffer, continued: boolean): void {

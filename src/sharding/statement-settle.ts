@@ -1,4 +1,5 @@
 /** One task: make a verdict of what was gathered about a statement. A doubt sends a read to the coordinator and refuses a write. */
+import { dependsOnOrder } from './statement-order.js';
 import type { Analysis, FoundTarget, Write } from './statement-analysis.js';
 import { follows, pinsOf } from './statement-graph.js';
 import type {
@@ -55,7 +56,8 @@ function wholeRead(analysis: Analysis, reason: CoordinatorReason): SettledVerdic
 function settleOmnisharded(analysis: Analysis): Verdict {
   if (isSharded(analysis)) return refused('omnisharded-from-sharded');
   if (analysis.physical) return refused('physical');
-  if (analysis.varies || analysis.advancesSequence) return refused('omnisharded-not-deterministic');
+  if (analysis.varies || analysis.advancesSequence || dependsOnOrder(analysis.statement))
+    return refused('omnisharded-not-deterministic');
   return { kind: 'every', ddl: false, transactional: true };
 }
 

@@ -171,6 +171,44 @@ test('each message of the extended protocol has its answer, in its order', async
   await expectNothingLeft(sharded);
 });
 
+test('what the fence of a later shard refuses runs anew, and the client is told once', async () => {
+  let asked = 0;
+  const sharded: Sharded = await shards((config) => config, {
+    onFenceRefusal: async () => {
+      asked += 1;
+      await sharded.on(1, 'DROP TRIGGER fence ON notes');
+    },
+  });
+  for (const shard of SHARDS) await sharded.on(shard, TWO_PHASE_DDL);
+  await sharded.on(0, `INSERT INTO notes VALUES (${A.toString()}, 1, 'old')`);
+  await sharded.on(1, `INSERT INTO notes VALUES (${B.toString()}, 1, 'old')`);
+  await sharded.on(
+    1,
+    `CREATE FUNCTION fence() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'sealed' USING ERRCODE = 'CUT01'; END$$`,
+  );
+  const client = await RawClient.loggedIn(sharded.proxy, 'prod');
+  const answers = async (sql: string): Promise<string> => {
+    await sharded.on(1, 'CREATE TRIGGER fence BEFORE UPDATE ON notes FOR EACH ROW EXECUTE FUNCTION fence()');
+    client.send(
+      parse('u', sql),
+      bind('u'),
+      describe,
+      execute,
+      SYNC,
+      message('C', Buffer.from('S'), cstring('u')),
+      SYNC,
+    );
+    return client.types(await client.until('Z', 2));
+  };
+  expect(await answers("UPDATE notes SET text = 'new'")).toBe('12nCZ3Z');
+  expect(asked).toBe(1);
+  // A row has been passed on: it cannot be taken back.
+  expect(await answers("UPDATE notes SET text = 'more' RETURNING id")).toBe('12TDEZ3Z');
+  expect(asked).toBe(1);
+  expect(await sharded.on(0, 'SELECT text FROM notes')).toEqual([{ text: 'new' }]);
+  await expectNothingLeft(sharded);
+});
+
 test('a gate that is closed holds it, and a pause waits for the one that runs', async () => {
   const sharded = await start();
   const client = await clientOf(sharded.proxy, 'prod');

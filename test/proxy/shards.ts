@@ -1,6 +1,6 @@
 /** One task: a database with two shards behind a proxy, for tests. */
 import type { Config } from '../../src/config/config.js';
-import type { Proxy } from '../../src/proxy/contract.js';
+import type { Proxy, ProxyHooks } from '../../src/proxy/contract.js';
 import { shardOf } from '../../src/sharding/hash.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 import { configFor, proxyFor } from './support.js';
@@ -22,9 +22,9 @@ export interface Sharded {
 }
 
 /** To be called once, at the top of a test file. @returns starts a proxy and its shards, empty each time */
-export function useShards(): (adjust?: (config: Config) => Config) => Promise<Sharded> {
+export function useShards(): (adjust?: (config: Config) => Config, hooks?: ProxyHooks) => Promise<Sharded> {
   const clusters = useClusters({ first: { major: 18 }, second: { major: 18 } });
-  return async (adjust = (config) => config) => {
+  return async (adjust = (config) => config, hooks) => {
     const databaseName = await freshDatabase(clusters.first);
     await clusters.second.createDatabase(databaseName);
     const all = [clusters.first, clusters.second];
@@ -41,7 +41,7 @@ export function useShards(): (adjust?: (config: Config) => Config) => Promise<Sh
         tables: [{ database: 'prod', schema: null, table: null, column: 'tenant_id', type: 'bigint', mapping: HASH }],
       },
     });
-    const proxy = await proxyFor({ config: sharded });
+    const proxy = await proxyFor({ config: sharded, ...(hooks === undefined ? {} : { hooks }) });
     return { proxy, config: sharded, on: async (shard, sql) => (await all[shard]?.query(databaseName, sql)) ?? [] };
   };
 }

@@ -87,7 +87,7 @@ type Facts = readonly [
 
 const FUNCTIONS: readonly Facts[] = [
   ['pg_catalog', 'lower upper abs length coalesce generate_series int8 unnest md5', 'immutable'],
-  ['pg_catalog', 'count sum min max avg', 'immutable', 'a'],
+  ['pg_catalog', 'count sum min max avg string_agg', 'immutable', 'a'],
   ['pg_catalog', 'row_number rank', 'immutable', 'w'],
   ['pg_catalog', 'now to_char query_to_xml current_setting', 'stable'],
   ['pg_catalog', 'random nextval currval setval lastval pg_advisory_lock lo_create set_config pg_sleep', 'volatile'],
