@@ -262,7 +262,9 @@ export class ClientSession implements BorrowingListener {
   #forward(): void {
     const { server } = this;
     const { placement } = this.#place;
-    if (server === null || (placement !== null && server.replies.empty && !this.#staysHere(placement))) return;
+    // One that skips what it gets until a Sync would not hear what has to be said to it first.
+    const free = server?.replies.empty === true && !server.replies.skipping;
+    if (server === null || (placement !== null && free && !this.#staysHere(placement))) return;
     // Between two answers, where nothing of the server's can be cut in two.
     const notice = server.replies.empty ? (placement?.takeNotice() ?? null) : null;
     if (notice !== null) this.#say(errorResponse({ severity: 'NOTICE', sqlstate: '00000', message: notice }));

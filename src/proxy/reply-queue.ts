@@ -65,6 +65,11 @@ export class ReplyQueue {
     return head === REPLY.sayParseComplete || head === REPLY.sayCloseComplete;
   }
 
+  /** the server skips what it gets until a Sync */
+  get skipping(): boolean {
+    return this.#skipping;
+  }
+
   /** answers owed */
   get size(): number {
     return this.#kinds.length - this.#at;

@@ -3,15 +3,20 @@ import { expect, test } from 'vitest';
 import type { Config } from '../../src/config/config.js';
 import { TWO_PHASE_DDL } from '../../src/postgres/two-phase.js';
 import { keepCoordinator } from '../../src/sharding/coordinator-keeping.js';
+import { cstring, frame } from '../../src/wire/backend.js';
+import { query, SYNC } from '../../src/wire/frontend.js';
 import { until } from '../support/wait.js';
 import { failure, HERE, HERE_TOO, THERE, useShards, type Sharded } from './shards.js';
-import { clientOf } from './support.js';
+import { clientOf, RawClient } from './support.js';
 
 const shards = useShards();
 const SHARDS = [0, 1];
 const [A, B, C] = [HERE, THERE, HERE_TOO].map(Number) as [number, number, number];
 const NOTES = 'SELECT tenant_id::int AS tenant, id::int, text FROM notes ORDER BY 1, 2';
 const UPDATE = 'UPDATE notes SET text = $2 WHERE tenant_id = $1';
+
+const UPDATE_ONE = (tenant: number): string => `UPDATE notes SET text = 'skipped' WHERE tenant_id = ${String(tenant)}`;
+const FLUSH = frame('H');
 
 type Client = Awaited<ReturnType<typeof clientOf>>;
 
@@ -305,6 +310,31 @@ test('it is refused where it would not be safe, and fails where it is', async ()
   }
   expect(await texts(sharded)).toBe(all('old'));
   await expectNothingLeft(sharded);
+});
+
+test('behind an error that the client has not ended with a Sync, what it sends is skipped where it is', async () => {
+  const sharded = await start();
+  const client = await RawClient.loggedIn(sharded.proxy, 'prod');
+  const prepare = (name: string, sql: string): Buffer => frame('P', cstring(name), cstring(sql), Buffer.alloc(2));
+  const execute = (name: string): Buffer[] => [
+    frame('B', cstring(''), cstring(name), Buffer.alloc(6)),
+    frame('E', cstring(''), Buffer.alloc(4)),
+  ];
+  const answers = async (...messages: readonly Buffer[]): Promise<string> => {
+    client.send(...messages);
+    return client.types(await client.until('Z'));
+  };
+  await answers(prepare('a', UPDATE_ONE(A)), prepare('b', UPDATE_ONE(B)), SYNC);
+  for (const acted of [false, true]) {
+    await answers(query('BEGIN'));
+    if (acted) await answers(...execute('a'), SYNC);
+    client.send(prepare('', 'SELECT FROM FROM'), FLUSH);
+    await client.until('E');
+    expect(await answers(...execute('b'), SYNC)).toBe('Z');
+    expect(await answers(...execute('b'), SYNC)).toBe('EZ');
+    expect(await answers(query('ROLLBACK'))).toBe('CZ');
+  }
+  expect(await texts(sharded)).toBe(all('old'));
 });
 
 test('a client that leaves, and a server that is lost, leave nothing of it', async () => {
