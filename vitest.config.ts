@@ -22,6 +22,9 @@ const BESIDE = [
   'test/sharding/{router,router-soundness,coordinator,coordinator-answers,partial-answers}.test.ts',
   'test/postgres/schema.test.ts',
 ];
+/** Minutes long at any length that tells something: run by its name, with WRITES or SHARDED_TESTS. */
+const BY_NAME = 'test/moves/generated-writes.test.ts';
+const isWanted = process.env.WRITES !== undefined || process.env.SHARDED_TESTS === 'all';
 const OTHERS = ['test/**/*.test.ts', 'src/**/*.test.ts'];
 
 export default defineConfig({
@@ -50,7 +53,7 @@ export default defineConfig({
         test: {
           name: 'others',
           include: OTHERS,
-          exclude: [...configDefaults.exclude, 'dist/**', ALONE, ...BESIDE],
+          exclude: [...configDefaults.exclude, 'dist/**', ALONE, ...BESIDE, ...(isWanted ? [] : [BY_NAME])],
           sequence: { groupOrder: 1 },
         },
       },

@@ -8,6 +8,7 @@ import { programPath } from '../../bench/pgbench.js';
 import { median } from '../../bench/statistics.js';
 import { isSlowed, slowedSummary, sumOf, type Run, type Switch } from '../../bench/switches.js';
 import { invariant } from '../../src/errors/invariant.js';
+import { THOROUGH } from '../support/thorough.js';
 
 const PROGRAM = fileURLToPath(new URL('../../dist/bench/main.js', import.meta.url));
 const RUN_MS = 180_000;
@@ -78,10 +79,14 @@ test(
   },
 );
 
-test('boot compares a start with records to one without', { timeout: RUN_MS }, async () => {
-  const [line] = await bench('boot', '--rounds', '1');
-  expect(json(line)).toMatchObject(numbers('withoutRecordsMs', 'withRecordsMs', 'moreMs', 'ratio'));
-});
+test.each(THOROUGH ? ['boot'] : [])(
+  '%s compares a start with records to one without',
+  { timeout: RUN_MS },
+  async (name) => {
+    const [line] = await bench(name, '--rounds', '1');
+    expect(json(line)).toMatchObject(numbers('withoutRecordsMs', 'withRecordsMs', 'moreMs', 'ratio'));
+  },
+);
 
 test('stall prints a line a run and a summary with both directions', { timeout: RUN_MS }, async () => {
   const lines = await bench('stall', '--runs', '1', '--tables', '3', '--rows', '1000', '--nodes', '2', '--idle', '50');

@@ -6,6 +6,7 @@ import { STEPS, type Step } from '../../src/cutover/epoch.js';
 import { Moving, type CutoverLine } from '../moves/moving.js';
 import { acceptingSides } from '../support/faults.js';
 import { until } from '../support/wait.js';
+import { THOROUGH } from '../support/thorough.js';
 
 let moving: Moving;
 let task = '';
@@ -64,6 +65,9 @@ const outcomeOf = (handle: WorkflowHandle): Promise<MoveResult | string> =>
     (error: unknown) => (error instanceof Error ? ((error.cause as Error | undefined)?.message ?? error.message) : ''),
   );
 
+/** Nothing reaches into the pause by these, whichever its step. */
+const SOME_STEPS = THOROUGH ? STEPS : STEPS.filter((_, index) => index % 2 === 0);
+
 describe('the pause is under way', () => {
   test.each(STEPS)('abort at %s', async (step) => {
     const hold = holdStep(step);
@@ -108,7 +112,7 @@ describe('the pause is under way', () => {
     }
   });
 
-  test.each(STEPS)('Cancel at %s', async (step) => {
+  test.each(SOME_STEPS)('Cancel at %s', async (step) => {
     const hold = holdStep(step);
     const handle = await begin();
     await hold.reached;
@@ -119,7 +123,7 @@ describe('the pause is under way', () => {
     expect(await decided()).toMatchObject({ outcome: 'committed', reason: null });
   });
 
-  test.each(STEPS)('Terminate at %s', async (step) => {
+  test.each(SOME_STEPS)('Terminate at %s', async (step) => {
     const hold = holdStep(step);
     const handle = await begin();
     await hold.reached;

@@ -6,7 +6,6 @@ import { expect, test } from 'vitest';
 import { RawClient } from '../proxy/support.js';
 import { useClusters } from '../support/clusters.js';
 import { shardNames, useSystem, type System, type TaskLine } from '../support/served.js';
-import { THOROUGH } from '../support/thorough.js';
 import { until } from '../support/wait.js';
 import { Exchange, type Answer, type Sent } from '../writes/exchange.js';
 import { Comparison, type Place } from '../writes/held.js';
@@ -36,38 +35,34 @@ const system = useSystem({
 });
 
 /** It is too long for `npm test`, which has the writes and the moves each by themselves. */
-test.runIf(THOROUGH || process.env.WRITES !== undefined)(
-  'generated writes, through a move to shards, back, and there again',
-  { timeout: 3_600_000 },
-  async () => {
-    await clusters.whole.createDatabase('whole');
-    await clusters.whole.query('whole', SCHEMA);
-    const told = nothingTold();
-    const streams = await Promise.all(SCHEMAS.map((schema, index) => streamOf(schema, index + 1, told)));
-    const work = new Work(streams, told);
-    await work.during(async () => {
-      await system().admin('RESHARD prod prod_new writes');
-      await streaming(system(), ' (reverse)');
-    });
-    await same(SHARDS());
-    await work.during(() => turned(system(), ''));
-    await same(SOURCE());
-    await work.during(() => turned(system(), ' (reverse)'));
-    await same(SHARDS());
-    await system().admin(`STOP_TASK ${(await streamsTask(system())).id ?? ''} SAVE`);
-    await until('the move has ended', async () =>
-      (await system().admin<TaskRow>('SHOW TASKS')).every(({ status }) => status !== 'running'),
-    );
-    await work.until(OF_EACH);
-    await same(SHARDS());
-    console.log(summaryOf(told));
-    expect(refusedShare(told)).toBeLessThanOrEqual(REFUSED_SHARE_MAX);
-    for (const name of Object.keys(CLASSES)) {
-      const { done, failed } = told.counts.get(name) ?? { done: 0, failed: 0 };
-      expect(FAILING.has(name) ? failed : done, name).toBeGreaterThanOrEqual(OF_EACH);
-    }
-  },
-);
+test('generated writes, through a move to shards, back, and there again', { timeout: 3_600_000 }, async () => {
+  await clusters.whole.createDatabase('whole');
+  await clusters.whole.query('whole', SCHEMA);
+  const told = nothingTold();
+  const streams = await Promise.all(SCHEMAS.map((schema, index) => streamOf(schema, index + 1, told)));
+  const work = new Work(streams, told);
+  await work.during(async () => {
+    await system().admin('RESHARD prod prod_new writes');
+    await streaming(system(), ' (reverse)');
+  });
+  await same(SHARDS());
+  await work.during(() => turned(system(), ''));
+  await same(SOURCE());
+  await work.during(() => turned(system(), ' (reverse)'));
+  await same(SHARDS());
+  await system().admin(`STOP_TASK ${(await streamsTask(system())).id ?? ''} SAVE`);
+  await until('the move has ended', async () =>
+    (await system().admin<TaskRow>('SHOW TASKS')).every(({ status }) => status !== 'running'),
+  );
+  await work.until(OF_EACH);
+  await same(SHARDS());
+  console.log(summaryOf(told));
+  expect(refusedShare(told)).toBeLessThanOrEqual(REFUSED_SHARE_MAX);
+  for (const name of Object.keys(CLASSES)) {
+    const { done, failed } = told.counts.get(name) ?? { done: 0, failed: 0 };
+    expect(FAILING.has(name) ? failed : done, name).toBeGreaterThanOrEqual(OF_EACH);
+  }
+});
 
 type TaskRow = TaskLine & Record<string, string | null>;
 

@@ -13,7 +13,7 @@ import { BY_SCHEMA, byHash, byPlaces, type Spread } from './spread.js';
 import { contentsOf, keepOwnRows, rowsOf, schemaOf, spreadTables } from './tenants.js';
 
 const SWITCH_DEADLINE_MS = 90_000;
-const WRITES_BETWEEN = 60;
+const WRITES_BETWEEN = THOROUGH ? 60 : 30;
 
 interface Move {
   readonly from: number;
@@ -83,7 +83,7 @@ describe.each(named)('%s', (_, { from, to, spread }) => {
     await more(load);
     await system().admin('RESHARD prod prod_new shop');
     await streaming(system(), ' (reverse)');
-    await compared(system());
+    if (THOROUGH || from > 1) await compared(system());
     await more(load);
     await outside?.more();
     await move(system());

@@ -1,7 +1,7 @@
 /**
  * One task: a shop of many tenants under load, as an application that means to live on shards writes it: orders with lines inside a tenant,
- * prices that are the same everywhere, notes of several tenants in one statement, a report over all of them. What every client was told is kept outside
- * of the database; `compare.ts` holds the database against it.
+ * for two tenants in one transaction, prices that are the same everywhere, notes of several tenants in one statement, a report over all of
+ * them. What every client was told is kept outside of the database; `compare.ts` holds the database against it.
  */
 import { randomInt, randomUUID } from 'node:crypto';
 import type { Endpoint } from '../../postgres/endpoint.js';
@@ -15,7 +15,7 @@ import { TENANTS } from './shop.js';
 export interface TenantLoadOptions {
   /** where the application connects */
   readonly endpoint: Endpoint;
-  /** clients that order; default 5. Beside them one each that reports, notes, and raises prices. */
+  /** clients that order; default 5. Beside them one each that orders for two tenants at once, reports, notes, and raises prices. */
   readonly writers?: number;
   /** of the schema that was made; default: bigint */
   readonly key?: TenantKey;
@@ -73,6 +73,7 @@ export async function startTenants({
   };
   const clients = [
     ...Array.from({ length: writers }, (_, index) => client(`writer ${(index + 1).toString()}`, order)),
+    client('buyer for two', orderForTwo),
     client('report', report),
     client('notes', note),
     client('prices', raisePrices),
@@ -184,11 +185,34 @@ function someTenant({ key }: Shop): string {
   return key.of(1 + Math.min(randomInt(TENANTS), randomInt(TENANTS)));
 }
 
+interface Order {
+  readonly token: string;
+  readonly tenant: string;
+  readonly id: string;
+}
+
 /** One transaction within a tenant. */
 async function order(talk: Talk, shop: Shop): Promise<void> {
-  const tenant = someTenant(shop);
-  const token = randomUUID();
+  await orderFor(talk, shop, [someTenant(shop)]);
+}
+
+/** One transaction for two tenants, who may be on different shards; in one order, so that no two wait for each other. */
+async function orderForTwo(talk: Talk, shop: Shop): Promise<void> {
+  const first = randomInt(TENANTS - 1);
+  const second = first + 1 + randomInt(TENANTS - 1 - first);
+  await orderFor(talk, shop, [shop.key.of(1 + first), shop.key.of(1 + second)]);
+}
+
+async function orderFor(talk: Talk, shop: Shop, tenants: readonly string[]): Promise<void> {
+  const orders: Order[] = [];
   await talk.send('BEGIN', 'BEGIN');
+  for (const tenant of tenants) orders.push(await place(talk, tenant));
+  await talk.send('COMMIT', 'COMMIT');
+  for (const { token, tenant, id } of orders) shop.ordered(token, tenant, id, talk);
+}
+
+async function place(talk: Talk, tenant: string): Promise<Order> {
+  const token = randomUUID();
   const insert = `INSERT INTO orders (tenant_id, token, tags, data) VALUES ($1, $2, ARRAY['a', NULL], '{"n": 1}') RETURNING id`;
   const [row] = await talk.send('INSERT', insert, [tenant, token], 1);
   const id = String(row?.id);
@@ -197,8 +221,7 @@ async function order(talk: Talk, shop: Shop): Promise<void> {
   const total = `SELECT o.id, sum(l.quantity * i.price) FROM orders o JOIN lines l USING (tenant_id) JOIN items i USING (code)
     WHERE o.tenant_id = $1 AND l.order_id = o.id AND o.id = $2 GROUP BY o.id`;
   await talk.send('SELECT', total, [tenant, id], 1);
-  await talk.send('COMMIT', 'COMMIT');
-  shop.ordered(token, tenant, id, talk);
+  return { token, tenant, id };
 }
 
 /** Over every shard, by the coordinator where there are several. */
