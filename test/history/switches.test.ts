@@ -15,7 +15,6 @@ import { check } from './checker.js';
 import { describeFindings } from './findings.js';
 import { countsOf, type History } from './history.js';
 import { emptyLists, LISTS_SCHEMA, readLists, tableOf } from './lists.js';
-import { THOROUGH } from '../support/thorough.js';
 
 const SEED = 4;
 const LEASE_MS = 1_000;
@@ -102,7 +101,7 @@ describe('what clients of lists are told has an order in time, and nothing of it
   // Undecided: the node takes the traffic back. Decided: it carries the move to its end. Both without a worker.
   it.each<{ step: Step; rollback: boolean; serves: number }>([
     { step: 'commitCutover', rollback: true, serves: 17 },
-    ...(THOROUGH ? [{ step: 'swapConfiguration' as const, rollback: false, serves: 18 }] : []),
+    { step: 'swapConfiguration', rollback: false, serves: 18 },
   ])('across a move whose worker is killed before $step', async ({ step, rollback, serves }) => {
     await underLoad(async (load) => {
       worker.dieAt(step);

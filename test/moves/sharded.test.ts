@@ -47,10 +47,8 @@ const MOVES: readonly Move[] = THOROUGH
         { from: 2, to: 3, spread },
       ]),
     ]
-  : [
-      { from: 1, to: 2, spread: BY_BIGINT },
-      { from: 2, to: 3, spread: byPlaces('varchar', 'sharded_mappings') },
-    ];
+  : // From 1 to 2 by a bigint: `sharded-verify`, `sharded-queries` and `keys` of this folder.
+    [{ from: 2, to: 3, spread: byPlaces('varchar', 'sharded_mappings') }];
 
 const named = MOVES.map(
   (move) => [`from ${move.from.toString()} to ${move.to.toString()} shards, ${move.spread.name}`, move] as const,
