@@ -229,7 +229,7 @@ function everyShard(maker: Maker): Sql {
   const returning = maker.pick('', ' RETURNING *');
   return maker.pick<Sql>(
     sql`UPDATE codes SET price = price + ${maker.number(9)} WHERE code < ${maker.number(30)}${returning}`,
-    sql`UPDATE codes c SET price = r.rate FROM rates r WHERE r.name = ${maker.pick("'a'", "'b'")} || '' AND c.code % 5 = ${maker.number(5)}`,
+    sql`UPDATE codes c SET price = (SELECT r.rate FROM rates r WHERE r.name = ${maker.pick("'a'", "'b'")} || '') WHERE c.code % 5 = ${maker.number(5)}`,
     sql`DELETE FROM codes WHERE code > 30 OR code = ${maker.number(30)}${returning}`,
     sql`UPDATE rates SET rate = ${maker.number(50)} WHERE name = ANY (${cast(texts(['a', 'r1', 'r2']))})${returning}`,
     sql`DELETE FROM rates WHERE rate > 45 OR ${maker.pick('char_length', 'length')}(name) > 2${returning}`,
