@@ -59,7 +59,7 @@ $function$;
 export const DROP_TWO_PHASE = 'DROP SCHEMA IF EXISTS cutover_shards CASCADE';
 
 /** Before each of these; to die at in tests. */
-export type TwoPhaseStep = 'prepare' | 'decide' | 'commit' | 'commitPrepared' | 'forget';
+export type TwoPhaseStep = 'decide' | 'prepare' | 'commit' | 'commitPrepared' | 'forget';
 
 type OnStep = (step: TwoPhaseStep) => void | Promise<void>;
 
@@ -78,6 +78,7 @@ const TRANSACTION = /^(cutover_shards_\d+_[0-9a-f-]+)_\d+$/;
 const ENDED_BY_ANOTHER: ReadonlySet<string | undefined> = new Set(['42704', '55000']);
 /** A transaction that is being decided may be asked about; longer than this nobody waits for it. */
 const DECIDING_LOCK_TIMEOUT_MS = 2_000;
+const LOCK_NOT_AVAILABLE = '55P03';
 
 /**
  * Commits the open transactions of all of them, or none.
@@ -97,41 +98,39 @@ export async function commitOnAll(
   const transaction = prefixOf(first.shard) + randomUUID();
   // Each part has a name of its own: names are those of a server, and several shards may be on one.
   const parts = others.map((participant) => ({ participant, name: `${transaction}_${participant.shard.toString()}` }));
-  let prepared = 0;
   try {
-    // Its number is older than any row that says `aborted` for it: see forget().
-    await first.execute('SELECT pg_current_xact_id()');
-    for (const { participant, name } of parts) {
-      await onStep('prepare');
-      prepared += 1;
-      await participant.execute(`PREPARE TRANSACTION ${quoteLiteral(name)}`);
-    }
     await onStep('decide');
+    // Before anything is prepared: whoever would resolve it waits for this row until the first part has ended.
     await first.execute(`SELECT cutover_shards.commit(${quoteLiteral(transaction)})`);
+    await onAll(parts, async ({ participant, name }) => {
+      await onStep('prepare');
+      await participant.execute(`PREPARE TRANSACTION ${quoteLiteral(name)}`);
+    });
   } catch (error) {
-    await Promise.allSettled([
-      first.execute('ROLLBACK'),
-      ...parts.map(({ participant, name }, index) => takeBack(participant, index < prepared ? name : null)),
-    ]);
+    await Promise.allSettled([first.execute('ROLLBACK'), ...parts.map(takeBack)]);
     throw new CutoverError('shards_not_committed', { problem: messageOf(error) }, { cause: error });
   }
   await decide(first, parts, onStep);
   // It is committed: what cannot be ended here is ended by whoever resolves.
-  const ended: boolean[] = [];
-  for (const { participant, name } of parts) {
-    await onStep('commitPrepared');
-    ended.push(await done(participant, `COMMIT PREPARED ${quoteLiteral(name)}`));
+  try {
+    await onAll(parts, async ({ participant, name }) => {
+      await onStep('commitPrepared');
+      await participant.execute(`COMMIT PREPARED ${quoteLiteral(name)}`);
+    });
+    await onStep('forget');
+    await first.execute(`${NOT_FLUSHED}; SELECT cutover_shards.forget(${quoteLiteral(transaction)})`);
+  } catch {
+    // Whoever resolves finds what is left of it.
   }
-  if (ended.includes(false)) return;
-  await onStep('forget');
-  await done(first, `SELECT cutover_shards.forget(${quoteLiteral(transaction)})`);
 }
 
-async function done(participant: Participant, sql: string): Promise<boolean> {
-  return participant.execute(sql).then(
-    () => true,
-    () => false,
-  );
+/** Nothing depends on it: a row that comes back in a crash is forgotten by whoever resolves. */
+const NOT_FLUSHED = 'SET LOCAL synchronous_commit = off';
+
+/** At the same time; all are waited for, since one that is still at work could not be taken back. */
+async function onAll(parts: readonly Part[], work: (part: Part) => Promise<void>): Promise<void> {
+  const outcomes = await Promise.allSettled(parts.map(work));
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
 }
 
 interface Part {
@@ -150,15 +149,15 @@ async function decide(first: Participant, parts: readonly Part[], onStep: OnStep
     // Whoever is shut down may have committed before: only an ERROR, which leaves the session alive, says that nothing was.
     if ((error as { severity?: string }).severity !== 'ERROR')
       throw new CutoverError('shards_undecided', { problem: messageOf(error) }, { cause: error });
-    await Promise.allSettled(parts.map(({ participant, name }) => takeBack(participant, name)));
+    await Promise.allSettled(parts.map(takeBack));
     throw new CutoverError('shards_not_committed', { problem: messageOf(error) }, { cause: error });
   }
 }
 
-async function takeBack(participant: Participant, name: string | null): Promise<void> {
+async function takeBack({ participant, name }: Part): Promise<void> {
   await participant.execute('ROLLBACK');
-  // There is none where the preparing failed.
-  if (name !== null) await participant.execute(`ROLLBACK PREPARED ${quoteLiteral(name)}`);
+  // There is none where the preparing failed: that is an error, and no harm.
+  await participant.execute(`ROLLBACK PREPARED ${quoteLiteral(name)}`);
 }
 
 /** How many prepared transactions were ended, and how. */
@@ -187,10 +186,9 @@ export async function resolveLeftBehind(
   await first.query(`SET lock_timeout = ${DECIDING_LOCK_TIMEOUT_MS.toString()}`);
   for (const other of others) {
     for (const { transaction, name } of await leftBehind(other, prefixOf(shard), olderThanMs)) {
-      const { rows } = await first.query<{ outcome: string }>('SELECT cutover_shards.abort($1) AS outcome', [
-        transaction,
-      ]);
-      const verb = rows[0]?.outcome === 'committed' ? 'COMMIT' : 'ROLLBACK';
+      const outcome = await decided(first, transaction);
+      if (outcome === null) continue;
+      const verb = outcome === 'committed' ? 'COMMIT' : 'ROLLBACK';
       await other.query(`${verb} PREPARED ${quoteLiteral(name)}`).catch((error: unknown) => {
         if (!ENDED_BY_ANOTHER.has((error as { code?: string }).code)) throw error;
       });
@@ -202,6 +200,17 @@ export async function resolveLeftBehind(
     if (!prepared.includes(true)) await first.query('SELECT cutover_shards.forget($1)', [transaction]);
   }
   return resolved;
+}
+
+/** Decides where nobody has; null: its first part has not ended, so it is not left behind. */
+async function decided(first: Connection, transaction: string): Promise<string | null> {
+  try {
+    const asked = 'SELECT cutover_shards.abort($1) AS outcome';
+    return (await first.query<{ outcome: string }>(asked, [transaction])).rows[0]?.outcome ?? null;
+  } catch (error) {
+    if ((error as { code?: string }).code === LOCK_NOT_AVAILABLE) return null;
+    throw error;
+  }
 }
 
 /** The roles of which something has been left prepared here, for longer than that. */

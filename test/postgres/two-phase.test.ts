@@ -88,29 +88,31 @@ it('what is committed is on all of them, and nothing is left of how', async () =
   expect(await left()).toEqual({ rows: [1, 1, 1], prepared: 0, decisions: [] });
 });
 
-const DEATHS: readonly (readonly [step: TwoPhaseStep, time: number, rows: number, prepared: number])[] = [
-  ['prepare', 1, 0, 0],
-  ['prepare', 2, 0, 1],
-  ['decide', 1, 0, 2],
-  ['commit', 1, 0, 2],
-  ['commitPrepared', 1, 1, 2],
-  ['commitPrepared', 2, 1, 1],
-  ['forget', 1, 1, 0],
+const DEATHS: readonly (readonly [step: TwoPhaseStep, rows: number, prepared: number])[] = [
+  ['decide', 0, 0],
+  ['prepare', 0, 0],
+  ['commit', 0, 2],
+  ['commitPrepared', 1, 2],
+  ['forget', 1, 0],
 ];
 
 it.each(DEATHS)(
-  'a process that dies before %s (%i) leaves the row on all of them or on none',
+  'a process that dies before %s leaves the row on all of them or on none',
   { timeout: DEADLINE_MS },
-  async (step, time, rows, prepared) => {
+  async (step, rows, prepared) => {
     const { first, others, all } = await written();
-    let times = 0;
-    const dies = async (at: TwoPhaseStep): Promise<void> => {
-      if (at !== step || ++times !== time) return;
+    let death: Promise<void> | null = null;
+    const die = async (): Promise<void> => {
       const pids = await Promise.all(
         all.map(async (c) => (await c.query('SELECT pg_backend_pid() AS pid')).rows[0] as { pid: number }),
       );
       for (const { pid } of pids)
         await clusters.server.query('postgres', `SELECT pg_terminate_backend(${pid.toString()}, 5000)`);
+    };
+    // What two parts do at the same time, a dead process does not do either.
+    const dies = (at: TwoPhaseStep): void | Promise<void> => {
+      if (at === step) death ??= die();
+      return death ?? undefined;
     };
     await commitOnAll(first, others, dies).catch(() => undefined);
     expect((await left()).prepared).toBe(prepared);
@@ -136,12 +138,26 @@ it('a decision is kept as long as a part of it is prepared, and forgotten by who
   expect(await left()).toEqual({ rows: [1, 1, 1], prepared: 0, decisions: [] });
 });
 
-it('a commit that comes after it was aborted fails, and takes everything back', async () => {
+it('a part that fails while another one prepares takes back what the other one has prepared', async () => {
   const { first, others } = await written();
+  let prepares = 0;
   const commit = commitOnAll(first, others, async (step) => {
-    if (step === 'decide') expect(await resolve()).toEqual({ committed: 0, aborted: 2 });
+    if (step !== 'prepare' || ++prepares !== 2) return;
+    for (let polls = 0; polls < 500 && (await left()).prepared === 0; polls++)
+      await new Promise((again) => setTimeout(again, 10));
+    expect((await left()).prepared).toBe(1);
+    throw new Error('it is full');
   });
   await expect(commit).rejects.toMatchObject({ code: 'shards_not_committed' });
+  expect(await left()).toEqual({ rows: [0, 0, 0], prepared: 0, decisions: [] });
+});
+
+it('a commit that comes after it was aborted fails, and takes everything back', async () => {
+  const { first, all } = await written();
+  const [resolving] = await connectAll();
+  await resolving?.query(`SELECT cutover_shards.abort('late')`);
+  await expect(first.query(`SELECT cutover_shards.commit('late')`)).rejects.toThrow(/duplicate key/);
+  for (const connection of all) await connection.query('ROLLBACK');
   expect(await left()).toEqual({ rows: [0, 0, 0], prepared: 0, decisions: ['aborted'] });
   // The next one that ends well clears away what no transaction can ask for any more.
   const next = await written();
@@ -162,6 +178,25 @@ it('a commit under way is waited for, not taken for dead', async () => {
   });
   await resolving;
   expect(await left()).toMatchObject({ rows: [1, 1, 1], prepared: 0 });
+});
+
+it('a commit that takes longer than anybody waits keeps nobody from resolving the others', async () => {
+  const stuck = await written();
+  const dead = await written(undefined, 2);
+  const stops = (): never => {
+    throw new Error('the process stops here');
+  };
+  let go = (): void => undefined;
+  const waits = new Promise<void>((resolved) => (go = resolved));
+  const commit = commitOnAll(stuck.first, stuck.others, async (step) => {
+    if (step === 'commit') await waits;
+  });
+  await commitOnAll(dead.first, dead.others, (step) => (step === 'commitPrepared' ? stops() : undefined));
+  expect(await resolve()).toEqual({ committed: 2, aborted: 0 });
+  expect((await left()).prepared).toBe(2);
+  go();
+  await commit;
+  expect(await left()).toMatchObject({ rows: [2, 2, 2], prepared: 0 });
 });
 
 it('a constraint that fails at the end of one part fails all of them', async () => {
@@ -199,7 +234,7 @@ it('nobody decides for another role', async () => {
   await clusters.server.query('postgres', 'CREATE ROLE one LOGIN; CREATE ROLE two LOGIN');
   const { first, others } = await written('one');
   const commit = commitOnAll(first, others, async (step) => {
-    if (step !== 'decide') return;
+    if (step !== 'commit') return;
     expect(await resolve('two')).toEqual({ committed: 0, aborted: 0 });
     const [gid] = await clusters.server.query(
       'postgres',
