@@ -22,6 +22,8 @@ const SOURCES = [
   'test/history/random.ts',
   'test/faults-run',
   'test/support',
+  'test/postgres/prepare-process.ts',
+  'test/dev/starts-servers.ts',
   'tsconfig.json',
   'tsconfig.build.json',
   'scripts/build.mjs',

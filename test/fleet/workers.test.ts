@@ -70,7 +70,7 @@ beforeAll(async () => {
     60_000,
   );
   const endpoint = { host: LOOPBACK, port, database: 'prod', user: 'app', password: 'app secret' };
-  ledger = await startLedger({ endpoint, writtenTables: 3, thinkMs: 15 });
+  ledger = await startLedger({ endpoint, writtenTables: 3, thinkMs: 40 });
 });
 
 afterAll(async () => {

@@ -38,7 +38,7 @@ export interface AppendLoad {
 }
 
 const CLIENTS = 9;
-const THINK_MS = 8;
+const THINK_MS = 16;
 const ANSWER_TIMEOUT_MS = 75_000;
 const TRANSACTIONS_MAX = 500_000;
 const STOP_GRACE_MS = 10_000;

@@ -32,7 +32,7 @@ test('the move goes on by itself, nothing is lost or doubled', { timeout: 300_00
   const { source, destination, further } = system();
   const [lost] = further;
   invariant(lost, 'the second shard is on a cluster of its own');
-  const load = await startTenants({ endpoint: system().endpoint() });
+  const load = await startTenants({ endpoint: system().endpoint(), thinkMs: 30 });
   const [started] = await system().admin<{ task_id: string }>('RESHARD prod prod_new shop');
   await copying(lost);
   await lost.kill();

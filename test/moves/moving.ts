@@ -18,6 +18,8 @@ const SWITCH_DEADLINE_MS = 90_000;
 const POOL_SIZE = 20;
 /** Writes acknowledged between two switches, so that each of them has something to lose. */
 const WRITES_BETWEEN = 100;
+/** Of each writer: all of them write in any pause, and leave the processors to what is tested. */
+const THINK_MS = 40;
 
 export interface CutoverLine {
   readonly epoch: string;
@@ -51,7 +53,7 @@ export class Moving {
   /** Eight writers, a reader and a client that draws numbers, through the proxy. */
   async load(): Promise<Ledger> {
     const endpoint = this.system.endpoint();
-    this.#ledger = await startLedger({ endpoint, writtenTables: 3, thinkMs: 15 });
+    this.#ledger = await startLedger({ endpoint, writtenTables: 3, thinkMs: THINK_MS });
     this.#tickets = await drawTickets(endpoint);
     await this.writes();
     return this.#ledger;

@@ -1,5 +1,4 @@
 /** One task: the thread of pg_dump waits for its answer, whoever wakes it before. */
-import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { expect, test } from 'vitest';
 import { openRawConnection } from '../../src/postgres/dump/raw-connection.js';
@@ -18,9 +17,7 @@ test('a wake-up call without an answer, as one that is late for the answer befor
   const shared = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
   const signal = new Int32Array(shared);
   const job: DumpJob = { args: ['--schema-only'], greeting: connection.greeting, signal: shared, deadlineMs: 30_000 };
-  const source = JSON.stringify(fileURLToPath(new URL('../../src/postgres/dump/worker.ts', import.meta.url)));
-  const program = `import('vite').then(({ runnerImport }) => runnerImport(${source}, { configFile: false, logLevel: 'error' }));`;
-  const worker = new Worker(program, { eval: true, workerData: job });
+  const worker = new Worker(new URL('../../dist/src/postgres/dump/worker.js', import.meta.url), { workerData: job });
   const answer = async (messages: Uint8Array): Promise<void> => {
     for (let call = 0; call < WAKE_UP_CALLS; call += 1) {
       await new Promise((resolve) => setTimeout(resolve, BETWEEN_MS));

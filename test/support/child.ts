@@ -1,6 +1,10 @@
-/** One task: run a TypeScript file of this repository in a process of its own, so that a test can kill it. */
+/** One task: run a program of this repository in a process of its own, so that a test can kill it. */
 import { spawn, type ChildProcess } from 'node:child_process';
+import { join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { release, watch } from '../../src/dev/guardian.js';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 export interface Child {
   readonly process: ChildProcess;
@@ -10,13 +14,9 @@ export interface Child {
   readonly ended: Promise<number | null>;
 }
 
-/** Runs `file` (an absolute path; built JavaScript as it is, TypeScript by vite) with `process.argv[2…]` = `args`. The caller ends it. */
+/** Runs `file` (an absolute path; of a source in test/, what was built of it: tsconfig.build.json names it) with `process.argv[2…]` = `args`. The caller ends it. */
 export function spawnScript(file: string, args: readonly string[] = [], env: NodeJS.ProcessEnv = {}): Child {
-  const program = `
-    import { runnerImport } from 'vite';
-    await runnerImport(${JSON.stringify(file)}, { configFile: false, logLevel: 'error' });`;
-  const how = file.endsWith('.js') ? [] : ['--input-type=module', '-e', program];
-  const child = spawn(process.execPath, [...how, file, ...args], {
+  const child = spawn(process.execPath, ['--enable-source-maps', builtOf(file), ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...env },
   });
@@ -32,4 +32,9 @@ export function spawnScript(file: string, args: readonly string[] = [], env: Nod
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
   const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
   return { process: child, output: () => output, ended };
+}
+
+function builtOf(file: string): string {
+  if (file.endsWith('.js')) return file;
+  return join(ROOT, 'dist', relative(ROOT, file).replace(/\.ts$/, '.js'));
 }

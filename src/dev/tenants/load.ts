@@ -19,6 +19,8 @@ export interface TenantLoadOptions {
   readonly writers?: number;
   /** of the schema that was made; default: bigint */
   readonly key?: TenantKey;
+  /** between two turns of a client; default 12 */
+  readonly thinkMs?: number;
 }
 
 export interface TenantLoad {
@@ -63,12 +65,13 @@ export async function startTenants({
   endpoint,
   writers = WRITERS,
   key = TENANT_KEYS.bigint,
+  thinkMs = THINK_MS,
 }: TenantLoadOptions): Promise<TenantLoad> {
   const book = new Book();
   const shop = new Shop(book, key);
   let stopping = false;
   const client = (name: string, turn: Turn): Client => {
-    const context = { name: `shop ${name}`, endpoint, book, thinkMs: THINK_MS, ended: () => stopping };
+    const context = { name: `shop ${name}`, endpoint, book, thinkMs, ended: () => stopping };
     return clientOf(context, shop, turn);
   };
   const clients = [

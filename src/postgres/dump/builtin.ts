@@ -80,12 +80,9 @@ function conversation(
   });
 }
 
-/** The compiler puts the thread's program beside this file; run from the sources, vite (which runs them) loads it. */
+/** The compiler puts the thread's program beside this file; where the sources run, it is what was built of them. */
 function startWorker(job: DumpJob): Worker {
-  const built = fileURLToPath(new URL('./worker.js', import.meta.url));
-  if (existsSync(built)) return new Worker(built, { workerData: job });
-  const source = JSON.stringify(fileURLToPath(new URL('./worker.ts', import.meta.url)));
-  const program = `import('vite').then(({ runnerImport }) =>
-    runnerImport(${source}, { configFile: false, logLevel: 'error' }));`;
-  return new Worker(program, { eval: true, workerData: job });
+  const beside = fileURLToPath(new URL('./worker.js', import.meta.url));
+  const built = fileURLToPath(new URL('../../../dist/src/postgres/dump/worker.js', import.meta.url));
+  return new Worker(existsSync(beside) ? beside : built, { workerData: job });
 }
