@@ -64,11 +64,16 @@ export function partialAggregate({ name, args, filter, type }: AggregateCall): P
     };
   const spread = SPREADS.get(name);
   if (spread === undefined) return null;
-  const value = `${args}::pg_catalog.numeric`;
+  const value = factorOf(args, type);
   return {
-    parts: [call('count'), call('sum', `(${value})`), call('sum', `(${value} * ${value})`)],
+    parts: [call('count'), call('sum'), call('sum', `(${value} * ${value})`)],
     merge: (columns) => spreadOf(columns, spread),
   };
+}
+
+/** A product of two integers of four bytes fits one of eight, which is much faster than a `numeric`; `&` as in {@link wholeNumber}. */
+function factorOf(args: string, type: ExactType): string {
+  return type === 'int2' || type === 'int4' ? `(${args} & (-1)::pg_catalog.int8)` : `${args}::pg_catalog.numeric`;
 }
 
 /** The sum of integers of two or four bytes is of eight; of all others it has its parts' type. */
