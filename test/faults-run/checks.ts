@@ -54,10 +54,15 @@ export function stalls(load: Load, seen: Seen, outage: Outage, leaseMs: number):
 }
 
 /** Every acknowledged write once at the side that serves, the balances right, both sides equal. Nobody may write meanwhile. */
-export async function contents(system: FaultSystem, load: Load, serving: Side): Promise<readonly string[]> {
+export async function contents(
+  system: FaultSystem,
+  load: Load,
+  serving: Side,
+  equalWithinMs?: number,
+): Promise<readonly string[]> {
   const violations: string[] = [];
   const [here, there] = [system.placesOf('source'), system.placesOf('destination')];
-  if (!(await sameContents(here, there, [NOTICES]))) {
+  if (!(await sameContents(here, there, [NOTICES], equalWithinMs))) {
     const both = [await contentsOf(here, [NOTICES]), await contentsOf(there, [NOTICES])];
     const different = both[0]?.filter((row, index) => JSON.stringify(row) !== JSON.stringify(both[1]?.[index]));
     violations.push(`the two sides differ in ${different?.map((d) => d.table).join(', ') ?? 'everything'}`);

@@ -42,15 +42,16 @@ async function contentsOfOne({ cluster, database }: Place): Promise<readonly Tab
   return cluster.query<TableContents>(database, `${selects.join(' UNION ALL ')} ORDER BY 1`);
 }
 
-/** Waits for it within a deadline. Nobody may write meanwhile. */
+/** Waits for it, as long as the last changes may travel. Nobody may write meanwhile. */
 export async function sameContents(
   one: readonly Place[],
   other: readonly Place[],
   common: readonly string[] = [],
+  deadlineMs = QUIET_DEADLINE_MS,
 ): Promise<boolean> {
   const same = async (): Promise<boolean> =>
     JSON.stringify(await contentsOf(one, common)) === JSON.stringify(await contentsOf(other, common));
-  return until('both sides hold the same rows', same, QUIET_DEADLINE_MS).then(
+  return until('both sides hold the same rows', same, deadlineMs).then(
     () => true,
     () => false,
   );

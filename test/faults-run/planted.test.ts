@@ -58,14 +58,15 @@ test('half of a transfer', async () => {
   await atDestination('UPDATE public.accounts SET balance = balance + 1 WHERE id = 1');
 });
 
-test('a row at one side only', { timeout: 90_000 }, async () => {
+test('a row at one side only', async () => {
   const change = `UPDATE public.history SET note = note || '!' WHERE id = 1`;
   const fence = (verb: string): string => `ALTER TABLE public.history ${verb} TRIGGER ALL`;
   // A change with an origin does not travel: the streams carry what has none (PostgreSQL documentation, 48.6 and CREATE SUBSCRIPTION).
   await system.source.query('app', `SELECT pg_replication_origin_create('planted')`);
   const alone = `SELECT pg_replication_origin_session_setup('planted')`;
   await system.source.query('app', `${alone}; ${fence('DISABLE')}; ${change}; ${fence('ENABLE')}`);
-  expect(await violations()).toEqual(['the two sides differ in history']);
+  // No change travels any more: however long it waits, it finds the same.
+  expect(await contents(system, load, 'destination', 1_000)).toEqual(['the two sides differ in history']);
 });
 
 test('a direct write that a side accepted though it did not serve', async () => {

@@ -1,6 +1,6 @@
 /**
  * One task: the ledger as it is written where it lies on several shards: accounts on all of them by the hash of their number, transfers within
- * a shard by a transaction, transfers between two shards by one statement, notices that every shard has. Before a move the same runs on one server.
+ * a shard by a transaction, transfers between two shards by one statement or by a transaction, notices that every shard has. Before a move the same runs on one server.
  */
 import { randomInt, randomUUID } from 'node:crypto';
 import type { LedgerOptions } from '../../src/dev/ledger/ledger.js';
@@ -77,7 +77,7 @@ export function spreadWrites(shards: number): NonNullable<LedgerOptions['writeOf
       () => write('entries', ...transferWithin(token, writer, shards)),
       () => write(POSTINGS, transferBetween(token, shards)),
       () => write('entries', entry(token, writer, 0, 0, 0)),
-      () => write(POSTINGS, transferBetween(token, shards)),
+      () => write(POSTINGS, ...transferInSteps(token, shards)),
       () =>
         write(
           'documents',
@@ -95,12 +95,15 @@ export function spreadWrites(shards: number): NonNullable<LedgerOptions['writeOf
   };
 }
 
-/** Two accounts, the lower one first, so that two transfers never wait for each other in a circle. */
+/**
+ * Two accounts in the order of their shards and numbers, so that two transfers never wait for each other in a circle: a statement for
+ * several shards is run in this order too, and no server sees a circle over two of them.
+ */
 function twoAccounts(shards: number, onOneShard: boolean): readonly [number, number] {
   for (;;) {
     const [one, other] = [1 + randomInt(ACCOUNTS), 1 + randomInt(ACCOUNTS)];
-    const together = placeOf('bigint', one, shards) === placeOf('bigint', other, shards);
-    if (one < other && together === onOneShard) return [one, other];
+    const [shard, next] = [placeOf('bigint', one, shards), placeOf('bigint', other, shards)];
+    if (onOneShard ? shard === next && one < other : shard < next) return [one, other];
   }
 }
 
@@ -111,10 +114,19 @@ function transferWithin(token: string, writer: string, shards: number): readonly
 }
 
 function transferBetween(token: string, shards: number): Statement {
-  const [lower, higher] = twoAccounts(shards, false);
+  const [from, to] = twoAccounts(shards, false);
   const amount = 1 + randomInt(100);
   const text = `INSERT INTO ${POSTINGS} (account, token, amount) VALUES ($1, $2, $3), ($4, $2, $5)`;
-  return { text, values: [lower, token, -amount, higher, amount], command: 'INSERT', rowCount: 2 };
+  return { text, values: [from, token, -amount, to, amount], command: 'INSERT', rowCount: 2 };
+}
+
+/** The same by two statements, each for one shard. */
+function transferInSteps(token: string, shards: number): readonly Statement[] {
+  const [from, to] = twoAccounts(shards, false);
+  const amount = 1 + randomInt(100);
+  const post = (account: number, moved: number): Statement =>
+    insert(`INSERT INTO ${POSTINGS} (account, token, amount) VALUES ($1, $2, $3)`, [account, token, moved]);
+  return [BEGIN, post(from, -amount), post(to, amount), COMMIT];
 }
 
 function book(account: number, amount: number): Statement {
