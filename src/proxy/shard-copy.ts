@@ -5,14 +5,16 @@
  *   opening   a transaction is begun and the COPY started on one shard after the other
  *   data      the client has been told to send, and what it sends is passed on as far as every server takes it
  *   ending    the client has said the end, or a row cannot be placed; the servers are waited for
+ *   closing   by the extended protocol: it has ended well, and the client's Sync commits it
  *   over      it is committed or rolled back, and nobody stops that
+ *   skipping  by the extended protocol: it has failed, and what the client sends is thrown away up to its Sync
  * What is sent on is bounded: while one server does not take more, nothing is taken from the client.
  */
 import { CutoverError } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
 import { REFUSAL_TEXTS } from '../sharding/router-refusals.js';
 import type { CopyKey } from '../sharding/statement-verdict.js';
-import { commandComplete, errorResponse, frame } from '../wire/backend.js';
+import { BIND_COMPLETE, commandComplete, errorResponse, frame, NO_DATA, PARSE_COMPLETE } from '../wire/backend.js';
 import { BACKEND, FRONTEND } from '../wire/codes.js';
 import { HEADER_BYTES, type FrameScanner } from '../wire/frames.js';
 import { copyRowsOf, type CopyFormat } from './copy-format.js';
@@ -23,7 +25,7 @@ import type { SessionSettings } from './settings.js';
 import { ServerError, type ShardPart } from './shard-part.js';
 import { addedUp, LOCK_LIMIT, replyOf, type PartsClient, type StatementParts } from './shard-parts.js';
 import type { WriteListener, WriteOutcome } from './shard-write.js';
-import type { PartMessages, WriteBatch } from './write-batch.js';
+import { isAskedFor, type PartMessages, type WriteBatch } from './write-batch.js';
 
 export interface CopyPlan {
   readonly kind: 'copy';
@@ -35,7 +37,7 @@ export interface CopyPlan {
   readonly division: { readonly key: CopyKey; readonly format: CopyFormat } | null;
 }
 
-export interface CopyListener extends Pick<WriteListener, 'say' | 'started' | 'failed'> {
+export interface CopyListener extends Pick<WriteListener, 'say' | 'started' | 'parsed' | 'failed'> {
   /** what the client has sent can be taken */
   readonly more: () => void;
 }
@@ -43,6 +45,8 @@ export interface CopyListener extends Pick<WriteListener, 'say' | 'started' | 'f
 const COPY_DONE = frame('c');
 const COPY_FAIL = frame('f', Buffer.from('it failed on another shard\0'));
 const LEFT = 'the client has left';
+/** Outside of a COPY these say nothing (PostgreSQL documentation, 54.2.6). */
+const IGNORED: ReadonlySet<number> = new Set([FRONTEND.copyData, FRONTEND.copyDone, FRONTEND.copyFail, FRONTEND.flush]);
 
 export class ShardCopy {
   readonly #client: PartsClient;
@@ -50,7 +54,9 @@ export class ShardCopy {
   readonly #plan: CopyPlan;
   readonly #listener: CopyListener;
   readonly #parts: StatementParts;
-  #stage: 'opening' | 'data' | 'ending' | 'over' = 'opening';
+  #stage: 'opening' | 'data' | 'ending' | 'closing' | 'over' | 'skipping' = 'opening';
+  /** the client is still to send the Sync behind its COPY */
+  #owesSync = false;
   /** of each part whose COPY has begun: it was answered */
   readonly #ends: Promise<void>[] = [];
   /** the servers that do not take more */
@@ -58,7 +64,7 @@ export class ShardCopy {
   #rows: CopyRows | null = null;
   /** rows that were sent on */
   #rowCount = 0;
-  /** what is done once the client has sent all */
+  /** ends the stage in which the client is read, with what is left to wait for */
   #finish: (last: Promise<unknown>) => void = () => undefined;
 
   constructor(
@@ -86,7 +92,7 @@ export class ShardCopy {
 
   /** A server that waits for data would not notice: the proxy says what it would say. */
   cancel(): void {
-    if (this.#stage === 'data') this.#fail(new ServerError(CANCELLED));
+    if (this.#stage === 'data' || this.#stage === 'closing') this.#fail(new ServerError(CANCELLED));
     else if (this.#stage !== 'over') for (const part of this.#parts.all) part.cancel();
   }
 
@@ -98,7 +104,7 @@ export class ShardCopy {
   /** The client is gone: what it has not sent to the end is rolled back. */
   leave(): void {
     this.#parts.leave();
-    if (this.#stage === 'data') this.#fail(new Error(LEFT));
+    if (this.#reads) this.#fail(new Error(LEFT));
   }
 
   /** Ends the connections, whatever is in flight. */
@@ -114,16 +120,24 @@ export class ShardCopy {
       this.#listener.started();
       open = true;
       await this.#copy();
+      const tag = commandComplete(this.#tag);
+      if (this.#owesSync) {
+        this.#listener.say(tag);
+        await this.#read('closing');
+      }
       open = false;
       this.#stage = 'over';
       await this.#parts.commit();
-      this.#listener.say(Buffer.concat([commandComplete(this.#tag), this.#parts.ready(true)]));
+      this.#listener.say(this.#extended ? this.#parts.ready(true) : Buffer.concat([tag, this.#parts.ready(true)]));
       return 'committed';
     } catch (error) {
       this.#stage = 'over';
       if (open) await this.#parts.rollBack(this.#stop());
-      this.#listener.say(Buffer.concat([replyOf(error, this.#client.database), this.#parts.ready(false)]));
+      const beginning = open && !this.#owesSync ? this.#beginning : [];
+      this.#listener.say(Buffer.concat([...beginning, replyOf(error, this.#client.database)]));
       this.#listener.failed(error);
+      await this.#skip();
+      this.#listener.say(this.#parts.ready(false));
       return 'failed';
     } finally {
       this.#parts.release();
@@ -137,8 +151,26 @@ export class ShardCopy {
     const { division } = this.#plan;
     if (division !== null) this.#rows = copyRowsOf(division.format, this.#versions);
     invariant(response, 'a COPY that has begun was answered');
-    this.#listener.say(response);
-    await this.#data();
+    this.#listener.say(Buffer.concat([...this.#beginning, response]));
+    this.#owesSync = this.#extended;
+    const failed = new Promise<never>((_, reject) => {
+      for (const end of this.#ends) end.catch(reject);
+    });
+    failed.catch(() => undefined);
+    await Promise.race([this.#read('data'), failed]);
+  }
+
+  get #extended(): boolean {
+    return this.#plan.batch.extended !== null;
+  }
+
+  /** What the client is told before it is told to send. */
+  get #beginning(): readonly Buffer[] {
+    const { batch } = this.#plan;
+    if (batch.extended === null) return [];
+    const parsed = isAskedFor(batch, 'parse');
+    if (parsed) this.#listener.parsed();
+    return [...(parsed ? [PARSE_COMPLETE] : []), BIND_COMPLETE, ...(isAskedFor(batch, 'describe') ? [NO_DATA] : [])];
   }
 
   /** What is the end of the rows depends on the version of the servers. */
@@ -168,27 +200,40 @@ export class ShardCopy {
     });
   }
 
-  /** Until the client has sent all and every server has taken it, or one fails. */
-  async #data(): Promise<void> {
-    await new Promise<unknown>((resolve, reject) => {
+  get #reads(): boolean {
+    return this.#stage === 'data' || this.#stage === 'closing' || this.#stage === 'skipping';
+  }
+
+  /** Takes what the client sends until it has ended the stage. @throws what it ends with */
+  async #read(stage: 'data' | 'closing' | 'skipping'): Promise<void> {
+    await new Promise<unknown>((resolve) => {
       this.#finish = (last) => {
         // Where something else has failed before, nobody waits for it.
         last.catch(() => undefined);
         resolve(last);
       };
-      for (const end of this.#ends) end.catch(reject);
-      this.#stage = 'data';
+      this.#stage = stage;
       this.#listener.more();
     });
   }
 
+  /** As PostgreSQL does it behind an error (PostgreSQL documentation, 54.2.3). */
+  async #skip(): Promise<void> {
+    if (!this.#owesSync) return;
+    this.#parts.release();
+    await this.#read('skipping').catch(() => undefined);
+    this.#stage = 'over';
+  }
+
+  /** What is behind is read when this has been dealt with. */
   #fail(error: Error): void {
+    this.#stage = 'over';
     this.#finish(Promise.reject(error));
   }
 
   /** Takes what the client has sent, as far as the servers take it. @throws CutoverError `protocol_violation` */
   feed(scanner: FrameScanner): void {
-    while (this.#stage === 'data' && this.#full.size === 0 && scanner.peek()) {
+    while (this.#reads && (this.#full.size === 0 || this.#stage !== 'data') && scanner.peek()) {
       const { type, buffer, start, end, continued } = scanner;
       // What is behind is the session's to read.
       if (type === FRONTEND.terminate) {
@@ -196,12 +241,23 @@ export class ShardCopy {
         return;
       }
       scanner.consume();
-      if (type === FRONTEND.copyData) this.#take(buffer.subarray(continued ? start : start + HEADER_BYTES, end));
+      if (this.#stage !== 'data') this.#afterwards(type);
+      else if (type === FRONTEND.copyData) this.#take(buffer.subarray(continued ? start : start + HEADER_BYTES, end));
       else if (type === FRONTEND.copyDone) this.#done();
       else if (type === FRONTEND.copyFail) this.#end(Buffer.from(buffer.subarray(start, end)), this.#parts.all);
       else if (type !== FRONTEND.sync && type !== FRONTEND.flush)
         throw new CutoverError('protocol_violation', { problem: 'a message that is no part of the COPY under way' });
     }
+  }
+
+  /** Behind the rows, up to the Sync. */
+  #afterwards(type: number): void {
+    if (type === FRONTEND.sync) {
+      this.#owesSync = false;
+      this.#stage = 'over';
+      this.#finish(Promise.resolve());
+    } else if (this.#stage === 'closing' && !IGNORED.has(type))
+      this.#fail(this.#refusal('more than a COPY before a Sync, which is not implemented on several shards'));
   }
 
   #take(chunk: Buffer): void {

@@ -5,7 +5,7 @@ import type { Config } from '../../src/config/config.js';
 import type { Proxy } from '../../src/proxy/contract.js';
 import { TWO_PHASE_DDL } from '../../src/postgres/two-phase.js';
 import { cancelRequest, query, startupMessage, SYNC } from '../../src/wire/frontend.js';
-import { cstring, frame, int16, int32 } from '../../src/wire/backend.js';
+import { frame, int32 } from '../../src/wire/backend.js';
 import { THOROUGH } from '../support/thorough.js';
 import { until } from '../support/wait.js';
 import { binaryOf, copied, copyFail, copyIn, csvOf, data, DONE, inPieces, textOf, type Copied } from './copies.js';
@@ -651,14 +651,6 @@ test('it is refused where it would not be one statement by itself, or its rows c
   expect(await refusal("COPY notes FROM STDIN (ENCODING 'latin1')")).toMatch(/another encoding/);
   expect(await refusal('COPY notes (id, text) FROM STDIN')).toMatch(/a default that only the server/);
   expect(await refusal('/* pgdog_shard: 1 */ COPY notes FROM STDIN')).toMatch(/by hand/);
-  const prepared = frame('P', cstring(''), cstring('COPY notes FROM STDIN'), int16(0));
-  client.send(
-    prepared,
-    frame('B', cstring(''), cstring(''), int16(0), int16(0), int16(0)),
-    frame('E', cstring(''), int32(0)),
-    SYNC,
-  );
-  expect((await copied(client)).error?.message).toMatch(/extended protocol/);
   client.send(query('SET client_encoding = latin1'));
   await client.until('Z');
   expect(await refusal('COPY notes FROM STDIN')).toMatch(/client_encoding/);
