@@ -36,6 +36,8 @@ export class MovingRows {
   /** the newest of each kind */
   readonly #open = new Map<string, { places: string[] }>();
   #count = 0;
+  /** rows of the UPDATE at hand */
+  #read = 0;
   #parts: Buffer[] = [];
   #restBytes = 0;
 
@@ -55,9 +57,16 @@ export class MovingRows {
     return this.#problem !== null;
   }
 
-  /** @throws CutoverError `moved_rows_limit` | `statement_not_routed` | `shards_not_committed` */
-  check(): void {
+  /**
+   * @param tag of the UPDATE that has ended: it has told of each of its rows
+   * @throws CutoverError `moved_rows_limit` | `statement_not_routed` | `shards_not_committed`
+   */
+  check(tag?: string): void {
     if (this.#problem !== null) throw this.#problem;
+    if (tag === undefined) return;
+    if (tag !== `UPDATE ${this.#read.toString()}`)
+      throw new CutoverError('shards_not_committed', { problem: 'it has not told of all the rows that it changed' });
+    this.#read = 0;
   }
 
   /**
@@ -82,6 +91,7 @@ export class MovingRows {
 
   #whole(shard: number, bytes: Buffer): Buffer | null {
     this.#parts = [];
+    this.#read += 1;
     const { row, told } = cutRow(bytes, TOLD_COLUMNS);
     const [place = null, table = null, key = null] = told;
     const to = shardOf(this.#rule, key, this.#shards);

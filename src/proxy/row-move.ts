@@ -186,7 +186,7 @@ export class RowMove {
         this.#moving.check();
         throw error;
       }
-      this.#moving.check();
+      this.#moving.check(part.tag);
       this.#tags.push(part.tag);
     }
   }

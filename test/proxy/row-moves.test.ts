@@ -4,6 +4,7 @@ import { expect, test } from 'vitest';
 import type { Config } from '../../src/config/config.js';
 import type { KeyType, Mapping } from '../../src/config/sharding.js';
 import { TWO_PHASE_DDL } from '../../src/postgres/two-phase.js';
+import type { ProxyHooks } from '../../src/proxy/contract.js';
 import { MOVED_ROWS_MAX, MovingRows } from '../../src/proxy/moving-rows.js';
 import { MOVE_PROBLEMS } from '../../src/proxy/row-move-facts.js';
 import { cstring, dataRow, frame, int32, uint16 } from '../../src/wire/backend.js';
@@ -26,8 +27,11 @@ const PLAIN = `DO $$BEGIN CREATE ROLE plain LOGIN PASSWORD 'plain'; EXCEPTION WH
   GRANT SELECT, INSERT, UPDATE, DELETE ON notes, rates TO plain; GRANT USAGE ON SCHEMA other TO plain; GRANT SELECT ON other.notes TO plain`;
 
 /** Shards that can commit together; a note of tenant A, and one of tenant B. */
-async function start(adjust?: (config: Config) => Config): Promise<Sharded & { readonly client: Client }> {
-  const sharded = await shards(adjust);
+async function start(
+  adjust?: (config: Config) => Config,
+  hooks?: ProxyHooks,
+): Promise<Sharded & { readonly client: Client }> {
+  const sharded = await shards(adjust, hooks);
   for (const shard of SHARDS) await sharded.on(shard, TWO_PHASE_DDL + PLAIN);
   await sharded.on(0, `INSERT INTO notes VALUES (${String(A)}, 1, 'a')`);
   await sharded.on(1, `INSERT INTO notes VALUES (${String(B)}, 2, 'b')`);
@@ -473,6 +477,52 @@ test('it is refused, with a reason, where it would not be what one database does
   await expectNothingLeft(sharded);
 });
 
+test('what the fence of the shard that gets the row refuses runs anew, and the client is told once', async () => {
+  let asked = 0;
+  const drop = 'DROP TRIGGER IF EXISTS fence ON notes';
+  const sharded: Sharded = await start((config) => config, {
+    onFenceRefusal: async () => {
+      asked += 1;
+      await sharded.on(1, drop);
+    },
+  });
+  await sharded.on(
+    1,
+    `CREATE SCHEMA cutover; CREATE FUNCTION cutover.fence() RETURNS trigger LANGUAGE plpgsql
+      AS $$BEGIN RAISE EXCEPTION 'sealed' USING ERRCODE = 'CUT01'; END$$`,
+  );
+  const client = await RawClient.loggedIn(sharded.proxy, 'prod');
+  const answers = async (sql: string): Promise<string> => {
+    const fence = 'CREATE TRIGGER fence BEFORE INSERT OR UPDATE OR DELETE ON notes EXECUTE FUNCTION cutover.fence()';
+    await sharded.on(1, fence);
+    client.send(parse(sql), bind(), describe, execute, SYNC);
+    return client.types(await client.until('Z'));
+  };
+  const move = `UPDATE notes SET tenant_id = ${String(B)} WHERE id = 1 AND tenant_id = ${String(A)}`;
+  // A row has been passed on: it cannot be taken back.
+  expect(await answers(`${move} RETURNING id`)).toBe('12TDEZ');
+  expect(asked).toBe(0);
+  await sharded.on(1, drop);
+  expect(await answers(move)).toBe('12nCZ');
+  expect(asked).toBe(1);
+  expect(await notes(sharded)).toEqual(['', `${String(B)}.1=a ${String(B)}.2=b`]);
+  await expectNothingLeft(sharded);
+});
+
+test('a row that a trigger changes again behind its UPDATE is not moved as it was before', async () => {
+  const sharded = await start();
+  await both(
+    sharded,
+    `CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+      UPDATE notes SET text = 'again' WHERE tenant_id = NEW.tenant_id AND id = NEW.id; RETURN NULL; END$$;
+    CREATE TRIGGER again AFTER UPDATE ON notes FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION again()`,
+  );
+  const refused = await failure(sharded.client.query(MOVE, [A, B]));
+  expect(refused).toMatchObject({ code: '40000', message: expect.stringMatching(/changed again/) as unknown });
+  expect(await notes(sharded)).toEqual(AS_BEFORE);
+  await expectNothingLeft(sharded);
+});
+
 test('more rows than are kept are not moved', () => {
   const moving = new MovingRows(
     'prod',
@@ -483,6 +533,10 @@ test('more rows than are kept are not moved', () => {
   for (let rows = 0; rows < MOVED_ROWS_MAX; rows += 1) moving.push(0, row, false);
   moving.check();
   expect(moving.groups.reduce((sum, { places }) => sum + places.length, 0)).toBe(MOVED_ROWS_MAX);
+  // A row that nothing was told of would stay where nobody looks for it.
+  expect(() => {
+    moving.check(`UPDATE ${(MOVED_ROWS_MAX + 1).toString()}`);
+  }).toThrow(/not told of all/);
   // Those that stay are not counted.
   expect(moving.push(1, row, false)).toEqual(dataRow(['kept']));
   expect(moving.push(0, row, false)).toBeNull();
