@@ -47,11 +47,13 @@ export function moveRefusal(problem: MoveProblem): string {
 
 /**
  * Takes the lock of {@link moveLock}, then the one that keeps the table as it is until the transaction ends; then tells of it. The last
- * value that is answered is JSON.
+ * value that is answered is JSON. The transaction has its number before: a stream whose slot is made meanwhile waits for its end, and
+ * does not carry it.
  */
 export function factsQuery(table: WrittenRelation): string {
   const name = nameOf(table);
   return `${moveLock(table, 'move')};
+  SELECT pg_catalog.pg_current_xact_id();
   LOCK TABLE ${name} IN ROW EXCLUSIVE MODE;
   ${FACTS.replace('$table', () => quoteLiteral(name))}`;
 }

@@ -144,7 +144,8 @@ function readMergeBranch(analysis: Analysis, branch: Tree, target: FoundTarget |
   }
   if (text(branch, 'matchKind') === 'MERGE_WHEN_NOT_MATCHED_BY_SOURCE') analysis.refusals.add('merge');
   const position = columns.findIndex((column) => text(column, 'name') === target.rule.column);
-  if (text(branch, 'commandType') === 'CMD_UPDATE' && position >= 0) analysis.refusals.add('merge');
+  const changes = position >= 0 || target.generated;
+  if (text(branch, 'commandType') === 'CMD_UPDATE' && changes) analysis.refusals.add('merge');
   if (text(branch, 'commandType') !== 'CMD_INSERT') return;
   const place = columns.length > 0 ? position : target.position;
   const value = place < 0 ? null : (list(branch, 'values')[place] ?? null);

@@ -403,6 +403,8 @@ test('triggers of UPDATE fire once, and rows of partitions and with a computed k
   );
   expect((await client.query('UPDATE parcels SET n = $1', [B - A])).rowCount).toBe(1);
   expect(await on(1, 'SELECT owner::int FROM parcels')).toEqual([{ owner: B }]);
+  const merge = `MERGE INTO parcels p USING rates r ON p.owner = ${String(B)} WHEN MATCHED THEN UPDATE SET n = r.rate`;
+  expect((await failure(client.query(merge))).message).toMatch(/MERGE .* changes the key/);
   expect((await client.query('UPDATE parts SET tenant_id = $1, day = 19 - day WHERE id > 6', [B])).rowCount).toBe(8);
   expect(await on(0, 'SELECT count(*)::int AS n FROM parts')).toEqual([{ n: 2 }]);
   expect(
