@@ -401,6 +401,12 @@ export const ERRORS = {
     message: 'the transaction runs on {place} of "{database}" and this statement belongs to {needed}: {problem}',
     remedy: 'End the transaction first, or see under transactions in docs/routing.md when one may use several shards.',
   },
+  moved_rows_limit: {
+    sqlstate: '54000',
+    level: 'info',
+    message: 'not run on the shards of "{database}": it moves more than {limit} rows to other shards',
+    remedy: 'Move fewer rows with each statement; several of them may be in one transaction.',
+  },
   shards_not_committed: {
     sqlstate: '40000',
     level: 'warn',

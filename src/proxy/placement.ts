@@ -16,7 +16,6 @@ import { STATUS } from '../wire/codes.js';
 import type { FrameScanner } from '../wire/frames.js';
 import { TOO_LONG_BYTES } from './bound-statement.js';
 import type { ClientStatements } from './client-statements.js';
-import { copyPlanOf } from './copy-plan.js';
 import type { Screen } from './forwarder.js';
 import { OpenTransaction } from './open-transaction.js';
 import { raising } from './raising.js';
@@ -40,18 +39,17 @@ import {
 } from './statement-need.js';
 import { holdsTables, isExplained, isOnlyThere, leavesNothing, mayOpenCursor, isMissed } from './statement-words.js';
 import { StatementsAhead, type Rest, type StatementAhead } from './statements-ahead.js';
-import type { CopyPlan } from './shard-copy.js';
+import { severalPlanOf, type SeveralPlan } from './several-plan.js';
 import type { TransactionPlan } from './shard-transaction.js';
-import type { WritePlan } from './shard-write.js';
 import type { SessionSettings } from './settings.js';
 import type { TrackedSettings } from './tracked-settings.js';
-import { partMessages, readWriteBatch } from './write-batch.js';
+import { readWriteBatch } from './write-batch.js';
 
 /** Where a batch goes; `more`: the rest of it must come first; `read`: the router must be read (again) first. */
 export type Place =
   | { readonly kind: 'shard'; readonly shard: number }
   /** one statement that writes on several shards */
-  | { readonly kind: 'several'; readonly plan: WritePlan | CopyPlan }
+  | { readonly kind: 'several'; readonly plan: SeveralPlan }
   | { readonly kind: 'refused'; readonly error: CutoverError }
   | { readonly kind: 'more' }
   | { readonly kind: 'read' };
@@ -246,30 +244,13 @@ export class Placement implements Screen {
       return { kind: 'more' };
     }
     if (batch === null) return refusedAs(NOT_ALONE);
-    if (write.kind === 'copy') {
-      const plan = copyPlanOf(write.copy, batch, this.#allShards(), this.#settings.utf8);
-      return typeof plan === 'string' ? refusedAs(plan) : { kind: 'several', plan };
-    }
     const schema = write.kind === 'every' && write.ddl;
     const forbidden = schema ? this.#refuse(text) : null;
     if (forbidden !== null) return { kind: 'refused', error: forbidden };
-    if (write.kind !== 'rows') {
-      const shards = write.kind === 'several' ? write.shards : this.#allShards();
-      const messages = partMessages(batch, null);
-      const parts = shards.map((shard) => ({ shard, messages, rows: null }));
-      return { kind: 'several', plan: { kind: 'write', batch, parts, alike: write.kind === 'every', schema } };
-    }
-    const split = this.#settings.utf8 ? (this.#router?.router.split(text, write.parts) ?? null) : null;
-    if (split === null) return refusedAs('its rows belong to several shards and cannot be told apart in its text');
-    const parts = split.map((part) => ({ shard: part.shard, messages: partMessages(batch, part), rows: part.rows }));
-    return {
-      kind: 'several',
-      plan: { kind: 'write', batch, parts: parts.sort((a, b) => a.shard - b.shard), alike: false, schema },
-    };
-  }
-
-  #allShards(): readonly number[] {
-    return Array.from({ length: this.#router?.shards ?? 0 }, (_, shard) => shard);
+    if (this.#router === null) return { kind: 'read' };
+    const { router, shards } = this.#router;
+    const plan = severalPlanOf({ text, write, batch, router, shards, utf8: this.#settings.utf8 });
+    return typeof plan === 'string' ? refusedAs(plan) : { kind: 'several', plan };
   }
 
   #go(shard: number): number {

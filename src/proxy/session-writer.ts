@@ -10,7 +10,9 @@ import type { Forwarder } from './forwarder.js';
 import { Reroute } from './reroute.js';
 import type { SessionContext } from './session-context.js';
 import type { SessionCounters } from './session-counters.js';
-import { ShardCopy, type CopyPlan } from './shard-copy.js';
+import { RowMove } from './row-move.js';
+import type { SeveralPlan } from './several-plan.js';
+import { ShardCopy } from './shard-copy.js';
 import { ShardParts, replyOf, type StatementParts } from './shard-parts.js';
 import { ShardTransaction, type Lent, type TransactionPlan } from './shard-transaction.js';
 import { ShardWrite, type WriteOutcome, type WritePlan } from './shard-write.js';
@@ -53,7 +55,7 @@ export class SessionWriter {
   readonly #settings: TrackedSettings;
   readonly #forwarder: Forwarder;
   readonly #reroute: Reroute;
-  #write: ShardWrite | ShardCopy | null = null;
+  #write: ShardWrite | ShardCopy | RowMove | null = null;
   /** of the session, while it is on several shards */
   #transaction: ShardTransaction | null = null;
   #working = false;
@@ -81,9 +83,9 @@ export class SessionWriter {
    *
    * @throws CutoverError `statements_exhausted`
    */
-  begin(plan: WritePlan | CopyPlan, scanner: FrameScanner, session: SessionWriterListener): void {
+  begin(plan: SeveralPlan, scanner: FrameScanner, session: SessionWriterListener): void {
     const { user, database } = this.#session;
-    const shards = plan.kind === 'copy' ? plan.shards : plan.parts.map(({ shard }) => shard);
+    const shards = shardsOf(plan);
     const sent = this.#take(plan.batch, scanner);
     const mayAsk = this.#reroute.possible;
     const parts = new ShardParts(this.#session, this.#context, shards);
@@ -136,8 +138,7 @@ export class SessionWriter {
     if (plan.kind === 'turn') return this.#turn(transaction, plan.shard, opening, here);
     if (plan.kind === 'end') return this.#end(transaction, plan, session);
     const write = plan.kind === 'everywhere' ? everywhere(plan.batch, transaction.shards) : plan;
-    const shards = write.kind === 'copy' ? write.shards : write.parts.map(({ shard }) => shard);
-    const parts = transaction.partsFor(shards, this.#settings.current, opening);
+    const parts = transaction.partsFor(shardsOf(write), this.#settings.current, opening);
     let problem: unknown;
     const outcome = await this.#run(write, parts, session, false, (error) => (problem = error));
     this.#session.counters.answered(false, this.#forwarder, null);
@@ -185,7 +186,7 @@ export class SessionWriter {
   }
 
   async #run(
-    plan: WritePlan | CopyPlan,
+    plan: SeveralPlan,
     parts: StatementParts,
     session: SessionWriterListener,
     mayAsk: boolean,
@@ -209,10 +210,9 @@ export class SessionWriter {
       },
     };
     const { current } = this.#settings;
-    this.#write =
-      plan.kind === 'copy'
-        ? new ShardCopy(this.#session, parts, current, plan, listener)
-        : new ShardWrite(this.#session, parts, current, plan, listener, mayAsk);
+    if (plan.kind === 'copy') this.#write = new ShardCopy(this.#session, parts, current, plan, listener);
+    else if (plan.kind === 'move') this.#write = new RowMove(this.#session, parts, current, plan, listener, mayAsk);
+    else this.#write = new ShardWrite(this.#session, parts, current, plan, listener, mayAsk);
     const outcome = await this.#write.run();
     if (outcome === 'failed') counters.errors += 1;
     counters.waited();
@@ -283,5 +283,9 @@ export class SessionWriter {
 function everywhere(batch: WriteBatch, shards: readonly number[]): WritePlan {
   const messages = partMessages(batch, null);
   const parts = shards.map((shard) => ({ shard, messages, rows: null }));
-  return { kind: 'write', batch, parts, alike: true, schema: false };
+  return { kind: 'write', batch, parts, alike: true, schema: false, lock: null };
+}
+
+function shardsOf(plan: SeveralPlan): readonly number[] {
+  return plan.kind === 'write' ? plan.parts.map(({ shard }) => shard) : plan.shards;
 }

@@ -39,8 +39,8 @@ export interface StatementParts {
   abandon(): void;
   /** @returns false where the shards are others since they were told: the names have changed places */
   borrow(): Promise<boolean>;
-  /** Opens a transaction on one of them. */
-  begin(part: ShardPart, settings: SessionSettings): Promise<void>;
+  /** Opens a transaction on one of them. @param first what is said in it before anything else, in SQL */
+  begin(part: ShardPart, settings: SessionSettings, first?: string): Promise<void>;
   /** @throws CutoverError of `commitOnAll` */
   commit(): Promise<void>;
   /** @param stopping what still runs comes to its end by this, before anything is rolled back */
@@ -137,8 +137,8 @@ export class ShardParts implements StatementParts {
     });
   }
 
-  begin(part: ShardPart, settings: SessionSettings): Promise<void> {
-    return part.begin(settings);
+  begin(part: ShardPart, settings: SessionSettings, first?: string): Promise<void> {
+    return part.begin(settings, first === undefined ? 'BEGIN' : `BEGIN;${first}`);
   }
 
   async commit(): Promise<void> {

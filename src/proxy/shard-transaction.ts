@@ -19,16 +19,14 @@ import { COORDINATOR } from './routes.js';
 import type { ServerConnection } from './server-connection.js';
 import type { SessionContext } from './session-context.js';
 import type { SessionSettings } from './settings.js';
-import type { CopyPlan } from './shard-copy.js';
+import type { SeveralPlan } from './several-plan.js';
 import { ServerError, ShardPart } from './shard-part.js';
 import { endedInTime, LOCK_LIMIT, type PartsClient, type StatementParts } from './shard-parts.js';
-import type { WritePlan } from './shard-write.js';
 import type { WriteBatch } from './write-batch.js';
 
 /** What an open transaction does with servers beside the one where it is. */
 export type TransactionPlan =
-  | WritePlan
-  | CopyPlan
+  | SeveralPlan
   /** goes on on the server of another shard; the batch stays where it is */
   | { readonly kind: 'turn'; readonly shard: number }
   /** says the batch to every server it has; `back`: it goes back to a savepoint */
@@ -278,8 +276,8 @@ class TransactionParts implements StatementParts {
     return true;
   }
 
-  begin(): Promise<void> {
-    return Promise.resolve();
+  async begin(part: ShardPart, _settings: SessionSettings, first?: string): Promise<void> {
+    if (first !== undefined) await part.execute(first);
   }
 
   commit(): Promise<void> {

@@ -28,6 +28,8 @@ export interface WritePlan {
   readonly alike: boolean;
   /** it changes the schema: what is known of it is read anew, and the coordinator brought in step */
   readonly schema: boolean;
+  /** what is said first on each shard, before it begins on any; null: nothing: see move-lock.ts */
+  readonly lock: string | null;
 }
 
 /** What a write needs of the session. */
@@ -121,6 +123,7 @@ export class ShardWrite {
       if (!(await this.#parts.borrow())) return 'anew';
       this.#listener.started();
       open = true;
+      await this.#lock();
       for (const index of this.#parts.all.keys()) await this.#runPart(index);
       open = false;
       await this.#commit();
@@ -142,11 +145,19 @@ export class ShardWrite {
     }
   }
 
+  async #lock(): Promise<void> {
+    const { lock } = this.#plan;
+    for (const part of lock === null ? [] : this.#parts.all) {
+      this.#running = part;
+      await this.#parts.begin(part, this.#settings, lock ?? '');
+    }
+  }
+
   async #runPart(index: number): Promise<void> {
     const [part, planned] = [this.#parts.all[index], this.#plan.parts[index]];
     invariant(part && planned, 'each part is planned');
     this.#running = part;
-    await this.#parts.begin(part, this.#settings);
+    if (this.#plan.lock === null) await this.#parts.begin(part, this.#settings);
     await part.run(planned.messages, this.#passing(index));
     if (this.#rowsBytes > ROWS_BYTES_MAX)
       throw new CutoverError('shards_not_committed', {

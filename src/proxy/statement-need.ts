@@ -54,7 +54,7 @@ export function needOfSession(route: Extract<Route, { kind: 'session' }>, text: 
   return effect === 'stays' ? { kind: 'any', mixed: step === 'set' } : refused(effect.refused);
 }
 
-export type SeveralRoute = Extract<Route, { kind: 'several' | 'rows' | 'every' | 'copy' }>;
+export type SeveralRoute = Extract<Route, { kind: 'several' | 'rows' | 'every' | 'copy' | 'moves-key' }>;
 
 export const NOT_ALONE =
   'it writes on several shards beside other statements, which is not implemented; send it by itself';
@@ -78,9 +78,8 @@ export function needOfRoute(route: Route, text: string): Need {
     case 'several':
     case 'rows':
     case 'copy':
-      return { kind: 'several', text, write: route };
     case 'moves-key':
-      return refused('it moves rows from one shard to another, which is not implemented');
+      return { kind: 'several', text, write: route };
     case 'session':
       return ANYWHERE;
   }

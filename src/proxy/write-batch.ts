@@ -130,6 +130,24 @@ function split({ body, bound }: ExtendedBatch, { sql, parameters }: InsertPart):
   };
 }
 
+/** The same batch with another text for the same parameters, whose result has that many more columns at its end, as texts. */
+export function withText(batch: WriteBatch, sql: string, moreColumns: number): WriteBatch {
+  const { extended } = batch;
+  if (extended === null) return { ...batch, simple: query(sql) };
+  const { body, bound } = extended;
+  const types = body.subarray(body.indexOf(0) + 1);
+  // One format stands for all columns, none for text; a text is the same in both.
+  const count = bound.resultFormats.readUInt16BE(0);
+  const resultFormats =
+    count <= 1
+      ? bound.resultFormats
+      : Buffer.concat([uint16(count + moreColumns), bound.resultFormats.subarray(2), Buffer.alloc(2 * moreColumns)]);
+  return {
+    ...batch,
+    extended: { ...extended, body: Buffer.concat([cstring(sql), types]), bound: { ...bound, resultFormats } },
+  };
+}
+
 /** The whole answer to a command that gives no rows, up to ReadyForQuery. */
 export function endMessages(batch: WriteBatch, tag: string): Buffer {
   const { extended } = batch;

@@ -8,10 +8,12 @@ import type {
   KeyExpression,
   KeyList,
   KeyTarget,
+  MovedTable,
   RefusalReason,
   SessionHint,
   SessionStep,
   Verdict,
+  WrittenRelation,
 } from './statement-verdict.js';
 
 /** Where one execution of a statement goes. */
@@ -20,12 +22,18 @@ export type Route =
   /** `fixed`: always the same shard, for all clients */
   | { readonly kind: 'any'; readonly fixed: boolean }
   | { readonly kind: 'every'; readonly ddl: boolean; readonly transactional: boolean }
-  /** the same statement on each of these; row counts add up */
-  | { readonly kind: 'several'; readonly shards: readonly number[] }
+  /** the same statement on each of these, of rows of `table`; row counts add up */
+  | { readonly kind: 'several'; readonly table: WrittenRelation; readonly shards: readonly number[] }
   /** an INSERT whose rows belong to several shards: see `splitInsert` */
   | { readonly kind: 'rows'; readonly parts: readonly RowPart[] }
-  /** an UPDATE that moves its rows; `to` null: to a shard that only the new value, once computed, tells */
-  | { readonly kind: 'moves-key'; readonly from: number; readonly to: number | null }
+  /** an UPDATE of rows on the shards `from`; `to` null: the shard of each is told by its new key, once computed */
+  | {
+      readonly kind: 'moves-key';
+      readonly moved: MovedTable;
+      readonly rule: TableRule;
+      readonly from: readonly number[];
+      readonly to: number | null;
+    }
   | { readonly kind: 'copy'; readonly copy: CopyFrom }
   | { readonly kind: 'coordinator'; readonly reason: CoordinatorReason }
   | { readonly kind: 'refused'; readonly reason: RefusalReason }
@@ -62,7 +70,7 @@ export function bindVerdict(verdict: Verdict, scheme: Shards, values: Values): R
     case 'rows':
       return bindRows(verdict, scheme, values);
     case 'several':
-      return bindSeveral(verdict.target, scheme, values);
+      return bindSeveral(verdict, scheme, values);
     case 'moves-key':
       return bindMove(verdict, scheme, values);
     case 'any':
@@ -190,24 +198,31 @@ function bindRows(
   return { kind: 'rows', parts: [...byShard].map(([shard, indexes]) => ({ shard, rows: indexes })) };
 }
 
-function bindSeveral(target: KeyTarget | null, scheme: Shards, values: Values): Route {
-  const possible = target === null ? null : shardsOfTarget(target, scheme, values);
-  const shards = possible === null ? Array.from({ length: scheme.shards }, (_, shard) => shard) : [...possible].sort();
+function bindSeveral({ table, target }: Extract<Verdict, { kind: 'several' }>, scheme: Shards, values: Values): Route {
+  const shards = possibleShards(target, scheme, values);
   const [shard = 0] = shards;
-  return shards.length <= 1 ? { kind: 'shard', shard, write: true } : { kind: 'several', shards };
+  return shards.length <= 1 ? { kind: 'shard', shard, write: true } : { kind: 'several', table, shards };
 }
 
-function bindMove(
-  { target, others, to }: Extract<Verdict, { kind: 'moves-key' }>,
-  scheme: Shards,
-  values: Values,
-): Route {
-  const from = commonShard([target, ...others], [], scheme, values);
-  if (from === null) return { kind: 'refused', reason: 'several-shards' };
-  if (to === null) return { kind: 'moves-key', from, to: null };
-  const [value] = valuesOf(to, values) ?? [];
-  if (value === undefined) return { kind: 'moves-key', from, to: null };
-  const shard = shardOf(target.rule, value, scheme.shards);
-  if (shard === null) return { kind: 'refused', reason: 'key-unmapped' };
-  return shard === from ? { kind: 'shard', shard, write: true } : { kind: 'moves-key', from, to: shard };
+/** In order; all where nothing is proven. */
+function possibleShards(target: KeyTarget | null, scheme: Shards, values: Values): readonly number[] {
+  const possible = target === null ? null : shardsOfTarget(target, scheme, values);
+  if (possible !== null) return [...possible].sort((a, b) => a - b);
+  return Array.from({ length: scheme.shards }, (_, shard) => shard);
+}
+
+function bindMove(verdict: Extract<Verdict, { kind: 'moves-key' }>, scheme: Shards, values: Values): Route {
+  const { moved, target, others, divisible } = verdict;
+  const { rule } = target;
+  const one = commonShard([target, ...others], [], scheme, values);
+  if (one === null && !divisible) return { kind: 'refused', reason: 'several-shards' };
+  const possible = one === null ? possibleShards(target, scheme, values) : [one];
+  // Where no row can match, any shard says so.
+  const from = possible.length === 0 ? [0] : possible;
+  const [value] = verdict.to === null ? [] : (valuesOf(verdict.to, values) ?? []);
+  if (value === undefined) return { kind: 'moves-key', moved, rule, from, to: null };
+  const to = shardOf(rule, value, scheme.shards);
+  if (to === null) return { kind: 'refused', reason: 'key-unmapped' };
+  const stays = from.every((shard) => shard === to);
+  return stays ? { kind: 'shard', shard: to, write: true } : { kind: 'moves-key', moved, rule, from, to };
 }

@@ -1,11 +1,13 @@
 /** One task: route the statements of one sharded database: verdicts from the cache, bound to parameters, bent by hints. */
+import { catalogueKey } from './catalogue.js';
 import { partialStatement } from './partial.js';
 import { bindVerdict, type Route, type RowPart } from './router-binding.js';
 import { TextCache } from './router-cache.js';
 import { commentHint, hintedRoute, type Hint } from './router-hints.js';
+import { movingText } from './router-move.js';
 import { NO_PARAMETERS, type StatementParameters } from './router-parameters.js';
 import { splitInsert, type InsertPart } from './router-split.js';
-import type { KeyValue } from './scheme.js';
+import { ruleOf, type KeyValue } from './scheme.js';
 import { analyseStatements, analyseTemplate, type TemplateVerdict } from './statement.js';
 import type { RoutingContext } from './statement-analysis.js';
 import { readLiteral } from './statement-literals.js';
@@ -130,6 +132,20 @@ export class Router {
   /** The parts of an INSERT that {@link Router.route} has bound to several shards; null: it cannot be told apart. */
   split(sql: string, parts: readonly RowPart[]): readonly InsertPart[] | null {
     return splitInsert(this.parser, sql, parts);
+  }
+
+  /** The text of an UPDATE that also tells where each of its rows lies, and the row's key: see {@link movingText}. */
+  moving(sql: string, { moved, rule }: Extract<Route, { kind: 'moves-key' }>): string {
+    return movingText(this.parser, sql, moved, rule.column);
+  }
+
+  /** Whether every shard has all rows of a table; false also where it is not known. */
+  isEverywhere(schema: string, table: string): boolean {
+    const { catalogue, scheme } = this.context;
+    const found = catalogue.tables.get(catalogueKey(schema, table));
+    if (found === undefined) return false;
+    const columns = found.columns.map(({ name }) => name);
+    return ruleOf(scheme, { schema, name: table, columns }).kind === 'omnisharded';
   }
 
   get statistics(): TextCache<Kept>['statistics'] {

@@ -6,7 +6,14 @@ import type { KeyContext } from './statement-keys.js';
 import type { Scope } from './statement-scope.js';
 import type { Tree } from './statement-tree.js';
 import type { KeyType, ShardingScheme, TableRule } from './scheme.js';
-import type { CoordinatorReason, KeyExpression, KeyList, RefusalReason } from './statement-verdict.js';
+import type {
+  CoordinatorReason,
+  KeyExpression,
+  KeyList,
+  MovedTable,
+  RefusalReason,
+  WrittenRelation,
+} from './statement-verdict.js';
 
 /** What a verdict depends on besides the text. A change of any of it makes cached verdicts void. */
 export interface RoutingContext {
@@ -54,14 +61,22 @@ export interface Environment {
 /** A table with sharded rows that the statement reads or writes. */
 export interface FoundTarget {
   readonly table: string;
+  readonly relation: WrittenRelation;
   readonly rule: TableRule;
   /** its sharding column; null where rows are inserted, whose keys `given` has */
   readonly node: ColumnNode | null;
   /** which of the table's columns it is */
   readonly position: number;
+  /** it is computed from other columns, and changes with any of them */
+  readonly generated: boolean;
   /** of a `varchar(n)` sharding column */
   readonly maxLength: number | null;
   readonly given: readonly KeyList[];
+}
+
+export interface KeyMove {
+  readonly to: KeyExpression | null;
+  readonly moved: MovedTable;
 }
 
 /** One data-modifying part of the statement; a part of a WITH is one too. */
@@ -72,7 +87,7 @@ export interface Write {
   /** of INSERT … VALUES: each row's key */
   readonly rows: readonly KeyExpression[] | null;
   /** of UPDATE: the sharding column is set; to null where only the server can compute the value */
-  readonly moves: { readonly to: KeyExpression | null } | null;
+  readonly moves: KeyMove | null;
 }
 
 /** Gathers the facts of one statement; made for one analysis and thrown away. */

@@ -149,9 +149,13 @@ function noteTable(
       const node = columns.get(rule.column);
       // A column whose type hashes otherwise than the rule says proves nothing.
       const position = table.columns.findIndex((column) => column.name === rule.column);
-      const maxLength = table.columns[position]?.maxLength ?? null;
+      const { maxLength = null, generated = false } = table.columns[position] ?? {};
+      const relation = { schema, table: name };
       if (node?.type === rule.type)
-        analysis.targets.push({ table: `${schema}.${name}`, rule, node, position, maxLength, given: [] });
+        analysis.targets.push({
+          ...{ table: `${schema}.${name}`, relation, rule, node, position, generated, maxLength },
+          given: [],
+        });
       else analysis.reasons.add('unpinned');
       return;
     }

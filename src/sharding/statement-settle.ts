@@ -74,10 +74,8 @@ function settleWrite(analysis: Analysis, targets: readonly KeyTarget[]): Verdict
   if (write.rows !== null && alone) return settleRows(analysis, write, write.rows, targets);
   const inserted = analysis.writes.flatMap(rowTargets);
   const all = [...targets, ...inserted];
-  if (analysis.writes.some(({ moves }) => moves !== null)) {
-    const pinned = alone && analysis.shards.size === 0 && allPinned(all);
-    return pinned ? settleMove(analysis, write) : refused('unpinned');
-  }
+  if (analysis.writes.some(({ moves }) => moves !== null))
+    return alone && analysis.shards.size === 0 ? settleMove(analysis, write) : refused('unpinned');
   const otherwise = alone ? settleSeveral(analysis, write) : refused('unpinned');
   return allPinned(all) ? keysVerdict(analysis, all, true, otherwise) : otherwise;
 }
@@ -108,7 +106,11 @@ function settleRows(
 function settleMove(analysis: Analysis, { target, moves }: Write): Verdict {
   if (target === null || moves === null) return refused('unpinned');
   const others = analysis.targets.filter((other) => other !== target).map(keyTargetOf);
-  return { kind: 'moves-key', target: keyTargetOf(target), others, to: moves.to === null ? null : plain(moves.to) };
+  const own = keyTargetOf(target);
+  const divisible = !analysis.physical && together(analysis, target);
+  if (!divisible && !allPinned([own, ...others])) return refused(analysis.physical ? 'physical' : 'unpinned');
+  const to = moves.to === null ? null : plain(moves.to);
+  return { kind: 'moves-key', moved: moves.moved, target: own, others, divisible, to };
 }
 
 /**
@@ -119,10 +121,14 @@ function settleSeveral(analysis: Analysis, { command, target }: Write): SettledV
   if (analysis.physical) return refused('physical');
   const changes = command === 'update' || command === 'delete';
   if (!changes || target === null || analysis.shards.size > 0) return refused('unpinned');
-  const together = analysis.targets.every((other) => other === target || isWith(other, target));
-  if (!together) return refused('unpinned');
+  if (!together(analysis, target)) return refused('unpinned');
   const own = keyTargetOf(target);
-  return { kind: 'several', target: own.alternatives.length > 0 ? own : null };
+  return { kind: 'several', table: target.relation, target: own.alternatives.length > 0 ? own : null };
+}
+
+/** Whether all that is read of sharded tables lies, row by row, where the changed row lies. */
+function together(analysis: Analysis, target: FoundTarget): boolean {
+  return analysis.targets.every((other) => other === target || isWith(other, target));
 }
 
 function isWith(other: FoundTarget, target: FoundTarget): boolean {

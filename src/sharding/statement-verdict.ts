@@ -116,6 +116,19 @@ export interface CopyKey {
   readonly maxLength: number | null;
 }
 
+export interface WrittenRelation {
+  readonly schema: string;
+  readonly table: string;
+}
+
+/** The table of an UPDATE that sets the sharding column. */
+export interface MovedTable extends WrittenRelation {
+  /** how the statement names it, in SQL */
+  readonly shownAs: string;
+  /** the statement has a RETURNING */
+  readonly returning: boolean;
+}
+
 /** Every table must be on one shard, which the keys decide; where they do not, `otherwise` holds. */
 export interface KeysVerdict {
   readonly kind: 'keys';
@@ -141,13 +154,16 @@ export type SettledVerdict =
       readonly targets: readonly KeyTarget[];
       readonly shards: readonly number[];
     }
-  /** UPDATE or DELETE on each shard concerned; the row counts add up. `target` null: all shards */
-  | { readonly kind: 'several'; readonly target: KeyTarget | null }
+  /** UPDATE or DELETE of `table` on each shard concerned; the row counts add up. `target` null: all shards */
+  | { readonly kind: 'several'; readonly table: WrittenRelation; readonly target: KeyTarget | null }
   /** UPDATE that sets the sharding column; `to` null: to a value that only the server can compute */
   | {
       readonly kind: 'moves-key';
+      readonly moved: MovedTable;
       readonly target: KeyTarget;
       readonly others: readonly KeyTarget[];
+      /** each shard can do its own part, as in `several` */
+      readonly divisible: boolean;
       readonly to: KeyExpression | null;
     }
   | { readonly kind: 'copy'; readonly copy: CopyFrom }

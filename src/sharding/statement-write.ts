@@ -1,4 +1,5 @@
 /** One task: read UPDATE, DELETE and MERGE: the table they write, the rows that matter, and whether a row's sharding key is changed. */
+import { quoteIdentifier } from '../postgres/connection.js';
 import {
   within,
   type Analysis,
@@ -13,7 +14,7 @@ import { keyExpression } from './statement-keys.js';
 import { joined, type Namespace, type ScopeTable } from './statement-scope.js';
 import { outputsOf, readCommonTables } from './statement-select.js';
 import { asTree, child, list, text, type Tree } from './statement-tree.js';
-import type { KeyExpression } from './statement-verdict.js';
+import type { KeyExpression, MovedTable } from './statement-verdict.js';
 
 export interface WrittenTable {
   readonly shown: ScopeTable;
@@ -47,19 +48,20 @@ export function readChange(
   const namespace = readFrom(analysis, others, environment, { tables: [shown], merged: new Map() });
   const inside = within(environment, [namespace, ...outer.scope]);
   readConditions(analysis, child(body, 'whereClause'), { block: environment.level, outerJoin: null }, inside);
-  const moves = command === 'update' ? readAssignments(analysis, list(body, 'targetList'), target, inside) : null;
+  const to = command === 'update' ? readAssignments(analysis, list(body, 'targetList'), target, inside) : undefined;
+  const moves = to === undefined || target === null ? null : { to, moved: movedTable(target, shown, body) };
   analysis.writes.push({ command, target, rows: null, moves });
   return readReturning(analysis, body, namespace, inside);
 }
 
-/** Reads what SET assigns; answers the new key where the sharding column is among it. */
+/** Reads what SET assigns. @returns the new key, null where only the server can compute it; undefined where no key is changed */
 function readAssignments(
   analysis: Analysis,
   assignments: readonly Tree[],
   target: FoundTarget | null,
   environment: Environment,
-): { readonly to: KeyExpression | null } | null {
-  let moves: { readonly to: KeyExpression | null } | null = null;
+): KeyExpression | null | undefined {
+  let to: KeyExpression | null | undefined = target?.generated === true ? null : undefined;
   for (const entry of assignments) {
     const assignment = child(entry, 'ResTarget');
     readExpression(analysis, [assignment?.val, assignment?.indirection], environment);
@@ -67,9 +69,14 @@ function readAssignments(
     const value = child(assignment, 'val');
     // `SET key = key` moves nothing.
     if (target.node !== null && columnOf(value, environment) === target.node) continue;
-    moves = { to: keyExpression(value, analysis.keyContext(target.rule.type, target.maxLength)) };
+    to = keyExpression(value, analysis.keyContext(target.rule.type, target.maxLength));
   }
-  return moves;
+  return to;
+}
+
+function movedTable({ relation }: FoundTarget, { alias, schema }: ScopeTable, body: Tree): MovedTable {
+  const shownAs = [schema, alias].filter((name) => name !== null).map(quoteIdentifier);
+  return { ...relation, shownAs: shownAs.join('.'), returning: child(body, 'returningClause') !== null };
 }
 
 /** RETURNING may name the row before and after as `old` and `new` (PostgreSQL 18). */
@@ -137,7 +144,8 @@ function readMergeBranch(analysis: Analysis, branch: Tree, target: FoundTarget |
   }
   if (text(branch, 'matchKind') === 'MERGE_WHEN_NOT_MATCHED_BY_SOURCE') analysis.refusals.add('merge');
   const position = columns.findIndex((column) => text(column, 'name') === target.rule.column);
-  if (text(branch, 'commandType') === 'CMD_UPDATE' && position >= 0) analysis.refusals.add('merge');
+  const changes = position >= 0 || target.generated;
+  if (text(branch, 'commandType') === 'CMD_UPDATE' && changes) analysis.refusals.add('merge');
   if (text(branch, 'commandType') !== 'CMD_INSERT') return;
   const place = columns.length > 0 ? position : target.position;
   const value = place < 0 ? null : (list(branch, 'values')[place] ?? null);

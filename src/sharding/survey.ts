@@ -96,9 +96,9 @@ function keysOf(verdict: Verdict): readonly KeyExpression[] {
     case 'several':
       return verdict.target?.alternatives.flatMap(({ keys }) => keys) ?? [];
     case 'moves-key':
-      return [verdict.target, ...verdict.others].flatMap(({ alternatives }) =>
-        alternatives.flatMap(({ keys }) => keys),
-      );
+      return [verdict.target, ...verdict.others]
+        .flatMap(({ alternatives }) => alternatives.flatMap(({ keys }) => keys))
+        .concat(verdict.to ?? []);
     default:
       return [];
   }

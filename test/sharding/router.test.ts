@@ -38,7 +38,7 @@ function shown(route: Route | undefined): string {
     case 'rows':
       return `rows ${route.parts.map(({ shard, rows }) => `${shard.toString()}:${rows.join(',')}`).join(' ')}`;
     case 'moves-key':
-      return `move ${route.from.toString()}>${route.to?.toString() ?? '?'}`;
+      return `move ${route.from.join(',')}>${route.to?.toString() ?? '?'}`;
     case 'copy':
       return `copy ${route.copy.key?.index.toString() ?? 'all'}`;
     case 'coordinator':
@@ -131,6 +131,7 @@ describe('a parameter is hashed as the server reads it', () => {
     ['INSERT INTO orders (tenant_id, id) VALUES ($1, 1)', text(null), 'shard 0'],
     ['UPDATE orders SET tenant_id = $2 WHERE tenant_id = $1', text('3', '3'), 'shard 1'],
     ['UPDATE orders SET tenant_id = $2 WHERE tenant_id = $1', text('3', '1'), 'move 1>0'],
+    ['UPDATE orders SET tenant_id = $1 WHERE id = $2', text('3', '1'), 'move 0,1>1'],
     ['DELETE FROM orders WHERE tenant_id = ANY ($1)', text('{3}'), 'shard 1'],
     ['DELETE FROM orders WHERE tenant_id = ANY ($1)', text('{3,1}'), 'several 0,1'],
   ])('%s with %j', (sql, parameters, expected) => {

@@ -6,14 +6,16 @@ import type { Answer, Exchange, Sent } from './exchange.js';
 import { INSERTS } from './inserts.js';
 import { Maker } from './maker.js';
 import { MISTAKES } from './mistakes.js';
+import { MOVES } from './moves.js';
 import { formatsOf, withConstants, withParameters } from './sql.js';
-import { OVER_SHARDS, TRANSACTIONS } from './transactions.js';
+import { TRANSACTIONS } from './transactions.js';
 import type { Form, Make, Statement, Step, Unit } from './unit.js';
 
 /** Every class must be answered. */
 export const CLASSES: Readonly<Record<string, Make>> = {
   ...INSERTS,
   ...CHANGES,
+  ...MOVES,
   ...COPIES,
   ...TRANSACTIONS,
   ...MISTAKES,
@@ -24,9 +26,6 @@ export const FAILING: ReadonlySet<string> = new Set([
   'errors in a transaction',
   'errors over several shards',
 ]);
-/** Beside those now and then, to see that a refusal leaves nothing. */
-const RARE = Object.entries(OVER_SHARDS);
-const RARE_ONE_IN = 3;
 
 /** What became of the units of a class. */
 export interface Counts {
@@ -101,8 +100,7 @@ export class WriteStream {
   /** One unit of each class. @param between called after each unit; `plain`: it was done on both, without an error */
   async round(between: (plain: boolean) => Promise<boolean>): Promise<void> {
     this.#round += 1;
-    const rare = this.#round % RARE_ONE_IN === 0 ? RARE : [];
-    for (const [index, [name, make]] of [...Object.entries(CLASSES), ...rare].entries()) {
+    for (const [index, [name, make]] of Object.entries(CLASSES).entries()) {
       const random = new Random(this.#seed * 100_003 + this.#round, index);
       const outcome = await this.#unit(name, make(new Maker(random)), random);
       const counts = this.#told.counts.get(name) ?? { done: 0, failed: 0, refused: 0 };

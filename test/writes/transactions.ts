@@ -80,17 +80,6 @@ export const TRANSACTIONS: Readonly<Record<string, Make>> = {
   },
 };
 
-/** What is refused today, or only sometimes answered. */
-export const OVER_SHARDS: Readonly<Record<string, Make>> = {
-  'a key that is changed': (maker) =>
-    one(
-      maker.pick<Sql>(
-        sql`UPDATE loose SET tenant_id = ${maker.tenant()} WHERE tenant_id = ${maker.tenant()} AND n = ${maker.number(30)}`,
-        sql`UPDATE documents SET doc = ${maker.doc()} WHERE doc = ${maker.doc()}`,
-      ),
-    ),
-};
-
 function statement(text: Sql): Statement {
   return { kind: 'statement', sql: text };
 }
