@@ -10,6 +10,7 @@ import type { Migration } from '../src/cutover/contract.js';
 import { CutoverError, messageOf } from '../src/errors/errors.js';
 import { invariant } from '../src/errors/invariant.js';
 import { withConnection, type Connection } from '../src/postgres/connection.js';
+import { Connections } from '../src/postgres/connections.js';
 import { qualified, type TableName } from '../src/postgres/fence.js';
 import { cutTables, type PageRange, type RangedTable } from '../src/postgres/ranges/cut.js';
 import { beginRun, clearRun, expectRun, releaseRun, type Run } from '../src/postgres/ranges/ledger.js';
@@ -47,7 +48,9 @@ interface Plan {
 }
 
 export class RangeCopy {
+  /** with connections of its own: others ask the same servers meanwhile */
   readonly #context: EngineContext;
+  readonly #connections = new Connections();
   readonly #migration: Migration;
   readonly #streams: readonly Stream[];
   readonly #options: RangeCopyOptions;
@@ -63,7 +66,7 @@ export class RangeCopy {
     tables: readonly TableName[],
     options: RangeCopyOptions,
   ) {
-    this.#context = context;
+    this.#context = { ...context, connections: this.#connections };
     this.#migration = migration;
     this.#streams = streams;
     this.#tables = tables;
@@ -96,6 +99,14 @@ export class RangeCopy {
    * @throws CutoverError `copy_interrupted` when all of it has to be done again
    */
   async copy(stopped: AbortSignal): Promise<void> {
+    try {
+      await this.#copy(stopped);
+    } finally {
+      await this.#connections.close();
+    }
+  }
+
+  async #copy(stopped: AbortSignal): Promise<void> {
     const begun = await this.#atDestination((destination) => beginRun(destination, this.#run));
     if (begun === 'released') return;
     const plans: Plan[] = [];

@@ -15,16 +15,18 @@ import { connect, type Connection } from '../../src/postgres/connection.js';
 import { Connections } from '../../src/postgres/connections.js';
 import { armFence } from '../../src/postgres/fence.js';
 import { madeHere } from '../../src/postgres/leftovers.js';
+import { beginRun, claimRange, clearRun, releaseRun, type Run } from '../../src/postgres/ranges/ledger.js';
 import { rangedProgress } from '../../src/postgres/ranges/progress.js';
+import { SnapshotSlot } from '../../src/postgres/ranges/snapshot-slot.js';
 import { subscriptionState } from '../../src/postgres/streams.js';
 import { useClusters } from '../support/clusters.js';
 import { THOROUGH } from '../support/thorough.js';
 import { until } from '../support/wait.js';
 
-const ROWS = THOROUGH ? 100_000 : 10_000;
-const RANGE_BYTES = 200_000;
+const ROWS = THOROUGH ? 100_000 : 6_000;
+const RANGE_BYTES = 150_000;
 /** Rounds of the copy after which ranges would have come, had they been allowed to. */
-const ROUNDS = 6;
+const ROUNDS = 4;
 /** Advisory lock that a statement which writes the archive has to get at the destination. */
 const BARRIER = 42;
 
@@ -58,7 +60,7 @@ function rows(shard: number, shards: number): string {
     UPDATE public.big SET body = (SELECT string_agg(md5(g::text), '') FROM generate_series(1, 1024) g), bytes = decode(repeat('00ff', 9000), 'hex')
       WHERE id <= 20;
     INSERT INTO public.archive SELECT ${tenant}, n, repeat(md5(n::text), 3) || E'\\t\\\\\\n' FROM generate_series(1, ${ROWS.toString()}) n;
-    INSERT INTO public.common SELECT n, 'the same ' || n FROM generate_series(1, 5000) n;`;
+    INSERT INTO public.common SELECT n, 'the same ' || n FROM generate_series(1, 4000) n;`;
 }
 
 interface Way {
@@ -148,7 +150,9 @@ async function inTheMiddle(databases: readonly string[]): Promise<void> {
         `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = ${BARRIER.toString()} AND NOT granted
            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS waiting`,
       );
-      return answer?.waiting === true && (await cameOf(database)).some(({ table, rows }) => table === 'big' && rows > 0);
+      return (
+        answer?.waiting === true && (await cameOf(database)).some(({ table, rows }) => table === 'big' && rows > 0)
+      );
     });
 }
 
@@ -284,7 +288,42 @@ describe('from two shards to two', () => {
   const way: Way = { source: ['from_0', 'from_1'], destination: ['to_0', 'to_1'], format: 'text' };
   beforeAll(() => made(way));
 
-  test('the speed holds within ranges, a snapshot that is lost begins all of it again, a removal in the middle leaves nothing, and a new move has every row once', async () => {
+  test('a range comes once, of one attempt, and a stream runs when all have come and its slot is its own', async () => {
+    const { migration } = await prepared(way);
+    const streams = streamsOf(migration, 'forward').flatMap(({ name, to }) => (to === 0 ? [name] : []));
+    const [name = ''] = streams;
+    const destination = await session(clusters.destination, 'to_0');
+    const first: Run = { migration: migration.id, run: 'first', streams };
+    const second: Run = { ...first, run: 'second' };
+    const range = { stream: name, schema: 'public', table: 'big', firstPage: 7 };
+    expect(await beginRun(destination, first)).toBe('first');
+    expect(await claimRange(destination, first, range)).toBe(true);
+    expect(await claimRange(destination, first, range)).toBe(false);
+    // As on a server that failed over and had lost one.
+    await expect(releaseRun(destination, first, 2)).rejects.toMatchObject({ code: 'copy_interrupted' });
+    expect(await beginRun(destination, second)).toBe('again');
+    await expect(claimRange(destination, first, { ...range, firstPage: 8 })).rejects.toThrow('has taken over');
+    await expect(releaseRun(destination, first, 1)).rejects.toThrow('has taken over');
+    await destination.query('SELECT setval($1, 1, false)', ['cutover.fence_flag']);
+    await expect(clearRun(destination, second, [range])).rejects.toThrow('accepts application writes');
+    await destination.query('SELECT setval($1, 1, true)', ['cutover.fence_flag']);
+    await clearRun(destination, second, [range]);
+    expect(await claimRange(destination, second, range)).toBe(true);
+
+    const publisher = clusters.source.endpoint('from_0');
+    const early = await SnapshotSlot.open(publisher, name);
+    const late = await SnapshotSlot.open(publisher, name);
+    cleanups.push(() => early.close());
+    cleanups.push(() => late.close());
+    await until('the early one has lost it', () => early.lost.aborted);
+    await late.create();
+    await late.expectOwn();
+    await clusters.source.query('from_0', `SELECT pg_drop_replication_slot('${name}')`);
+    await clusters.source.query('from_0', `SELECT pg_create_logical_replication_slot('${name}', 'pgoutput')`);
+    await expect(late.expectOwn()).rejects.toMatchObject({ code: 'copy_interrupted' });
+  });
+
+  test('the speed holds within ranges, a rewrite or a lost snapshot begins all of it again, a removal in the middle leaves nothing, and a new move has every row once', async () => {
     const { context, migration } = await prepared(way);
     let rounds = 0;
     const slow = copyTables(withSpeed(context, 1), migration, () => {
@@ -293,6 +332,16 @@ describe('from two shards to two', () => {
     await expect(slow).rejects.toThrow('seen enough');
     // Not even a first range: of each there was one piece more than a second's worth.
     expect(await Promise.all(way.destination.map(cameOf))).toEqual([[], []]);
+
+    const waits = await barrier(way.destination);
+    const rewritten = copyTables(context, migration, () => undefined).catch((error: unknown) => error);
+    await inTheMiddle(way.destination);
+    await clusters.source.query('from_0', 'VACUUM FULL public.common');
+    await waits();
+    expect(await rewritten).toMatchObject({
+      code: 'copy_interrupted',
+      message: expect.stringContaining('"public"."common" was rewritten') as string,
+    });
 
     const letGo = await barrier(way.destination);
     const lost = copyTables(context, migration, () => undefined).catch((error: unknown) => error);
