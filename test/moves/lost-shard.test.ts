@@ -41,6 +41,10 @@ describe.each(THOROUGH ? WAYS : WAYS.slice(0, 1))('copied $way', ({ general }) =
     const load = await startTenants({ endpoint: system().endpoint() });
     const [started] = await system().admin<{ task_id: string }>('RESHARD prod prod_new shop');
     await copying(lost);
+    if (general !== '') {
+      await loseSnapshots(source, lost);
+      await copying(lost);
+    }
     await lost.kill();
     // The other shard is not kept waiting, and the rows of this one are still wanted.
     await until('the other shard has its rows', async () => (await stateOf(destination)) === 'r', DEADLINE_MS);
@@ -82,6 +86,18 @@ async function copying(shard: Cluster): Promise<void> {
     },
     DEADLINE_MS,
   );
+}
+
+/** Whoever copies ranges loses what they are read by. Resolves when another attempt has begun. */
+async function loseSnapshots(source: Cluster, shard: Cluster): Promise<void> {
+  const attempt = async (): Promise<string | undefined> =>
+    (await shard.query<{ run: string }>('app', 'SELECT run FROM cutover.range_copy'))[0]?.run;
+  const before = await attempt();
+  await source.query(
+    'app',
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'walsender' AND application_name ~ '_copy$'`,
+  );
+  await until('another attempt has begun', async () => ![undefined, before].includes(await attempt()), DEADLINE_MS);
 }
 
 /** Of the archive's copy, as PostgreSQL calls it: `d` while rows are copied, `r` when the stream has it. A stream that waits for ranges has no slot. */
