@@ -8,6 +8,8 @@ import type { Alarm } from './limits.js';
 import { RangeCopy, type Pace } from './range-copy.js';
 import { streamsTo, type Stream } from './stream-ends.js';
 
+const TOLD_MAX = 20;
+
 export class RangeCopies {
   readonly #alarm: Alarm;
   readonly #stop = new AbortController();
@@ -67,7 +69,7 @@ export class RangeCopies {
     } catch (error) {
       if (this.#pending.size === 0 || error instanceof CutoverError) throw error;
       const problem = messageOf(error);
-      if (this.#told.has(problem)) return;
+      if (this.#told.has(problem) || this.#told.size >= TOLD_MAX) return;
       this.#told.add(problem);
       this.#alarm(`passed over while ranges are copied: ${problem}`);
     }

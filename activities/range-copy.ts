@@ -24,6 +24,7 @@ import { RangeTally, type Came } from './range-tally.js';
 import type { Stream } from './stream-ends.js';
 
 const RETRY_MS = 1_000;
+const TOLD_MAX = 20;
 
 /** Keeps all copies together to a speed. */
 export type Pace = (bytes: number, stopped: AbortSignal) => Promise<void>;
@@ -249,7 +250,7 @@ export class RangeCopy {
 
   /** Each trouble once. */
   #tell(problem: string): void {
-    if (this.#told.has(problem)) return;
+    if (this.#told.has(problem) || this.#told.size >= TOLD_MAX) return;
     this.#told.add(problem);
     this.#options.alarm(`ranges of ${this.#run.streams.join(', ')} are copied again: ${problem}`);
   }
