@@ -1,4 +1,7 @@
-/** One task: copy the tables by the subscription's own synchronisation, largest first, a few at a time, at a bounded speed. */
+/**
+ * One task: copy the tables, largest first, a few at a time, at a bounded speed: those of a held stream in ranges (range-copy.ts), all others by
+ * the subscription's own synchronisation.
+ */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CopyProgress, Migration } from '../src/cutover/contract.js';
 import { CutoverError } from '../src/errors/errors.js';
@@ -9,6 +12,7 @@ import { ensurePublication, tableSyncs, type PublishedTable, type TableSync } fr
 import { connectionTo, type EngineContext } from './context.js';
 import { SlotLimits, type Alarm } from './limits.js';
 import { publicationOf, tablesOf } from './published-rows.js';
+import { RangeCopies } from './range-copies.js';
 import { requireUnchanged } from './schema-changes.js';
 import { streamsOf, type Stream } from './stream-ends.js';
 
@@ -27,7 +31,6 @@ interface SizedTable extends PublishedTable {
 interface Copying {
   readonly stream: Stream;
   readonly source: Connection;
-  readonly destination: Connection;
   /** largest first */
   readonly tables: readonly SizedTable[];
   syncs: ReadonlyMap<string, TableSync>;
@@ -36,11 +39,11 @@ interface Copying {
 /**
  * Adds the tables to the publications as earlier ones become ready, so that each subscription copies at most `parallelCopies` at once.
  *
- * PostgreSQL offers no speed limit for table synchronisation; the limit is kept between tables: the next one begins when
- * the bytes copied so far fit the time passed.
+ * PostgreSQL offers no speed limit for table synchronisation; there the limit is kept between tables: the next one begins when
+ * the bytes copied so far fit the time passed. In ranges it is kept throughout.
  *
  * @param stallMs no table may be without progress for longer
- * @throws CutoverError `copy_stalled` naming the tables that are not copied
+ * @throws CutoverError `copy_stalled` naming the tables that are not copied; `copy_interrupted` when ranges have to be copied anew
  */
 export async function copyTables(
   context: EngineContext,
@@ -48,6 +51,26 @@ export async function copyTables(
   report: (progress: CopyProgress) => void,
   alarm: Alarm = () => undefined,
   stallMs = STALL_MS,
+): Promise<CopyProgress> {
+  const ranges = await RangeCopies.start(context, migration, { alarm, stallMs });
+  try {
+    return await copyBeside(ranges, { context, migration, alarm, stallMs }, report);
+  } finally {
+    await ranges.stop();
+  }
+}
+
+interface CopyWork {
+  readonly context: EngineContext;
+  readonly migration: Migration;
+  readonly alarm: Alarm;
+  readonly stallMs: number;
+}
+
+async function copyBeside(
+  ranges: RangeCopies,
+  { context, migration, alarm, stallMs }: CopyWork,
+  report: (progress: CopyProgress) => void,
 ): Promise<CopyProgress> {
   const streams: Copying[] = [];
   for (const stream of streamsOf(migration, 'forward')) streams.push(await copyingOf(context, migration, stream));
@@ -59,22 +82,31 @@ export async function copyTables(
   for (;;) {
     await limits.check(false);
     await requireUnchanged(context, migration);
-    for (const copying of streams) {
-      const syncs = await tableSyncs(copying.destination, copying.stream.name);
-      copying.syncs = new Map(syncs.map((s) => [key(s), s]));
-    }
-    const progress = summarise(streams);
+    await ranges.patiently(() => look(context, ranges, streams));
+    const progress = summarise(streams, ranges);
     report(progress);
     if (progress.tablesReady === progress.tablesTotal) return progress;
     const shape = JSON.stringify(progress);
     if (shape !== last) moved = performance.now();
     last = shape;
     if (performance.now() - moved > stallMs)
-      throw new CutoverError('copy_stalled', { database: migration.peer, tables: unready(streams).join(', ') });
+      throw new CutoverError('copy_stalled', { database: migration.peer, tables: unready(streams, ranges).join(', ') });
     const fits =
       copyBytesPerSecond === null || progress.bytes <= ((performance.now() - start) / 1000) * copyBytesPerSecond;
-    if (fits) for (const copying of streams) await copyMore(copying, parallelCopies);
+    if (fits)
+      for (const copying of streams)
+        if (!ranges.of(copying.stream)) await ranges.patiently(() => copyMore(context, copying, parallelCopies));
     await delay(POLL_MS);
+  }
+}
+
+/** Of the streams that run. */
+async function look(context: EngineContext, ranges: RangeCopies, streams: readonly Copying[]): Promise<void> {
+  for (const copying of streams) {
+    const { stream } = copying;
+    if (ranges.of(stream)) continue;
+    const syncs = await tableSyncs(await connectionTo(context, stream.subscriber), stream.name);
+    copying.syncs = new Map(syncs.map((s) => [key(s), s]));
   }
 }
 
@@ -86,7 +118,6 @@ async function copyingOf(context: EngineContext, migration: Migration, stream: S
   return {
     stream,
     source,
-    destination: await connectionTo(context, stream.subscriber),
     tables: sized.map((table) => ({ ...table, ...byName.get(key(table)) })),
     syncs: new Map(),
   };
@@ -94,7 +125,8 @@ async function copyingOf(context: EngineContext, migration: Migration, stream: S
 
 /** Adds tables to one stream, as far as earlier ones have made room: the limit is that of each subscription. */
 async function copyMore(
-  { stream, source, destination, tables, syncs }: Copying,
+  context: EngineContext,
+  { stream, source, tables, syncs }: Copying,
   parallelCopies: number,
 ): Promise<void> {
   const copying = tables.filter((t) => syncs.has(key(t)) && !isReady(syncs.get(key(t)))).length;
@@ -103,6 +135,7 @@ async function copyMore(
   if (room <= 0) return;
   const published = [...tables.filter((t) => syncs.has(key(t))), ...waiting.slice(0, room)];
   await ensurePublication(source, stream.name, published, publicationOf(stream));
+  const destination = await connectionTo(context, stream.subscriber);
   await destination.query(
     `ALTER SUBSCRIPTION ${quoteIdentifier(stream.name)} REFRESH PUBLICATION WITH (copy_data = true)`,
   );
@@ -121,12 +154,18 @@ function batchSize(waiting: readonly SizedTable[], free: number): number {
 const isReady = (sync: TableSync | undefined): boolean => sync?.state === 'r';
 
 /** A table counts once for each shard that it is copied from and to; of its size on disk each of these has its share. */
-function summarise(streams: readonly Copying[]): CopyProgress {
+function summarise(streams: readonly Copying[], ranges: RangeCopies): CopyProgress {
   let [tablesReady, tablesTotal, bytes, rows] = [0, 0, 0, 0];
   for (const { stream, tables, syncs } of streams)
     for (const table of tables) {
-      const sync = syncs.get(key(table));
       tablesTotal++;
+      const came = ranges.of(stream)?.came(stream.name, table);
+      if (came) {
+        bytes += came.bytes;
+        rows += came.rows;
+        continue;
+      }
+      const sync = syncs.get(key(table));
       if (isReady(sync)) tablesReady++;
       bytes += isReady(sync) ? table.bytes / stream.shards.subscribing : (sync?.bytes ?? 0);
       rows += sync?.rows ?? 0;
@@ -134,7 +173,9 @@ function summarise(streams: readonly Copying[]): CopyProgress {
   return { tablesReady, tablesTotal, bytes: Math.round(bytes), rows };
 }
 
-function unready(streams: readonly Copying[]): readonly string[] {
-  const names = streams.flatMap(({ tables, syncs }) => tables.filter((t) => !isReady(syncs.get(key(t)))).map(key));
+function unready(streams: readonly Copying[], ranges: RangeCopies): readonly string[] {
+  const names = streams.flatMap(({ stream, tables, syncs }) =>
+    tables.filter((t) => ranges.of(stream) !== null || !isReady(syncs.get(key(t)))).map(key),
+  );
   return [...new Set(names)];
 }

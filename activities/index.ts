@@ -30,15 +30,7 @@ export function createActivities(context: EngineContext): Activities & PauseActi
     armFences: (migration) => heartbeating(() => armFences(context, migration)),
     createStreams: (migration, options) =>
       heartbeating((stopped) => createForward(context, migration, options, stopped)),
-    copyTables: (migration) =>
-      copyTables(
-        context,
-        migration,
-        (progress: CopyProgress) => {
-          beat(progress);
-        },
-        warn,
-      ),
+    copyTables: (migration) => heartbeatingCopy(context, migration),
     createReverseStreams: (migration) => heartbeating((stopped) => createReverse(context, migration, stopped)),
     watchStreams: (migration, moved) =>
       watchStreams(context, migration, moved, performance.now() + WATCH_MS, beatSoon, warn),
@@ -92,6 +84,28 @@ async function heartbeating<T>(work: (stopped: AbortSignal) => Promise<T>): Prom
     // A cancel that came meanwhile is answered now that nothing is half done.
     context.cancellationSignal.throwIfAborted();
     return result;
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+/** A copy: its progress goes with every heartbeat, also while a server lets it wait for an answer. */
+async function heartbeatingCopy(engine: EngineContext, migration: Migration): Promise<CopyProgress> {
+  const context = Context.current();
+  let told: CopyProgress = { tablesReady: 0, tablesTotal: 0, bytes: 0, rows: 0 };
+  const timer = setInterval(() => {
+    context.heartbeat(told);
+  }, HEARTBEAT_MS);
+  try {
+    return await copyTables(
+      engine,
+      migration,
+      (progress) => {
+        told = progress;
+        beat(progress);
+      },
+      warn,
+    );
   } finally {
     clearInterval(timer);
   }

@@ -13,6 +13,7 @@ import { madeHere, type Claim, type MadeHere, type MadeObject, type ObjectKind }
 import { setActive } from '../src/postgres/migrations.js';
 import { NEW_TABLES_TRIGGER } from '../src/postgres/new-tables.js';
 import { restoreIdentities } from '../src/postgres/prepared-identity.js';
+import { forgetRanges } from '../src/postgres/ranges/ledger.js';
 import { dropPublication, dropReplicationRole, dropSlot, dropSubscription } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { disarmShard, finalizeMigration, removeMigration } from './ending.js';
@@ -307,6 +308,7 @@ const DROP: Readonly<
 
 /** Subscriptions first, so that nobody comes back for a slot. */
 async function removeStreamsAt(context: EngineContext, places: readonly Place[], id: string): Promise<void> {
+  for (const { identity } of places) await forgetRanges(await connectionTo(context, identity), id);
   for (const kind of ['subscription', 'publication', 'slot', 'role'] as const)
     for (const { identity, objects } of places)
       for (const object of objects)

@@ -4,7 +4,9 @@ import type { Heading, Migration, Turn } from '../src/cutover/contract.js';
 import { shardsOf } from '../src/cutover/side.js';
 import { CutoverError } from '../src/errors/errors.js';
 import type { Endpoint } from '../src/postgres/endpoint.js';
+import { qualified } from '../src/postgres/fence.js';
 import { publishedTables, withParents } from '../src/postgres/publications.js';
+import { forgetRanges } from '../src/postgres/ranges/ledger.js';
 import {
   dropPublication,
   dropReplicationRole,
@@ -14,6 +16,8 @@ import {
   ensureSlot,
   ensureSubscription,
   streamHealth,
+  type PublishedTable,
+  type SubscriptionState,
 } from '../src/postgres/streams.js';
 import { refuseTruncate } from '../src/postgres/truncate-guard.js';
 import { sendWholeRows } from '../src/postgres/whole-rows.js';
@@ -21,6 +25,7 @@ import { connectionTo, type EngineContext } from './context.js';
 import { SlotLimits, type Alarm } from './limits.js';
 import { prepareSide } from './prepared-identities.js';
 import { keyedTables, publicationOf, tablesOf } from './published-rows.js';
+import { beginningsOf } from './ranged-streams.js';
 import { requireUnchanged } from './schema-changes.js';
 import { lastTurn } from './situation.js';
 import { endsOf, streamsFrom, streamsOf, type Stream } from './stream-ends.js';
@@ -30,8 +35,8 @@ const HEALTHY_DEADLINE_MS = 60_000;
 
 interface StreamsOptions {
   readonly copyData: boolean;
-  /** no tables yet: they are added when they are copied */
-  readonly markerOnly: boolean;
+  /** what each stream begins with, by the shard that it leads to: other tables are added when they are copied. Absent: every table */
+  readonly beginnings?: readonly SubscriptionState[];
 }
 
 /** Publications, roles, slots and subscriptions of a direction; may be called again. */
@@ -43,9 +48,9 @@ async function createStreams(
 ): Promise<void> {
   for (const [shard] of shardsOf(endsOf(migration, heading).publisher).entries()) {
     const streams = streamsFrom(migration, heading, shard);
-    const endpoint = await publish(context, migration, streams, options.markerOnly);
+    const endpoint = await publish(context, migration, streams, options.beginnings);
     // One role for all of them: its password is a new one each time.
-    for (const stream of streams) await subscribe(context, migration, stream, endpoint, options.copyData);
+    for (const stream of streams) await subscribe(context, migration, stream, endpoint, options);
   }
 }
 
@@ -58,7 +63,7 @@ async function publish(
   context: EngineContext,
   migration: Migration,
   streams: readonly Stream[],
-  markerOnly: boolean,
+  beginnings: StreamsOptions['beginnings'],
 ): Promise<Endpoint> {
   const [first] = streams;
   if (!first) throw new CutoverError('stream_lost', { stream: migration.id, problem: 'no shard publishes' });
@@ -69,26 +74,37 @@ async function publish(
   const endpoint = await context.directory.endpointOf(first.publisher);
   const granted = await ensureReplicationRole(from, endpoint, first.role, tables);
   for (const stream of streams) {
+    const beginning = beginnings?.[stream.to];
+    const carried = await tablesOf(context, migration, stream);
     await ensurePublication(
       from,
       stream.name,
-      markerOnly ? [] : await tablesOf(context, migration, stream),
+      beginning ? amongThem(carried, beginning) : carried,
       publicationOf(stream),
     );
-    await ensureSlot(from, stream.name);
+    // Of a held one it is made with the snapshot that the rows are read by.
+    if (beginning?.held !== true) await ensureSlot(from, stream.name);
   }
   return granted;
+}
+
+/** With their row filters. */
+function amongThem(carried: readonly PublishedTable[], { tables }: SubscriptionState): readonly PublishedTable[] {
+  const names = new Set(tables.map(qualified));
+  return carried.filter((table) => names.has(qualified(table)));
 }
 
 async function subscribe(
   context: EngineContext,
   migration: Migration,
-  { name, subscriber }: Stream,
+  { name, subscriber, to }: Stream,
   endpoint: Endpoint,
-  copyData: boolean,
+  { copyData, beginnings }: StreamsOptions,
 ): Promise<void> {
+  const held = beginnings?.[to]?.held === true;
   await ensureSubscription(await connectionTo(context, subscriber), name, endpoint, {
-    copyData,
+    copyData: copyData && !held,
+    held,
     binary: context.config().cutover.copyFormat === 'binary' && migration.concurrent,
     originNone: migration.concurrent,
   });
@@ -105,7 +121,8 @@ export async function createForward(
   stopped = NEVER,
 ): Promise<void> {
   await prepareSide(context, migration, 'forward', stopped);
-  await createStreams(context, migration, 'forward', { ...options, markerOnly: options.copyData });
+  const beginnings = options.copyData ? { beginnings: await beginningsOf(context, migration) } : {};
+  await createStreams(context, migration, 'forward', { ...options, ...beginnings });
 }
 
 /**
@@ -116,7 +133,7 @@ export async function createForward(
 export async function createReverse(context: EngineContext, migration: Migration, stopped = NEVER): Promise<void> {
   if (migration.concurrent) {
     await prepareSide(context, migration, 'reverse', stopped);
-    await createStreams(context, migration, 'reverse', { copyData: false, markerOnly: false });
+    await createStreams(context, migration, 'reverse', { copyData: false });
     for (const stream of streamsOf(migration, 'reverse')) await seeHealthy(context, stream);
     return;
   }
@@ -185,6 +202,8 @@ async function lagsOf(context: EngineContext, migration: Migration): Promise<Rea
 /** Subscriptions first, so that nobody comes back for a slot; then publications, slots and roles, on both sides. */
 export async function removeStreams(context: EngineContext, migration: Migration): Promise<void> {
   const streams = (['forward', 'reverse'] as const).flatMap((heading) => streamsOf(migration, heading));
+  for (const shard of shardsOf(migration.destination))
+    await forgetRanges(await connectionTo(context, shard), migration.id);
   for (const { name, subscriber } of streams) await dropSubscription(await connectionTo(context, subscriber), name);
   for (const { name, publisher } of streams) await dropPublication(await connectionTo(context, publisher), name);
   for (const { role, publisher } of streams) await dropReplicationRole(await connectionTo(context, publisher), role);

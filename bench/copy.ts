@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { EngineContext } from '../activities/context.js';
 import { copyTables } from '../activities/copy.js';
+import { removeMigration } from '../activities/ending.js';
 import { loadSchema } from '../activities/preparation.js';
 import { claimMigration } from '../activities/situation.js';
 import { streamsOf } from '../activities/stream-ends.js';
@@ -42,6 +43,9 @@ const SETTINGS = {
 const TABLES = `
   CREATE TABLE public.narrow (tenant_id bigint NOT NULL, id bigint NOT NULL, amount integer, PRIMARY KEY (tenant_id, id));
   CREATE TABLE public.wide (tenant_id bigint NOT NULL, id bigint NOT NULL, body text, PRIMARY KEY (tenant_id, id));`;
+const AT_ONCE = 'resharding_parallel_copies = 2\n';
+/** Both tables in some ranges. */
+const IN_RANGES = 'cutover_copy_range_bytes = 32000000\n';
 const DEADLINE_MS = 3_600_000;
 const POLL_MS = 50;
 
@@ -60,6 +64,8 @@ export async function copy(options: CopyOptions, cleanup: Cleanup): Promise<numb
     await bench.byPsql(),
     await bench.byPlainSubscription(),
     await bench.toShards(['app'], ['one_0', 'one_1']),
+    await bench.toShards(['app'], ['whole'], { way: ', two tables at once', general: AT_ONCE }),
+    await bench.toShards(['app'], ['ranged'], { way: ', two ranges at once', general: AT_ONCE + IN_RANGES }),
   ];
   const thirds = ['third_0', 'third_1', 'third_2'];
   await bench.fill(thirds);
@@ -153,9 +159,13 @@ class CopyBench {
   }
 
   /** By the engine's own activities, without proxy and Temporal. */
-  async toShards(from: readonly string[], to: readonly string[]): Promise<Result> {
+  async toShards(
+    from: readonly string[],
+    to: readonly string[],
+    { way = '', general = '' }: { readonly way?: string; readonly general?: string } = {},
+  ): Promise<Result> {
     for (const database of to) await this.#destination.createDatabase(database);
-    const { context, connections } = contextOf([this.#source, from], [this.#destination, to]);
+    const { context, connections } = contextOf([this.#source, from], [this.#destination, to], general);
     try {
       const request = { source: 'prod', destination: 'prod_sharded' };
       const migration = await claimMigration(context, request, 'bench');
@@ -165,7 +175,11 @@ class CopyBench {
         await copyTables(context, migration, () => undefined);
       });
       const backlog = await this.#backlog(from, streamsAt(migration, from, to));
-      return await this.#told(`engine, ${from.length.toString()} to ${to.length.toString()} shards`, ms, to, backlog);
+      const shards = `engine, ${from.length.toString()} to ${to.length.toString()} shards`;
+      const result = await this.#told(shards + way, ms, to, backlog);
+      // The next way begins at the same source.
+      await removeMigration(context, migration);
+      return result;
     } finally {
       await connections.close();
     }
@@ -245,7 +259,11 @@ function streamsAt(migration: Migration, from: readonly string[], to: readonly s
 type Placed = readonly [cluster: Cluster, databases: readonly string[]];
 
 /** What the activities need of a program, without one. */
-function contextOf(source: Placed, destination: Placed): { context: EngineContext; connections: Connections } {
+function contextOf(
+  source: Placed,
+  destination: Placed,
+  general: string,
+): { context: EngineContext; connections: Connections } {
   const databases = (name: string, [{ host, port }, names]: Placed): string =>
     names
       .map(
@@ -261,7 +279,12 @@ function contextOf(source: Placed, destination: Placed): { context: EngineContex
   const config = parseConfig(
     {
       file: 'pgdog.toml',
-      text: databases(from, source) + databases(to, destination) + sharded(from, source) + sharded(to, destination),
+      text:
+        `[general]\n${general}` +
+        databases(from, source) +
+        databases(to, destination) +
+        sharded(from, source) +
+        sharded(to, destination),
     },
     { file: 'users.toml', text: user(from, source) + user(to, destination) },
     { environment: {} },

@@ -61,6 +61,7 @@ function cutoverSettings({ cutover }: Config): Setting[] {
     ['resharding_parallel_copies', cutover.parallelCopies],
     ['resharding_copy_bytes_per_second', cutover.copyBytesPerSecond],
     ['resharding_copy_format', cutover.copyFormat],
+    ['cutover_copy_range_bytes', cutover.copyRangeBytes],
   ];
 }
 

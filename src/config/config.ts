@@ -96,6 +96,8 @@ export interface CutoverConfig {
   /** bytes per second over all copies; null = unlimited */
   readonly copyBytesPerSecond: number | null;
   readonly copyFormat: 'binary' | 'text';
+  /** a larger table is copied in ranges of this size where copies run in parallel; 0 = never */
+  readonly copyRangeBytes: number;
 }
 
 export interface AdminConfig {

@@ -8,6 +8,9 @@ const PREPARED_STATEMENTS_LIMIT = 10_000;
 /** Ten gigabytes: an alarm before most disks are full, and far above what a healthy stream keeps. */
 const SLOT_LIMIT_BYTES = 10_000_000_000;
 
+/** Four gigabytes: what PostgreSQL itself copies within a minute or two, and whose loss nobody minds when a server is lost in the middle. */
+const COPY_RANGE_BYTES = 4_000_000_000;
+
 export function generalConfig(keys: GeneralKeys): GeneralConfig {
   return {
     host: keys.host ?? '0.0.0.0',
@@ -69,5 +72,6 @@ export function cutoverConfig(keys: GeneralKeys, warn: (sentence: string) => voi
     parallelCopies: keys.resharding_parallel_copies ?? 1,
     copyBytesPerSecond: keys.resharding_copy_bytes_per_second ?? null,
     copyFormat: keys.resharding_copy_format ?? 'binary',
+    copyRangeBytes: keys.cutover_copy_range_bytes ?? COPY_RANGE_BYTES,
   };
 }

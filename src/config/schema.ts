@@ -80,6 +80,7 @@ export const GENERAL = {
   cutover_slot_limit_action: z.enum(['warn', 'abort']).optional(),
   cutover_fence: z.enum(['on', 'off']).optional(),
   cutover_prepare: z.enum(['off', 'auto']).optional(),
+  cutover_copy_range_bytes: sizeBytes.optional(),
   resharding_parallel_copies: z.int().min(1).max(PARALLEL_COPIES_MAX).optional(),
   resharding_copy_bytes_per_second: z.int().min(1).optional(),
   resharding_copy_format: z.enum(['binary', 'text']).optional(),

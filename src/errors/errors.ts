@@ -88,6 +88,12 @@ export const ERRORS = {
     message: 'the copy into "{database}" makes no progress; tables not ready: {tables}',
     remedy: 'Read the log of the destination server: its synchronisation workers say why.',
   },
+  copy_interrupted: {
+    sqlstate: '40001',
+    level: 'warn',
+    message: 'the ranges of stream {stream} are copied from the beginning again: {problem}',
+    remedy: 'Nothing: it is done without you. If it comes again and again, see what is named.',
+  },
   temporal_unreachable: {
     sqlstate: '08001',
     level: 'error',

@@ -8,8 +8,10 @@ export type Connection = pg.Client;
 export interface ConnectOptions {
   readonly applicationName?: string;
   readonly connectTimeoutMs?: number;
-  /** client-side deadline of each query; the connection ends when it passes */
+  /** client-side deadline of each query; the connection ends when it passes. 0: none, each query has its own */
   readonly queryTimeoutMs?: number;
+  /** understands the commands of the replication protocol of this database, and no parameters */
+  readonly replication?: boolean;
   /** keeps the search_path that the role has in this database; else it is `pg_catalog` */
   readonly roleSearchPath?: boolean;
 }
@@ -35,6 +37,7 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
     connectionTimeoutMillis: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
     query_timeout: options.queryTimeoutMs ?? QUERY_TIMEOUT_MS,
     keepAlive: true,
+    ...(options.replication === true ? { replication: 'database' } : {}),
     options: `-c synchronous_commit=on -c client_connection_check_interval=500ms${options.roleSearchPath === true ? '' : ' -c search_path=pg_catalog'}`,
   });
   // A connection that breaks while idle must not end the process; the next query on it fails and says why.

@@ -9,6 +9,7 @@ import { quoteIdentifier, quoteLiteral, type Connection } from './connection.js'
 import { conninfoOf, type Endpoint } from './endpoint.js';
 import { qualified, type TableName } from './fence.js';
 import { QUIET_SETTINGS } from './quiet.js';
+import { endCopySessions } from './ranges/session.js';
 import { scramVerifier } from './scram-verifier.js';
 import { stamped } from './subscription-stamp.js';
 
@@ -153,6 +154,16 @@ export async function ensurePublication(
   );
 }
 
+/** Whether a publication has all of these tables. */
+export async function publishes(publisher: Connection, name: string, tables: readonly TableName[]): Promise<boolean> {
+  const { rows } = await publisher.query<{ schema: string; table: string }>(
+    'SELECT schemaname AS schema, tablename AS "table" FROM pg_publication_tables WHERE pubname = $1',
+    [name],
+  );
+  const published = new Set(rows.map(qualified));
+  return tables.every((table) => published.has(qualified(table)));
+}
+
 export async function ensureSlot(publisher: Connection, name: string): Promise<void> {
   await publisher.query(
     `SELECT pg_create_logical_replication_slot($1, 'pgoutput') WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)`,
@@ -165,9 +176,11 @@ export interface SubscriptionOptions {
   readonly binary: boolean;
   /** both servers are 16 or newer: leave out what came by replication, so that both directions can run at once */
   readonly originNone: boolean;
+  /** has no slot yet, so that nobody can enable it: it waits for rows that others bring, see `releasing` */
+  readonly held?: boolean;
 }
 
-/** Subscribes to publication and slot `name` of `publisher`; the slot must be there. */
+/** Subscribes to publication and slot `name` of `publisher`; the slot must be there, unless the subscription is held. */
 export async function ensureSubscription(
   subscriber: Connection,
   name: string,
@@ -175,15 +188,19 @@ export async function ensureSubscription(
   options: SubscriptionOptions,
 ): Promise<void> {
   const conninfo = quoteLiteral(conninfoOf(publisher, { application_name: name }));
-  const { rows } = await subscriber.query('SELECT FROM pg_subscription WHERE subname = $1', [name]);
+  const { rows } = await subscriber.query<{ held: boolean }>(
+    'SELECT subslotname IS NULL AS held FROM pg_subscription WHERE subname = $1',
+    [name],
+  );
   if (rows.length > 0) {
     await quietly(subscriber, stamped(name, `ALTER SUBSCRIPTION ${quoteIdentifier(name)} CONNECTION ${conninfo}`));
+    if (options.held === true && rows[0]?.held === true) return;
     await subscriber.query(stamped(name, `ALTER SUBSCRIPTION ${quoteIdentifier(name)} ENABLE`));
     return;
   }
   const settings = [
     'create_slot = false',
-    `slot_name = ${quoteLiteral(name)}`,
+    ...(options.held === true ? ['enabled = false', 'slot_name = NONE'] : [`slot_name = ${quoteLiteral(name)}`]),
     `copy_data = ${options.copyData.toString()}`,
     `binary = ${options.binary.toString()}`,
     ...(options.originNone ? ['origin = none'] : []),
@@ -195,6 +212,36 @@ export async function ensureSubscription(
       `CREATE SUBSCRIPTION ${quoteIdentifier(name)} CONNECTION ${conninfo} PUBLICATION ${quoteIdentifier(name)} WITH (${settings})`,
     ),
   );
+}
+
+/** The statements that give a held subscription its slot and let it run, from where the slot begins. */
+export function releasing(name: string): string {
+  const quoted = quoteIdentifier(name);
+  return stamped(
+    name,
+    `ALTER SUBSCRIPTION ${quoted} SET (slot_name = ${quoteLiteral(name)}); ALTER SUBSCRIPTION ${quoted} ENABLE`,
+  );
+}
+
+export interface SubscriptionState {
+  /** it waits for rows that others bring */
+  readonly held: boolean;
+  /** beside the marker */
+  readonly tables: readonly TableName[];
+}
+
+/** Null where there is no such subscription. */
+export async function subscriptionState(subscriber: Connection, name: string): Promise<SubscriptionState | null> {
+  const { rows } = await subscriber.query<SubscriptionState>(
+    `SELECT s.subslotname IS NULL AS held, coalesce((
+       SELECT json_agg(json_build_object('schema', n.nspname, 'table', c.relname) ORDER BY n.nspname, c.relname)
+       FROM pg_subscription_rel r JOIN pg_class c ON c.oid = r.srrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+       WHERE r.srsubid = s.oid AND n.nspname <> 'cutover'), '[]') AS tables
+     FROM pg_subscription s
+     WHERE s.subname = $1 AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())`,
+    [name],
+  );
+  return rows[0] ?? null;
 }
 
 /** Stops applying; the slot stays and keeps WAL. */
@@ -222,6 +269,8 @@ export async function dropSubscription(subscriber: Connection, name: string): Pr
 
 /** Removes publication and slot. May be called again. */
 export async function dropPublication(publisher: Connection, name: string): Promise<void> {
+  // Whoever reads by a snapshot of the slot could make it again.
+  await endCopySessions(publisher, [name]);
   await publisher.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(name)}`);
   await dropSlot(publisher, name);
 }

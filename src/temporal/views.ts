@@ -12,6 +12,7 @@ import {
 import { sameSide } from '../cutover/side.js';
 import type { Connection } from '../postgres/connection.js';
 import { findMigration } from '../postgres/migrations.js';
+import { rangedProgress } from '../postgres/ranges/progress.js';
 import { isCommitted, readRecord, type Decision } from '../postgres/record.js';
 
 export interface SlotRow {
@@ -69,7 +70,7 @@ export interface TableCopyRow {
   readonly expectedRows: number | null;
 }
 
-/** The copies that run right now into this server's database, from the server's own progress view. */
+/** The copies that run right now into this server's database, from the server's own progress view, and with the ranges that have come. */
 export async function copiesInto(destination: Connection): Promise<readonly Omit<TableCopyRow, 'expectedRows'>[]> {
   const { rows } = await destination.query<Omit<TableCopyRow, 'expectedRows'>>(`
     SELECT n.nspname AS schema, c.relname AS table, p.tuples_processed::float8 AS rows, p.bytes_processed::float8 AS bytes,
@@ -79,7 +80,7 @@ export async function copiesInto(destination: Connection): Promise<readonly Omit
     JOIN pg_stat_subscription s ON s.pid = p.pid AND s.relid = p.relid
     WHERE p.datname = current_database() AND p.command = 'COPY FROM' AND n.nspname <> 'cutover'
     ORDER BY p.bytes_processed DESC`);
-  return rows;
+  return [...(await rangedProgress(destination)), ...rows];
 }
 
 /** What one stream will copy of a table, as the statistics of its publisher have it. */

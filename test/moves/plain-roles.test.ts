@@ -22,6 +22,8 @@ const AT_DESTINATION = [
   'GRANT CREATE ON SCHEMA public TO shop',
   'GRANT CREATE ON SCHEMA public TO mover',
 ];
+/** Not needed for a move, but for one that copies in ranges. */
+const FOR_RANGES = 'GRANT SET ON PARAMETER session_replication_role TO mover';
 const ROLES = `CREATE ROLE shop LOGIN PASSWORD '${PASSWORD}'; CREATE ROLE reports; CREATE ROLE code; CREATE ROLE auditor;
   CREATE ROLE mover LOGIN PASSWORD '${PASSWORD}';`;
 /** What several roles own, as the roles of an application do: one's table in another's schema, code that belongs to a third. */
@@ -59,12 +61,12 @@ beforeAll(async () => {
     source: 17,
     destination: 18,
     // Nothing here is about time: a machine that is busy must not be what refuses the move.
-    general: 'cutover_lease = 10000',
+    general: 'cutover_lease = 10000\nresharding_parallel_copies = 2\ncutover_copy_range_bytes = 20000',
     schema: `${ROLES} ALTER DATABASE app OWNER TO shop; ${SCHEMA}`,
   });
   await system.destination.query('app', ROLES);
   for (const cluster of both()) await grant(cluster, GRANTS);
-  await grant(system.destination, AT_DESTINATION);
+  await grant(system.destination, [...AT_DESTINATION, FOR_RANGES]);
   const row = (database: string, server: string, more: string): string =>
     `[[users]]\nname = "${more === '' ? 'app' : 'engine'}"\ndatabase = "${database}"\npassword = "app secret"
     server_user = "${server}"\nserver_password = "${PASSWORD}"\n${more}\n`;
@@ -141,7 +143,7 @@ it('a table without replica identity refuses the move by its name, and its UPDAT
 
 it('the documented grants suffice for a move, back, there again, and its end', async () => {
   const documented = readFileSync('docs/requirements.md', 'utf8');
-  for (const statement of [...GRANTS, ...AT_DESTINATION])
+  for (const statement of [...GRANTS, ...AT_DESTINATION, FOR_RANGES])
     expect(documented).toContain(statement.replace(/\b(?:shop|reports|code)\b/, 'owner').replace('mover', '…'));
   const turned = (route: string): Promise<unknown> =>
     system.task(`streams run ${route}`, (t) => t.type === `replication ${route}` && t.status === 'running', 90_000);
@@ -158,6 +160,9 @@ it('the documented grants suffice for a move, back, there again, and its end', a
     90_000,
   );
   expect(moved.status).toBe('running');
+  expect(await system.destination.query('app', `SELECT to_regclass('cutover.range_copy') AS ranges`)).toEqual([
+    { ranges: 'cutover.range_copy' },
+  ]);
   expect(await write('there')).toBe(18);
   await cutover();
   await turned('prod -> prod_new');

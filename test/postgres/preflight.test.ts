@@ -72,6 +72,18 @@ const fromPoor =
     return both;
   };
 
+/** One table is larger than a range. */
+const inRanges =
+  (options: SidesOptions = {}, parallelCopies = 4) =>
+  async (): Promise<Sides> => {
+    const both = await sides(options);
+    await both.onSource(
+      'CREATE TABLE public.small (id int PRIMARY KEY); CREATE TABLE public.large (id int PRIMARY KEY); INSERT INTO public.large SELECT generate_series(1, 10000)',
+    );
+    const cutover = { ...both.config.cutover, parallelCopies, copyRangeBytes: 200_000 };
+    return { ...both, config: { ...both.config, cutover } };
+  };
+
 /** The destination's database is made by `sql`, from template0. */
 const destinationMade = (how: string) => async (): Promise<Sides> => {
   const name = `made_${process.pid.toString()}_${cleanups.length.toString()}_${how.length.toString()}`;
@@ -210,6 +222,32 @@ const SITUATIONS: readonly Situation[] = [
     },
     verdict: 'warning',
     says: /resharding_parallel_copies is 8; the destination copies 4 tables of a move at once/,
+  },
+  {
+    check: 'parallel-copies',
+    when: 'a table is copied in ranges',
+    make: inRanges(),
+    verdict: 'ok',
+    says: /Copied in ranges: public\.large\./,
+  },
+  {
+    check: 'parallel-copies',
+    when: 'the role may not write as a subscription does, so that no table is copied in ranges',
+    make: async () => {
+      const mover = { user: 'mover_of_ranges', password: 'secret' };
+      for (const cluster of [clusters.source, clusters.destination])
+        await cluster.query('postgres', `CREATE ROLE ${mover.user} LOGIN PASSWORD '${mover.password}'`);
+      return inRanges(mover)();
+    },
+    verdict: 'warning',
+    says: /may not set session_replication_role at the destination, so large tables are not copied in ranges: public\.large/,
+  },
+  {
+    check: 'connections',
+    when: 'ranges are copied over connections of their own',
+    make: inRanges({}, 200),
+    verdict: 'warning',
+    says: /source has \d+ of 200 connections free; 208 are wanted/,
   },
   {
     check: 'lock-table',

@@ -91,6 +91,7 @@ export function configFor(targets: readonly Target[], overrides: Overrides = {})
       parallelCopies: 1,
       copyBytesPerSecond: null,
       copyFormat: 'binary',
+      copyRangeBytes: 0,
     },
     files: null,
     warnings: [],

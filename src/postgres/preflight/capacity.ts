@@ -4,9 +4,12 @@
  * Who needs what: PostgreSQL documentation, 29.12 (logical replication, configuration settings). While tables are copied,
  * each running copy needs a slot and a sender on the publisher, a worker and an origin on the subscriber, beside the stream's own.
  */
+import { largerThan } from '../ranges/cut.js';
+import { mayWriteAsReplica } from '../ranges/session.js';
 import {
   combined,
   failed,
+  listed,
   ok,
   rowOf,
   serverName,
@@ -18,6 +21,7 @@ import {
   versionOf,
   warning,
 } from './check.js';
+import type { TableName } from '../fence.js';
 import type { Finding, PreflightCheck, PreflightContext, PreflightSide, ServerShards } from './check.js';
 
 interface Need {
@@ -132,16 +136,20 @@ const ENGINE_CONNECTIONS = 8;
 /**
  * Senders and workers of the streams are not among them: they have limits of their own since PostgreSQL 12. What counts is the engine's own, and what
  * the proxies will open to a destination: a pool for each user and shard, one to the coordinator beside shard 0, and from each of its
- * connections one to every shard.
+ * connections one to every shard. Ranges of large tables are read and written over connections of their own.
  */
 export const connectionCapacity: PreflightCheck = {
   id: 'connections',
   title: 'Free connections',
-  run(context) {
+  async run(context) {
+    const { source, destination } = context.shards ?? { source: 1, destination: 1 };
+    const each = (await largeTables(context)).length > 0 ? context.config.cutover.parallelCopies : 0;
     const list = (['source', 'destination'] as const).map((role) => {
       const here = shardsOn(context, role);
       const least = (here.source + here.destination) * ENGINE_CONNECTIONS;
-      return { side: context[role], server: serverName(context, role), least, wanted: least + pooled(context, here) };
+      const ranges = (here.source * destination + here.destination * source) * each;
+      const wanted = least + pooled(context, here) + ranges;
+      return { side: context[role], server: serverName(context, role), least, wanted };
     });
     return capacity(list, 'connections', async (side) => {
       const settings = await settingsOf(side, [
@@ -160,6 +168,13 @@ export const connectionCapacity: PreflightCheck = {
   },
 };
 
+/** Those of this source that are copied in ranges, as far as the role may. */
+async function largeTables(context: PreflightContext): Promise<readonly TableName[]> {
+  const { copyRangeBytes, parallelCopies } = context.config.cutover;
+  if (copyRangeBytes === 0 || parallelCopies === 1) return [];
+  return largerThan(context.source.connection, await tablesToMove(context), copyRangeBytes);
+}
+
 /** Of all proxies, at most, to the shards of the destination on one server. */
 function pooled({ config, destination, shards }: PreflightContext, here: ServerShards): number {
   const rows = config.databases.filter(({ name }) => name === destination.name);
@@ -175,16 +190,28 @@ function pooled({ config, destination, shards }: PreflightContext, here: ServerS
 export const copyCapacity: PreflightCheck = {
   id: 'parallel-copies',
   title: 'Copies at once',
-  async run({ destination, config }) {
+  async run(context) {
+    const { destination, config } = context;
     const wanted = config.cutover.parallelCopies;
     const setting = 'max_sync_workers_per_subscription';
     const limit = await limitOf(destination, setting);
     const detail = `resharding_parallel_copies is ${wanted.toString()}; the destination copies ${limit.toString()} tables of a move at once.`;
     const remedy = `Set ${setting} = ${wanted.toString()} at the destination; a reload is enough.`;
     if (limit === 0) return failed(detail, remedy);
-    return limit < wanted ? warning(detail, remedy) : ok(detail);
+    return combined([limit < wanted ? warning(detail, remedy) : ok(detail), await rangesFinding(context)]);
   },
 };
+
+async function rangesFinding(context: PreflightContext): Promise<Finding> {
+  const tables = await largeTables(context);
+  if (tables.length === 0) return ok('');
+  const names = listed(tables.map(({ schema, table }) => `${schema}.${table}`));
+  if (await mayWriteAsReplica(context.destination.connection)) return ok(`Copied in ranges: ${names}.`);
+  return warning(
+    `The schema_admin may not set session_replication_role at the destination, so large tables are not copied in ranges: ${names}.`,
+    `Grant it there: GRANT SET ON PARAMETER session_replication_role TO "${context.destination.endpoint.user}"; or leave it.`,
+  );
+}
 
 /** Until 17 max_replication_slots limits origins too (PostgreSQL documentation, 20.6.4). */
 export const originCapacity: PreflightCheck = {
