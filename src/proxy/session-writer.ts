@@ -169,6 +169,7 @@ export class SessionWriter {
     let committed = commit;
     counters.requested(this.#forwarder);
     try {
+      if (commit && transaction.schemaChanged) await this.#context.routers.schemaMayChange(database);
       if (commit) await transaction.commit();
     } catch (error) {
       committed = false;
@@ -202,6 +203,9 @@ export class SessionWriter {
       },
       parsed: () => {
         this.#parsed(plan.batch);
+      },
+      schemaMayChange: async (): Promise<void> => {
+        if (this.#transaction === null) await this.#context.routers.schemaMayChange(this.#session.database);
       },
       schemaChanged: async (): Promise<Buffer> => {
         if (this.#transaction === null) return this.#schemaNotice();

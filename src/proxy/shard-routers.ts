@@ -15,7 +15,7 @@ import { addressOf, type Endpoint } from '../postgres/endpoint.js';
 import { readCatalogue, type Catalogue } from '../sharding/catalogue.js';
 import {
   coordinatorState,
-  hasCoordinator,
+  coordinatorPresence,
   keepCoordinator,
   type CoordinatorState,
 } from '../sharding/coordinator-keeping.js';
@@ -168,6 +168,13 @@ export class ShardRouters {
     }
   }
 
+  /** @throws CutoverError `shards_not_committed` where there may be a coordinator and it could not be brought in step now */
+  async schemaMayChange(database: string): Promise<void> {
+    const presence = await coordinatorPresence(this.#config, database, READ_TIMEOUT_MS);
+    if (typeof presence === 'string')
+      throw new CutoverError('shards_not_committed', { problem: `the coordinator could not follow: ${presence}` });
+  }
+
   /**
    * The schema of every shard was changed by a statement of ours: brings the coordinator in step, where there is one, and reads all anew.
    *
@@ -175,9 +182,9 @@ export class ShardRouters {
    */
   async schemaChanged(user: string, database: string): Promise<string | null> {
     const config = this.#config;
-    let problem: string | null = null;
-    if (await hasCoordinator(config, database))
-      problem = await keepCoordinator(config, database).then(() => null, messageOf);
+    const presence = await coordinatorPresence(config, database);
+    let problem = typeof presence === 'string' ? presence : null;
+    if (presence === true) problem = await keepCoordinator(config, database).then(() => null, messageOf);
     await this.read(user, database).catch(() => undefined);
     return problem;
   }

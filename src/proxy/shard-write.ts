@@ -40,6 +40,8 @@ export interface WriteListener {
   readonly started: () => void;
   /** the statement that the batch parses is known to be good */
   readonly parsed: () => void;
+  /** The schema has been changed on every shard, and is about to be committed. @throws CutoverError where that may not be */
+  readonly schemaMayChange: () => Promise<void>;
   /** The schema was changed on every shard. @returns what the client is told of that; empty for nothing */
   readonly schemaChanged: () => Promise<Buffer>;
   /** it has failed, and the client was told why */
@@ -125,6 +127,7 @@ export class ShardWrite {
       open = true;
       await this.#lock();
       for (const index of this.#parts.all.keys()) await this.#runPart(index);
+      if (this.#plan.schema) await this.#listener.schemaMayChange();
       open = false;
       await this.#commit();
       this.#tellBeginning();

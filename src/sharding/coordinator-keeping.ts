@@ -64,13 +64,18 @@ export async function forgetCoordinator(config: Config, database: string): Promi
     await withConnection(endpoint, (connection) => connection.query(DROP_TWO_PHASE));
 }
 
-/** Whether there is one to be kept in step; false as well where nobody can say. */
-export async function hasCoordinator(config: Config, database: string): Promise<boolean> {
+/** Whether there is one to be kept in step; a text: why nobody can say. Never throws. */
+export async function coordinatorPresence(
+  config: Config,
+  database: string,
+  timeoutMs = LOOK_TIMEOUT_MS,
+): Promise<boolean | string> {
   try {
-    await withConnection(coordinatorAt(config, database, engineEndpoint(config, database)), () => Promise.resolve());
+    const place = coordinatorAt(config, database, engineEndpoint(config, database));
+    await withConnection(place, () => Promise.resolve(), { connectTimeoutMs: timeoutMs });
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    return (error as { code?: string }).code === NO_SUCH_DATABASE ? false : messageOf(error);
   }
 }
 

@@ -1,5 +1,7 @@
 /** One task: a change of the schema is made on every shard or on none, and what answers over shards follows it. */
 import { expect, test } from 'vitest';
+import type { Config } from '../../src/config/config.js';
+import { freePort } from '../../src/dev/ports.js';
 import { keepCoordinator } from '../../src/sharding/coordinator-keeping.js';
 import { TWO_PHASE_DDL } from '../../src/postgres/two-phase.js';
 import { failure, HERE, THERE, useShards, type Sharded } from './shards.js';
@@ -10,11 +12,10 @@ const SHARDS = [0, 1];
 const COLUMNS = `SELECT column_name AS name FROM information_schema.columns
   WHERE table_schema = 'public' AND table_name = 'notes' ORDER BY ordinal_position`;
 
-async function start(): Promise<Sharded> {
-  const sharded = await shards((config) => ({
-    ...config,
-    users: config.users.map((user) => ({ ...user, schemaAdmin: true })),
-  }));
+async function start(adjust: (config: Config) => Config = (config) => config): Promise<Sharded> {
+  const sharded = await shards((config) =>
+    adjust({ ...config, users: config.users.map((user) => ({ ...user, schemaAdmin: true })) }),
+  );
   for (const shard of SHARDS) await sharded.on(shard, TWO_PHASE_DDL);
   await sharded.on(0, `INSERT INTO notes VALUES (${HERE.toString()}, 1, 'here')`);
   await sharded.on(1, `INSERT INTO notes VALUES (${THERE.toString()}, 1, 'there')`);
@@ -90,4 +91,24 @@ test('without a coordinator the shards change all the same, and nobody is warned
   expect(notices).toEqual([]);
   for (const shard of SHARDS)
     expect(await sharded.on(shard, `SELECT to_regclass('other.notes') AS there`)).toEqual([{ there: null }]);
+});
+
+test('where the coordinator could not follow nothing is changed', async () => {
+  const port = await freePort();
+  const sharded = await start((config) => {
+    const [database] = config.databases;
+    if (database === undefined) throw new Error('no entry');
+    const far = { ...database, name: 'far', port };
+    return { ...config, databases: [...config.databases, far], sharding: { ...config.sharding, coordinator: 'far' } };
+  });
+  const client = await clientOf(sharded.proxy, 'prod');
+  const add = 'ALTER TABLE notes ADD COLUMN mark int';
+  const unfollowed = { code: '40000', message: expect.stringMatching(/the coordinator could not follow/) as unknown };
+  expect(await failure(client.query(add))).toMatchObject(unfollowed);
+  await client.query('BEGIN');
+  await client.query('UPDATE notes SET text = $1', ['changed']);
+  await client.query(add);
+  expect(await failure(client.query('COMMIT'))).toMatchObject(unfollowed);
+  for (const shard of SHARDS) expect(await columnsOf(sharded, shard)).toEqual(['tenant_id', 'id', 'text']);
+  expect((await client.query('UPDATE notes SET text = $1 WHERE text <> $1', ['changed'])).rowCount).toBe(2);
 });
