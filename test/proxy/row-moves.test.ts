@@ -9,6 +9,8 @@ import { MOVED_ROWS_MAX, MovingRows } from '../../src/proxy/moving-rows.js';
 import { MOVE_PROBLEMS } from '../../src/proxy/row-move-facts.js';
 import { cstring, dataRow, frame, int32, uint16 } from '../../src/wire/backend.js';
 import { cancelRequest, SYNC } from '../../src/wire/frontend.js';
+import { Random } from '../history/random.js';
+import { THOROUGH } from '../support/thorough.js';
 import { until } from '../support/wait.js';
 import { failure, HERE, HERE_TOO, THERE, useShards, type Sharded } from './shards.js';
 import { clientOf, RawClient } from './support.js';
@@ -266,6 +268,40 @@ test('two clients with the same row wait for each other, and neither misses it',
   expect(await notes(sharded)).toEqual(['', `${String(B)}.1=changed!! ${String(B)}.2=b`]);
   await expectNothingLeft(sharded);
 });
+
+const STATEMENTS_OF_EACH = THOROUGH ? 300 : 15;
+
+test(
+  'rows that are moved and looked for by many clients at once are each found, once',
+  { timeout: 300_000 },
+  async () => {
+    const sharded = await start((config) => ({ ...config, general: { ...config.general, defaultPoolSize: 8 } }));
+    await both(sharded, 'ALTER TABLE notes ADD COLUMN n int NOT NULL DEFAULT 0');
+    let added = 0;
+    const work = async (number: number): Promise<void> => {
+      const random = new Random(1, number);
+      const client = await clientOf(sharded.proxy, 'prod');
+      for (let left = STATEMENTS_OF_EACH; left > 0; left -= 1) {
+        const [tenant, id, kind] = [1 + random.below(20), 1 + random.below(2), random.below(4)];
+        if (kind < 2) {
+          const moved = await client.query('UPDATE notes SET tenant_id = $1 WHERE id = $2', [tenant, id]);
+          expect(moved.rowCount).toBe(1);
+          continue;
+        }
+        const where = kind === 2 ? 'id = $1' : `id = $1 AND tenant_id = ${String(tenant)}`;
+        const { rowCount } = await client.query(`UPDATE notes SET n = n + 1 WHERE ${where}`, [id]);
+        if (kind === 2) expect(rowCount).toBe(1);
+        added += rowCount ?? 0;
+      }
+    };
+    await Promise.all(Array.from({ length: 6 }, (_, number) => work(number)));
+    const held = await Promise.all(SHARDS.map((shard) => sharded.on(shard, 'SELECT id::int AS id, n FROM notes')));
+    const rows = held.flat() as unknown as { readonly id: number; readonly n: number }[];
+    expect(rows.map(({ id }) => id).sort()).toEqual([1, 2]);
+    expect(rows.reduce((sum, { n }) => sum + n, 0)).toBe(added);
+    await expectNothingLeft(sharded);
+  },
+);
 
 /** Another rule for one table each, with values of both shards. */
 const RULES: readonly (readonly [

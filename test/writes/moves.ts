@@ -26,7 +26,7 @@ function changed(maker: Maker): Sql {
     sql`UPDATE slots SET tenant_id = ${cast(to)} WHERE ${same} AND holder < ${maker.id()}${returning}`,
     sql`UPDATE smalls SET tenant_id = ${maker.small()}, n = DEFAULT WHERE ${maker.is('tenant_id', maker.small())}${returning}`,
     sql`UPDATE people SET email = ${maker.email()} WHERE ${maker.is('email', maker.email())}${maker.returning('email', '*')}`,
-    sql`UPDATE documents SET doc = ${maker.doc()}, title = title || '.' WHERE ${maker.is('doc', maker.doc())}${maker.returning('doc', '*')}`,
+    sql`UPDATE documents SET doc = ${maker.doc(true)}, title = title || '.' WHERE ${maker.is('doc', maker.doc())}${maker.returning('doc', '*')}`,
   );
 }
 

@@ -71,7 +71,7 @@ export const TRANSACTIONS: Readonly<Record<string, Make>> = {
   'several statements in one text': (maker) => {
     const key = maker.tenant();
     const some = Array.from({ length: 2 + maker.below(2) }, () => inside(maker, key));
-    const failing = maker.happens(5) ? [mistake(maker, key)] : [];
+    const failing = maker.happens(8) ? [mistake(maker, key)] : [];
     const whole = joined([...some, ...failing], '; ');
     return one(
       maker.happens(3) ? sql`BEGIN; ${whole}; ${maker.pick('COMMIT', 'ROLLBACK', 'SAVEPOINT a; COMMIT')}` : whole,
