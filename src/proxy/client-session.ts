@@ -255,7 +255,7 @@ export class ClientSession implements BorrowingListener {
       this.#borrowing.takeBack(next.lent);
       this.#phase = 'attached';
       this.#forwarder.full = false;
-      this.#place.placement?.wentOn(next.lent.shard, next.lent.server.transactionStatus, next.notTurned);
+      this.#place.placement?.wentOn(next.lent.shard, next.lent.server.transactionStatus, next.notEnlisted);
     }
   }
 

@@ -31,7 +31,7 @@ export class OpenTransaction {
   /** the coordinator has read for it, on sessions of its own */
   readOver = false;
   /** it is on several servers */
-  spread = false;
+  onSeveral = false;
   /** hints it has set, newest last */
   hints: SessionHint[] = [];
   /** names may mean something else than the settings say */
@@ -51,7 +51,7 @@ export class OpenTransaction {
     if (status === STATUS.inTransaction) this.#said?.push(...this.#ahead);
     this.#ahead = [];
     if (status !== STATUS.idle) return;
-    Object.assign(this, { acted: false, wrote: false, readOver: false, spread: false, pathUncertain: false });
+    Object.assign(this, { acted: false, wrote: false, readOver: false, onSeveral: false, pathUncertain: false });
     this.hints = [];
     this.#cursor = false;
     this.#said = [];
@@ -98,7 +98,7 @@ export class OpenTransaction {
   }
 
   /** Why it cannot go on on a further server; null when it can. */
-  spreadProblem(settings: SessionSettings, isolation: string | undefined): string | null {
+  severalProblem(settings: SessionSettings, isolation: string | undefined): string | null {
     if (this.#said === null || this.#said.length === 0) return 'it has said more of itself than is kept';
     if (!this.readsAnew(settings, isolation)) return 'only one that is READ COMMITTED may use several shards';
     if (this.#cursor) return 'it has an open cursor';

@@ -148,7 +148,7 @@ export class Placement implements Screen {
     if (!transaction.open || this.#problem !== null) return STAY;
     const need = this.#needAhead(scanner);
     if (need === null) return MORE;
-    if (need.kind === 'again') return transaction.spread ? this.#control(scanner, need) : STAY;
+    if (need.kind === 'again') return transaction.onSeveral ? this.#control(scanner, need) : STAY;
     if (transaction.failed) return STAY;
     if (need.kind === 'several') return this.#moveToSeveral(scanner, need.text, need.write);
     if (need.kind !== 'shard' || need.shard === this.#shard) return STAY;
@@ -156,8 +156,8 @@ export class Placement implements Screen {
     if (this.#answersHere(need)) return STAY;
     const problem = this.#turnProblem(need);
     if (problem !== null) return this.#staying(this.#elsewhere(need.shard, problem));
-    transaction.spread = true;
-    return { kind: 'several', plan: { kind: 'turn', shard: need.shard } };
+    transaction.onSeveral = true;
+    return { kind: 'several', plan: { kind: 'enlist', shard: need.shard } };
   }
 
   /** The coordinator answers what only reads, as long as nothing was written that it would not see. */
@@ -169,12 +169,12 @@ export class Placement implements Screen {
     if (need.shard === COORDINATOR && this.#transaction.wrote)
       return 'the coordinator would not see what the transaction has written';
     if (need.mixed) return MIXED;
-    return this.#transaction.spreadProblem(...this.#isolation);
+    return this.#transaction.severalProblem(...this.#isolation);
   }
 
   #moveToSeveral(scanner: FrameScanner, text: string, write: SeveralRoute): Move {
     const transaction = this.#transaction;
-    const problem = transaction.spreadProblem(...this.#isolation);
+    const problem = transaction.severalProblem(...this.#isolation);
     if (problem !== null)
       return this.#staying(this.#refusal(`it needs several shards in a transaction, and ${problem}`));
     // The tables are held by the coordinator's own sessions, which would be waited for without an end.
@@ -184,7 +184,7 @@ export class Placement implements Screen {
     if (place.kind === 'more') return MORE;
     if (place.kind !== 'several') return place.kind === 'refused' ? this.#staying(place.error) : STAY;
     transaction.act({ writes: true, over: false, cursor: false, mixed: false });
-    transaction.spread = true;
+    transaction.onSeveral = true;
     return { kind: 'several', plan: place.plan };
   }
 
@@ -213,11 +213,11 @@ export class Placement implements Screen {
     return STAY;
   }
 
-  /** The transaction goes on on this shard. @param notTurned why the batch ahead could not go to its own, and fails here */
-  wentOn(shard: number, status: number, notTurned: CutoverError | null): void {
+  /** The transaction goes on on this shard. @param notEnlisted why the batch ahead could not go to its own, and fails here */
+  wentOn(shard: number, status: number, notEnlisted: CutoverError | null): void {
     this.#go(shard);
     this.settled(status);
-    this.#problem = notTurned;
+    this.#problem = notEnlisted;
   }
 
   /**
@@ -299,8 +299,8 @@ export class Placement implements Screen {
   #insteadOf(need: Need, text: string, portal: string): string | null {
     if (need.kind === 'refused') return raising(this.#refusal(need.reason));
     if (need.kind === 'several') return raising(this.#refusal(NOT_ALONE));
-    if (need.kind === 'again' && this.#transaction.spread) return raising(this.#refusal(CONTROL_NOT_ALONE));
-    if (need.kind !== 'again' && need.mixed && this.#transaction.spread) return raising(this.#refusal(MIXED));
+    if (need.kind === 'again' && this.#transaction.onSeveral) return raising(this.#refusal(CONTROL_NOT_ALONE));
+    if (need.kind !== 'again' && need.mixed && this.#transaction.onSeveral) return raising(this.#refusal(MIXED));
     const missing = this.#shard === COORDINATOR && need.kind !== 'again' ? this.#coordinatorProblem(text) : null;
     if (missing !== null) return raising(this.#refusal(missing));
     if (need.kind === 'shard' && need.shard !== this.#shard && !this.#answersHere(need))
@@ -391,7 +391,7 @@ export class Placement implements Screen {
     const need = session.reduce(both, { kind: 'again', text, hints: [], steps: [], count: 0 });
     const mixes = session.some((each) => each.kind === 'any' && each.mixed);
     if (need.kind !== 'shard' && need.kind !== 'any') return need;
-    if (controls && this.#transaction.spread) return refused(CONTROL_NOT_ALONE);
+    if (controls && this.#transaction.onSeveral) return refused(CONTROL_NOT_ALONE);
     return { ...need, mixed: need.mixed || mixes || controls };
   }
 

@@ -23,9 +23,9 @@ import { REPLY } from './reply-queue.js';
 import { factsQuery, moveProblem, moveRefusal, type MoveFacts, type MoveProblem } from './row-move-facts.js';
 import { transferRows } from './row-transfer.js';
 import type { SessionSettings } from './settings.js';
+import { answerWith, Beginning, type Answering, type WriteListener, type WriteOutcome } from './several-answer.js';
 import { ServerError, type Passing, type ShardPart } from './shard-part.js';
-import { addedUp, LOCK_LIMIT, replyOf, type PartsClient, type StatementParts } from './shard-parts.js';
-import type { WriteListener, WriteOutcome } from './shard-write.js';
+import { addedUp, LOCK_LIMIT, type PartsClient, type StatementParts } from './shard-parts.js';
 import { cutDescription, cutRow } from './told-rows.js';
 import { closing, isAskedFor, type PartMessages, type WriteBatch } from './write-batch.js';
 
@@ -46,7 +46,6 @@ export interface MovePlan {
   readonly isEverywhere: (schema: string, table: string) => boolean;
 }
 
-const FENCE_REFUSAL = 'CUT01';
 const FOREIGN_KEY_VIOLATION = '23503';
 const FACTS_REPLIES = [REPLY.query];
 
@@ -55,13 +54,9 @@ export class RowMove {
   readonly #parts: StatementParts;
   readonly #settings: SessionSettings;
   readonly #plan: MovePlan;
-  readonly #listener: Omit<WriteListener, 'schemaChanged'>;
-  /** a refusal of the fence may be asked about */
-  readonly #mayAsk: boolean;
+  readonly #listener: WriteListener;
+  readonly #answering: Answering;
   readonly #moving: MovingRows;
-  /** what a server said before the first row; null: the client has it */
-  #beginning: Buffer[] | null = [];
-  #parsed = false;
   #running: readonly ShardPart[] = [];
   readonly #tags: string[] = [];
   /** why rows cannot be moved */
@@ -74,7 +69,7 @@ export class RowMove {
     parts: StatementParts,
     settings: SessionSettings,
     plan: MovePlan,
-    listener: Omit<WriteListener, 'schemaChanged'>,
+    listener: WriteListener,
     mayAsk: boolean,
   ) {
     this.#client = client;
@@ -82,17 +77,8 @@ export class RowMove {
     this.#settings = settings;
     this.#plan = plan;
     this.#listener = listener;
-    this.#mayAsk = mayAsk;
+    this.#answering = { client, parts, listener, beginning: new Beginning(listener), mayAsk };
     this.#moving = new MovingRows(client.database, plan.rule, plan.shardCount);
-  }
-
-  /** A server is held, so a pause must wait. */
-  get holding(): boolean {
-    return this.#parts.holding;
-  }
-
-  get serverPid(): number {
-    return this.#parts.serverPid;
   }
 
   /** Stops the statement where it runs; what is being committed is not stopped. */
@@ -100,50 +86,23 @@ export class RowMove {
     for (const part of this.#running) part.cancel();
   }
 
-  /** The client has taken enough, or wants more. */
-  hold(held: boolean): void {
-    this.#parts.hold(held);
-  }
-
-  /** The client is gone: what has not begun does not begin. */
-  leave(): void {
-    this.#parts.leave();
-  }
-
-  /** Ends the connections, whatever is in flight. */
-  abandon(): void {
-    this.#parts.abandon();
-  }
-
   /** Answers the client to the end, unless it is to run anew. Never rejects. */
-  async run(): Promise<WriteOutcome> {
-    let open = false;
+  run(): Promise<WriteOutcome> {
+    return answerWith(
+      this.#answering,
+      () => this.#work(),
+      () => Promise.resolve([commandComplete(addedUp(this.#tags)), closing(this.#plan.batch)]),
+    );
+  }
+
+  async #work(): Promise<void> {
     try {
-      if (!(await this.#parts.borrow())) return 'anew';
-      this.#listener.started();
-      open = true;
       await this.#prepare();
       await this.#update();
       await this.#move();
-      open = false;
+    } finally {
       // What is being decided is not stopped by anybody.
       this.#running = [];
-      await this.#parts.commit();
-      this.#tellBeginning();
-      const end = [commandComplete(addedUp(this.#tags)), closing(this.#plan.batch), this.#parts.ready(true)];
-      this.#listener.say(Buffer.concat(end));
-      return 'committed';
-    } catch (error) {
-      if (open) await this.#parts.rollBack();
-      const refused = error instanceof ServerError && error.code === FENCE_REFUSAL;
-      if (refused && this.#mayAsk && this.#beginning !== null) return 'refused';
-      this.#tellBeginning();
-      this.#listener.say(Buffer.concat([replyOf(error, this.#client.database), this.#parts.ready(false)]));
-      this.#listener.failed(error);
-      return 'failed';
-    } finally {
-      this.#running = [];
-      this.#parts.release();
     }
   }
 
@@ -205,29 +164,19 @@ export class RowMove {
     const row = this.#moving.push(part.shard, bytes, continued);
     if (this.#moving.failed && !before) part.cancel();
     if (row === null || !this.#plan.moved.returning) return;
-    this.#tellBeginning();
+    this.#answering.beginning.tell();
     this.#listener.say(row);
   }
 
   #keepBeginning(type: number, bytes: Buffer): void {
     const { batch, moved } = this.#plan;
-    if (type === BACKEND.parseComplete && isAskedFor(batch, 'parse')) {
-      this.#parsed = true;
-      this.#beginning?.push(Buffer.from(bytes));
-    } else if (type === BACKEND.bindComplete) this.#beginning?.push(Buffer.from(bytes));
+    const { beginning } = this.#answering;
+    if (type === BACKEND.parseComplete && isAskedFor(batch, 'parse')) beginning.keep(bytes, true);
+    else if (type === BACKEND.bindComplete) beginning.keep(bytes);
     else if (type === BACKEND.rowDescription && isAskedFor(batch, 'describe')) {
-      if (moved.returning) this.#beginning?.push(cutDescription(bytes, TOLD_COLUMNS));
-      else if (batch.extended !== null) this.#beginning?.push(NO_DATA);
+      if (moved.returning) beginning.keep(cutDescription(bytes, TOLD_COLUMNS));
+      else if (batch.extended !== null) beginning.keep(NO_DATA);
     }
-  }
-
-  /** From here on the batch cannot be run anew: the client would be told twice. */
-  #tellBeginning(): void {
-    const beginning = this.#beginning;
-    if (beginning === null) return;
-    this.#beginning = null;
-    if (this.#parsed) this.#listener.parsed();
-    if (beginning.length > 0) this.#listener.say(Buffer.concat(beginning));
   }
 
   /** An UPDATE that moves no row is one like any other. */

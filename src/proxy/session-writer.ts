@@ -11,11 +11,12 @@ import { Reroute } from './reroute.js';
 import type { SessionContext } from './session-context.js';
 import type { SessionCounters } from './session-counters.js';
 import { RowMove } from './row-move.js';
+import type { WriteOutcome } from './several-answer.js';
 import type { SeveralPlan } from './several-plan.js';
 import { ShardCopy } from './shard-copy.js';
 import { ShardParts, replyOf, type StatementParts } from './shard-parts.js';
 import { ShardTransaction, type Lent, type TransactionPlan } from './shard-transaction.js';
-import { ShardWrite, type WriteOutcome, type WritePlan } from './shard-write.js';
+import { ShardWrite, type WritePlan } from './shard-write.js';
 import type { TrackedSettings } from './tracked-settings.js';
 import { endMessages, partMessages, type WriteBatch } from './write-batch.js';
 
@@ -29,12 +30,12 @@ interface Session {
 }
 
 /**
- * How the session goes on: without a transaction, or in one, with the server that is lent; null: it has none left. `notTurned`: why the
+ * How the session goes on: without a transaction, or in one, with the server that is lent; null: it has none left. `notEnlisted`: why the
  * batch ahead could not go to its shard.
  */
 export type Next =
   | { readonly kind: 'ended' }
-  | { readonly kind: 'open'; readonly lent: Lent | null; readonly notTurned: CutoverError | null };
+  | { readonly kind: 'open'; readonly lent: Lent | null; readonly notEnlisted: CutoverError | null };
 
 /** What a statement tells its session. */
 export interface SessionWriterListener {
@@ -56,6 +57,8 @@ export class SessionWriter {
   readonly #forwarder: Forwarder;
   readonly #reroute: Reroute;
   #write: ShardWrite | ShardCopy | RowMove | null = null;
+  /** its servers */
+  #parts: StatementParts | null = null;
   /** of the session, while it is on several shards */
   #transaction: ShardTransaction | null = null;
   #working = false;
@@ -70,12 +73,12 @@ export class SessionWriter {
 
   /** A server is held. */
   get holding(): boolean {
-    return this.#write?.holding === true || this.#transaction?.holding === true;
+    return this.#parts?.holding === true || this.#transaction?.holding === true;
   }
 
   /** 0: none */
   get serverPid(): number {
-    return this.#write?.serverPid ?? this.#transaction?.serverPid ?? 0;
+    return this.#parts?.serverPid ?? this.#transaction?.serverPid ?? 0;
   }
 
   /**
@@ -95,7 +98,6 @@ export class SessionWriter {
       // Where nobody can say, the statement finds out when it runs anew.
       if (outcome === 'refused') await this.#reroute.ask();
       else this.#reroute.answered();
-      this.#write = null;
       this.#working = false;
       if (again) scanner.unshift(sent);
       this.#session.counters.answered(true, this.#forwarder, this.#context.routes.poolOf(user, database));
@@ -118,10 +120,9 @@ export class SessionWriter {
   ): void {
     const transaction = (this.#transaction ??= new ShardTransaction(this.#session, this.#context, lent.version));
     transaction.park(lent);
-    if (plan.kind !== 'turn') this.#take(plan.batch, scanner);
+    if (plan.kind !== 'enlist') this.#take(plan.batch, scanner);
     this.#working = true;
     void this.#inTransaction(transaction, plan, opening, lent.shard, session).then((next) => {
-      this.#write = null;
       this.#working = false;
       if (next.kind === 'ended') this.#transaction = null;
       session.done(next);
@@ -135,7 +136,7 @@ export class SessionWriter {
     here: number,
     session: SessionWriterListener,
   ): Promise<Next> {
-    if (plan.kind === 'turn') return this.#turn(transaction, plan.shard, opening, here);
+    if (plan.kind === 'enlist') return this.#enlist(transaction, plan.shard, opening, here);
     if (plan.kind === 'end') return this.#end(transaction, plan, session);
     const write = plan.kind === 'everywhere' ? everywhere(plan.batch, transaction.shards) : plan;
     const parts = transaction.partsFor(shardsOf(write), this.#settings.current, opening);
@@ -145,17 +146,17 @@ export class SessionWriter {
     if (outcome === 'committed' && plan.kind === 'everywhere' && plan.back)
       await transaction.limitAgain().catch(() => undefined);
     const shard = outcome === 'committed' ? here : await transaction.fail(problem);
-    return { kind: 'open', lent: shard === null ? null : transaction.lend(shard), notTurned: null };
+    return { kind: 'open', lent: shard === null ? null : transaction.lend(shard), notEnlisted: null };
   }
 
-  async #turn(transaction: ShardTransaction, shard: number, opening: string, here: number): Promise<Next> {
+  async #enlist(transaction: ShardTransaction, shard: number, opening: string, here: number): Promise<Next> {
     try {
       await transaction.enlist([shard], this.#settings.current, opening);
-      return { kind: 'open', lent: transaction.lend(shard), notTurned: null };
+      return { kind: 'open', lent: transaction.lend(shard), notEnlisted: null };
     } catch (error) {
-      const notTurned =
+      const notEnlisted =
         error instanceof CutoverError ? error : new CutoverError('shards_not_committed', { problem: messageOf(error) });
-      return { kind: 'open', lent: transaction.lend(here), notTurned };
+      return { kind: 'open', lent: transaction.lend(here), notEnlisted };
     }
   }
 
@@ -214,10 +215,13 @@ export class SessionWriter {
       },
     };
     const { current } = this.#settings;
+    this.#parts = parts;
     if (plan.kind === 'copy') this.#write = new ShardCopy(this.#session, parts, current, plan, listener);
     else if (plan.kind === 'move') this.#write = new RowMove(this.#session, parts, current, plan, listener, mayAsk);
     else this.#write = new ShardWrite(this.#session, parts, current, plan, listener, mayAsk);
     const outcome = await this.#write.run();
+    this.#write = null;
+    this.#parts = null;
     if (outcome === 'failed') counters.errors += 1;
     counters.waited();
     return outcome;
@@ -265,20 +269,21 @@ export class SessionWriter {
 
   /** The client has taken enough, or wants more. */
   hold(held: boolean): void {
-    this.#write?.hold(held);
+    this.#parts?.hold(held);
   }
 
   /** The client is gone. @returns whether something runs that comes to its end without it */
   leave(): boolean {
-    this.#write?.hold(false);
-    this.#write?.leave();
+    this.#parts?.hold(false);
+    this.#parts?.leave();
+    if (this.#write instanceof ShardCopy) this.#write.left();
     this.#transaction?.leave();
     return this.#working;
   }
 
   /** Ends the connections, whatever is in flight; what a transaction has done is rolled back. May be called again. */
   abandon(): void {
-    this.#write?.abandon();
+    this.#parts?.abandon();
     this.#transaction?.abandon();
   }
 }

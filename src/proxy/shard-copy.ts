@@ -22,9 +22,9 @@ import { placeOfKey } from './copy-key.js';
 import type { CopyPiece, CopyRows } from './copy-rows.js';
 import { REPLY } from './reply-queue.js';
 import type { SessionSettings } from './settings.js';
+import type { WriteListener, WriteOutcome } from './several-answer.js';
 import { ServerError, type ShardPart } from './shard-part.js';
 import { addedUp, LOCK_LIMIT, replyOf, type PartsClient, type StatementParts } from './shard-parts.js';
-import type { WriteListener, WriteOutcome } from './shard-write.js';
 import { isAskedFor, type PartMessages, type WriteBatch } from './write-batch.js';
 
 export interface CopyPlan {
@@ -81,35 +81,15 @@ export class ShardCopy {
     this.#parts = parts;
   }
 
-  /** A server is held, so a pause must wait. */
-  get holding(): boolean {
-    return this.#parts.holding;
-  }
-
-  get serverPid(): number {
-    return this.#parts.serverPid;
-  }
-
   /** A server that waits for data would not notice: the proxy says what it would say. */
   cancel(): void {
     if (this.#stage === 'data' || this.#stage === 'closing') this.#fail(new ServerError(CANCELLED));
     else if (this.#stage !== 'over') for (const part of this.#parts.all) part.cancel();
   }
 
-  /** The client has taken enough, or wants more. */
-  hold(held: boolean): void {
-    this.#parts.hold(held);
-  }
-
   /** The client is gone: what it has not sent to the end is rolled back. */
-  leave(): void {
-    this.#parts.leave();
+  left(): void {
     if (this.#reads) this.#fail(new Error(LEFT));
-  }
-
-  /** Ends the connections, whatever is in flight. */
-  abandon(): void {
-    this.#parts.abandon();
   }
 
   /** Answers the client to the end, unless it is to run anew. Never rejects. */

@@ -28,7 +28,7 @@ import type { WriteBatch } from './write-batch.js';
 export type TransactionPlan =
   | SeveralPlan
   /** goes on on the server of another shard; the batch stays where it is */
-  | { readonly kind: 'turn'; readonly shard: number }
+  | { readonly kind: 'enlist'; readonly shard: number }
   /** says the batch to every server it has; `back`: it goes back to a savepoint */
   | { readonly kind: 'everywhere'; readonly batch: WriteBatch; readonly back: boolean }
   | { readonly kind: 'end'; readonly commit: boolean; readonly batch: WriteBatch };

@@ -10,8 +10,9 @@ import { invariant } from '../errors/invariant.js';
 import { commandComplete } from '../wire/backend.js';
 import { BACKEND } from '../wire/codes.js';
 import type { SessionSettings } from './settings.js';
-import { ServerError, type Passing, type ShardPart } from './shard-part.js';
-import { addedUp, replyOf, type PartsClient, type StatementParts } from './shard-parts.js';
+import { answerWith, Beginning, type Answering, type WriteListener, type WriteOutcome } from './several-answer.js';
+import type { Passing, ShardPart } from './shard-part.js';
+import { addedUp, type PartsClient, type StatementParts } from './shard-parts.js';
 import { closing, isAskedFor, type PartMessages, type WriteBatch } from './write-batch.js';
 
 export interface WritePlan {
@@ -32,44 +33,19 @@ export interface WritePlan {
   readonly lock: string | null;
 }
 
-/** What a write needs of the session. */
-export interface WriteListener {
-  /** for the client */
-  readonly say: (bytes: Buffer) => void;
-  /** all servers are there */
-  readonly started: () => void;
-  /** the statement that the batch parses is known to be good */
-  readonly parsed: () => void;
-  /** The schema has been changed on every shard, and is about to be committed. @throws CutoverError where that may not be */
-  readonly schemaMayChange: () => Promise<void>;
-  /** The schema was changed on every shard. @returns what the client is told of that; empty for nothing */
-  readonly schemaChanged: () => Promise<Buffer>;
-  /** it has failed, and the client was told why */
-  readonly failed: (error: unknown) => void;
-}
-
-/** `anew`: the shards are others by now; `refused`: by the fence of one of them. In both nothing was changed and the client has no answer. */
-export type WriteOutcome = 'committed' | 'failed' | 'anew' | 'refused';
-
 const NOTHING = Buffer.alloc(0);
-const FENCE_REFUSAL = 'CUT01';
 /** Rows of an INSERT are kept until all of them are there. */
 const ROWS_BYTES_MAX = 16 * 1024 * 1024;
 
 export class ShardWrite {
-  readonly #client: PartsClient;
+  readonly #answering: Answering;
   readonly #settings: SessionSettings;
   readonly #plan: WritePlan;
   readonly #listener: WriteListener;
-  /** a refusal of the fence may be asked about */
-  readonly #mayAsk: boolean;
   readonly #parts: StatementParts;
   /** rows of each part, where they have to be put in order */
   readonly #rows: Buffer[][];
   #rowsBytes = 0;
-  /** what a server said before the first row; null: the client has it */
-  #beginning: Buffer[] | null = [];
-  #parsed = false;
   #running: ShardPart | null = null;
 
   constructor(
@@ -80,22 +56,12 @@ export class ShardWrite {
     listener: WriteListener,
     mayAsk: boolean,
   ) {
-    this.#client = client;
+    this.#answering = { client, parts, listener, beginning: new Beginning(listener), mayAsk };
     this.#parts = parts;
-    this.#mayAsk = mayAsk;
     this.#settings = settings;
     this.#plan = plan;
     this.#listener = listener;
     this.#rows = plan.parts.map(() => []);
-  }
-
-  /** A server is held, so a pause must wait. */
-  get holding(): boolean {
-    return this.#parts.holding;
-  }
-
-  get serverPid(): number {
-    return this.#parts.serverPid;
   }
 
   /** Stops the statement where it runs; what is being committed is not stopped. */
@@ -103,48 +69,28 @@ export class ShardWrite {
     this.#running?.cancel();
   }
 
-  /** The client has taken enough, or wants more. */
-  hold(held: boolean): void {
-    this.#parts.hold(held);
-  }
-
-  /** The client is gone: what has not begun does not begin. */
-  leave(): void {
-    this.#parts.leave();
-  }
-
-  /** Ends the connections, whatever is in flight. */
-  abandon(): void {
-    this.#parts.abandon();
-  }
-
   /** Answers the client to the end, unless it is to run anew. Never rejects. */
-  async run(): Promise<WriteOutcome> {
-    let open = false;
+  run(): Promise<WriteOutcome> {
+    return answerWith(
+      this.#answering,
+      () => this.#write(),
+      async () => [
+        ...this.#ordered(),
+        await this.#schemaNotice(),
+        commandComplete(this.#tag),
+        closing(this.#plan.batch),
+      ],
+    );
+  }
+
+  async #write(): Promise<void> {
     try {
-      if (!(await this.#parts.borrow())) return 'anew';
-      this.#listener.started();
-      open = true;
       await this.#lock();
       for (const index of this.#parts.all.keys()) await this.#runPart(index);
       if (this.#plan.schema) await this.#listener.schemaMayChange();
-      open = false;
-      await this.#commit();
-      this.#tellBeginning();
-      const end = [commandComplete(this.#tag), closing(this.#plan.batch), this.#parts.ready(true)];
-      this.#listener.say(Buffer.concat([...this.#ordered(), await this.#schemaNotice(), ...end]));
-      return 'committed';
-    } catch (error) {
-      if (open) await this.#parts.rollBack();
-      const refused = error instanceof ServerError && error.code === FENCE_REFUSAL;
-      if (refused && this.#mayAsk && this.#beginning !== null) return 'refused';
-      this.#tellBeginning();
-      this.#listener.say(Buffer.concat([replyOf(error, this.#client.database), this.#parts.ready(false)]));
-      this.#listener.failed(error);
-      return 'failed';
     } finally {
+      // What is being decided is not stopped by anybody.
       this.#running = null;
-      this.#parts.release();
     }
   }
 
@@ -172,6 +118,7 @@ export class ShardWrite {
   #passing(index: number): Passing {
     const { batch, alike, parts } = this.#plan;
     const { say } = this.#listener;
+    const { beginning } = this.#answering;
     const first = index === 0;
     const inOrder = parts[index]?.rows !== null;
     return (type, bytes, continued) => {
@@ -180,26 +127,15 @@ export class ShardWrite {
       } else if (type === BACKEND.dataRow) {
         if (inOrder) this.#keep(index, bytes, continued);
         else if (first || !alike) {
-          this.#tellBeginning();
+          beginning.tell();
           say(bytes);
         }
       } else if (first && type === BACKEND.parseComplete) {
-        if (!isAskedFor(batch, 'parse')) return;
-        this.#beginning?.push(Buffer.from(bytes));
-        this.#parsed = true;
+        if (isAskedFor(batch, 'parse')) beginning.keep(bytes, true);
       } else if (first && (type === BACKEND.rowDescription || type === BACKEND.noData)) {
-        if (isAskedFor(batch, 'describe')) this.#beginning?.push(Buffer.from(bytes));
-      } else if (first && type === BACKEND.bindComplete) this.#beginning?.push(Buffer.from(bytes));
+        if (isAskedFor(batch, 'describe')) beginning.keep(bytes);
+      } else if (first && type === BACKEND.bindComplete) beginning.keep(bytes);
     };
-  }
-
-  /** From here on the batch cannot be run anew: the client would be told twice. */
-  #tellBeginning(): void {
-    const beginning = this.#beginning;
-    if (beginning === null) return;
-    this.#beginning = null;
-    if (this.#parsed) this.#listener.parsed();
-    if (beginning.length > 0) this.#listener.say(Buffer.concat(beginning));
   }
 
   #keep(index: number, bytes: Buffer, continued: boolean): void {
@@ -225,12 +161,6 @@ export class ShardWrite {
   get #tag(): string {
     const tags = this.#parts.all.map(({ tag }) => tag);
     return this.#plan.alike ? (tags[0] ?? '') : addedUp(tags);
-  }
-
-  async #commit(): Promise<void> {
-    // What is being decided is not stopped by anybody.
-    this.#running = null;
-    await this.#parts.commit();
   }
 
   /** Until the coordinator is in step nothing is asked of it, so a failure here makes no answer wrong. */
