@@ -51,7 +51,8 @@ describe.each(THOROUGH ? WAYS : WAYS.slice(0, 1))('copied $way', ({ general }) =
     const orders = load.orders.size;
     await until('clients notice nothing', () => load.orders.size > orders + 20, DEADLINE_MS);
     await lost.start();
-    expect(await stateOf(lost)).toBe('d');
+    // A subscription's worker does not wait for its commits to be flushed: that the copy had begun may be lost with the server.
+    expect(['i', 'd']).toContain(await stateOf(lost));
     const serving = ({ type, status }: TaskLine): boolean =>
       type === 'replication prod -> prod_new (reverse)' && status === 'running';
     await system().task('the destination serves', serving, DEADLINE_MS);
