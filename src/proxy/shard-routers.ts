@@ -114,6 +114,8 @@ export class ShardRouters {
   readonly #routes: Routes;
   #config: Config;
   #readings = new Readings();
+  /** when a coordinator was last brought in step by itself, by database */
+  readonly #followedAtMs = new Map<string, number>();
 
   constructor(routes: Routes, config: Config) {
     this.#routes = routes;
@@ -166,6 +168,21 @@ export class ShardRouters {
         { cause: error },
       );
     }
+    const state = readings.database(database)?.coordinator;
+    if (state?.ready === false && state.outOfStep) this.#follow(user, database);
+  }
+
+  /**
+   * The schema was changed on the shards themselves, or by a proxy that died behind its commit: brings the coordinator in step, for those
+   * who come later; until then nothing is asked of it. What fails is tried again when it is looked at again.
+   */
+  #follow(user: string, database: string): void {
+    const now = performance.now();
+    if (now - (this.#followedAtMs.get(database) ?? -Infinity) < LOOK_AGAIN_MS) return;
+    this.#followedAtMs.set(database, now);
+    keepCoordinator(this.#config, database)
+      .then(() => this.read(user, database))
+      .catch(() => undefined);
   }
 
   /** @throws CutoverError `shards_not_committed` where there may be a coordinator and it could not be brought in step now */

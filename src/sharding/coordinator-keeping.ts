@@ -18,9 +18,10 @@ import { engineEndpoint, type Endpoint } from '../postgres/endpoint.js';
 import { DROP_TWO_PHASE, TWO_PHASE_DDL } from '../postgres/two-phase.js';
 import { coordinatorAt, coordinatorSpec } from './coordinator-place.js';
 
-/** Reads may go there, but for those that name something it does not have; or why they may not. */
+/** Reads may go there, but for those that name something it does not have; or why they may not. `outOfStep`: it could be brought in step. */
 export type CoordinatorState =
-  { readonly ready: true; readonly leftOut: readonly LeftOut[] } | { readonly ready: false; readonly reason: string };
+  | { readonly ready: true; readonly leftOut: readonly LeftOut[] }
+  | { readonly ready: false; readonly outOfStep: boolean; readonly reason: string };
 
 const ANALYZE_LIMITS = { deadlineMs: 60_000, tableMs: 10_000 };
 const NO_SUCH_DATABASE = '3D000';
@@ -87,14 +88,15 @@ export async function coordinatorState(config: Config, database: string, timeout
       place,
       async (connection) => {
         const [difference] = await coordinatorDifference(connection, coordinatorSpec(config, database));
-        if (difference !== undefined) return { ready: false, reason: `the coordinator is not in step: ${difference}` };
+        if (difference !== undefined)
+          return { ready: false, outOfStep: true, reason: `the coordinator is not in step: ${difference}` };
         return { ready: true, leftOut: await leftOutOf(connection) };
       },
       { connectTimeoutMs: timeoutMs, queryTimeoutMs: LOOK_TIMEOUT_MS },
     );
   } catch (error) {
     if ((error as { code?: string }).code === NO_SUCH_DATABASE)
-      return { ready: false, reason: 'there is no coordinator' };
-    return { ready: false, reason: `the coordinator was not looked at: ${messageOf(error)}` };
+      return { ready: false, outOfStep: false, reason: 'there is no coordinator' };
+    return { ready: false, outOfStep: false, reason: `the coordinator was not looked at: ${messageOf(error)}` };
   }
 }

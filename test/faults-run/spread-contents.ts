@@ -22,14 +22,16 @@ export async function spreadContents(
   history: LoadedHistory,
 ): Promise<readonly string[]> {
   const found = new Map<string, Found>();
-  let wrongBalances = 0;
+  const balances = new Map<number, bigint>();
   for (const place of shards) {
     for (const { token, table, rows, amount } of await tokensOf(place)) {
       const known = found.get(token) ?? { table, rows: 0, amount: 0n };
       found.set(token, { table: known.table, rows: known.rows + rows, amount: known.amount + BigInt(amount) });
     }
-    wrongBalances += await balancesWrong(place);
+    for (const { account, amount } of await balancesOf(place))
+      balances.set(account, (balances.get(account) ?? 0n) + BigInt(amount));
   }
+  const wrongBalances = [...balances.values()].filter((left) => left !== 0n).length;
   const told = (what: string, tokens: readonly string[]): string[] =>
     tokens.length === 0 ? [] : [`${tokens.length.toString()} ${what}: ${tokens.slice(0, SHOWN_MAX).join(', ')}`];
   const wanted = ({ table }: Found): number => (table === POSTINGS ? 2 : table === NOTICES ? shards.length : 1);
@@ -78,20 +80,21 @@ async function tokensOf({ cluster, database }: Place): Promise<readonly TokenRow
   return cluster.query<TokenRow>(database, selects.join(' UNION ALL '));
 }
 
-/** An account, its entries and its postings are on one shard. */
-async function balancesWrong({ cluster, database }: Place): Promise<number> {
-  const rows = await cluster.query(
+interface BalanceRow extends Record<string, unknown> {
+  readonly account: number;
+  readonly amount: string;
+}
+
+/** What each account has beyond what was moved to it; an entry is on the shard of one of its two accounts. */
+async function balancesOf({ cluster, database }: Place): Promise<readonly BalanceRow[]> {
+  return cluster.query<BalanceRow>(
     database,
-    `SELECT FROM public.accounts AS account LEFT JOIN (
-         SELECT account, sum(amount) AS moved FROM (
-           SELECT debited AS account, -amount AS amount FROM public.entries
-           UNION ALL SELECT credited, amount FROM public.entries
-           UNION ALL SELECT account, amount FROM public.${POSTINGS}) AS booking GROUP BY account) AS total
-       ON total.account = account.id
-     WHERE account.balance <> $1::bigint + coalesce(total.moved, 0)`,
-    [INITIAL_BALANCE],
+    `SELECT account, sum(amount)::text AS amount FROM (
+       SELECT id AS account, balance - ${INITIAL_BALANCE.toString()} AS amount FROM public.accounts
+       UNION ALL SELECT debited, amount FROM public.entries WHERE debited <> 0
+       UNION ALL SELECT credited, -amount FROM public.entries WHERE credited <> 0
+       UNION ALL SELECT account, -amount FROM public.${POSTINGS}) AS booking GROUP BY account`,
   );
-  return rows.length;
 }
 
 async function sameHistory(shards: readonly Place[], loaded: LoadedHistory): Promise<boolean> {

@@ -67,17 +67,21 @@ const STYLES: readonly Style[] = ['simple', 'extended', 'prepared'];
 const BEGIN: Statement = { text: 'BEGIN', values: [], command: 'BEGIN' };
 const COMMIT: Statement = { text: 'COMMIT', values: [], command: 'COMMIT' };
 
-/** The writes of turn after turn: every kind in every style comes around. */
-export function spreadWrites(shards: number): NonNullable<LedgerOptions['writeOfTurn']> {
+/**
+ * The writes of turn after turn: every kind in every style comes around.
+ *
+ * @param sizes the numbers of shards that the ledger lies on one after the other, at last the largest part of the time
+ */
+export function spreadWrites(...sizes: readonly number[]): NonNullable<LedgerOptions['writeOfTurn']> {
   return (turn, writer) => {
     const token = randomUUID();
     const style = STYLES[turn % STYLES.length] ?? 'simple';
     const write = (table: string, ...statements: readonly Statement[]): Write => ({ token, table, style, statements });
     const kinds = [
-      () => write('entries', ...transferWithin(token, writer, shards)),
-      () => write(POSTINGS, transferBetween(token, shards)),
+      () => write('entries', ...transferWithin(token, writer, sizes)),
+      () => write(POSTINGS, transferBetween(token, sizes)),
       () => write('entries', entry(token, writer, 0, 0, 0)),
-      () => write(POSTINGS, ...transferInSteps(token, shards)),
+      () => write(POSTINGS, ...transferInSteps(token, sizes)),
       () =>
         write(
           'documents',
@@ -99,30 +103,31 @@ export function spreadWrites(shards: number): NonNullable<LedgerOptions['writeOf
  * Two accounts in the order of their shards and numbers, so that two transfers never wait for each other in a circle: a statement for
  * several shards is run in this order too, and no server sees a circle over two of them.
  */
-function twoAccounts(shards: number, onOneShard: boolean): readonly [number, number] {
+function twoAccounts(sizes: readonly number[], onOneShard: boolean): readonly [number, number] {
   for (;;) {
     const [one, other] = [1 + randomInt(ACCOUNTS), 1 + randomInt(ACCOUNTS)];
-    const [shard, next] = [placeOf('bigint', one, shards), placeOf('bigint', other, shards)];
-    if (onOneShard ? shard === next && one < other : shard < next) return [one, other];
+    const steps = sizes.map((shards) => placeOf('bigint', other, shards) - placeOf('bigint', one, shards));
+    const inOrder = steps.every((step) => step > 0 || (step === 0 && one < other));
+    if (inOrder && (steps.at(-1) === 0) === onOneShard) return [one, other];
   }
 }
 
-function transferWithin(token: string, writer: string, shards: number): readonly Statement[] {
-  const [lower, higher] = twoAccounts(shards, true);
+function transferWithin(token: string, writer: string, sizes: readonly number[]): readonly Statement[] {
+  const [lower, higher] = twoAccounts(sizes, true);
   const amount = 1 + randomInt(100);
   return [BEGIN, book(lower, -amount), book(higher, amount), entry(token, writer, lower, higher, amount), COMMIT];
 }
 
-function transferBetween(token: string, shards: number): Statement {
-  const [from, to] = twoAccounts(shards, false);
+function transferBetween(token: string, sizes: readonly number[]): Statement {
+  const [from, to] = twoAccounts(sizes, false);
   const amount = 1 + randomInt(100);
   const text = `INSERT INTO ${POSTINGS} (account, token, amount) VALUES ($1, $2, $3), ($4, $2, $5)`;
   return { text, values: [from, token, -amount, to, amount], command: 'INSERT', rowCount: 2 };
 }
 
 /** The same by two statements, each for one shard. */
-function transferInSteps(token: string, shards: number): readonly Statement[] {
-  const [from, to] = twoAccounts(shards, false);
+function transferInSteps(token: string, sizes: readonly number[]): readonly Statement[] {
+  const [from, to] = twoAccounts(sizes, false);
   const amount = 1 + randomInt(100);
   const post = (account: number, moved: number): Statement =>
     insert(`INSERT INTO ${POSTINGS} (account, token, amount) VALUES ($1, $2, $3)`, [account, token, moved]);

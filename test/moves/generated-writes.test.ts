@@ -5,15 +5,15 @@
 import { expect, test } from 'vitest';
 import { RawClient } from '../proxy/support.js';
 import { useClusters } from '../support/clusters.js';
-import { shardNames, useSystem, type System, type TaskLine } from '../support/served.js';
+import { shardNames, useSystem, type TaskLine } from '../support/served.js';
 import { until } from '../support/wait.js';
 import { Exchange, type Answer, type Sent } from '../writes/exchange.js';
 import { Comparison, type Place } from '../writes/held.js';
 import { KEY_COLUMNS, writesSchema } from '../writes/schema.js';
 import { CLASSES, FAILING, nothingTold, refusedShare, summaryOf, WriteStream, type Told } from '../writes/stream.js';
+import { runningStreams, streaming, turned } from './running-streams.js';
 
 const OF_EACH = Number(process.env.WRITES ?? '500');
-const DEADLINE_MS = 240_000;
 const REFUSED_SHARE_MAX = 0.05;
 /** Streams of writes beside each other, each with tables of its own. */
 const SCHEMAS = ['w1', 'w2'];
@@ -50,7 +50,7 @@ test('generated writes, through a move to shards, back, and there again', { time
   await same(SOURCE());
   await work.during(() => turned(system(), ' (reverse)'));
   await same(SHARDS());
-  await system().admin(`STOP_TASK ${(await streamsTask(system())).id ?? ''} SAVE`);
+  await system().admin(`STOP_TASK ${(await runningStreams(system())).id ?? ''} SAVE`);
   await until('the move has ended', async () =>
     (await system().admin<TaskRow>('SHOW TASKS')).every(({ status }) => status !== 'running'),
   );
@@ -127,26 +127,4 @@ async function same(places: readonly Place[]): Promise<void> {
   const comparison = await Comparison.open({ cluster: clusters.whole, database: 'whole' }, places);
   for (const schema of SCHEMAS) expect(await comparison.differences(schema)).toEqual([]);
   await comparison.close();
-}
-
-async function streaming(served: System, heading: string): Promise<void> {
-  await served.task(
-    `streams run${heading}`,
-    ({ type, status }) => type === `replication prod -> prod_new${heading}` && status === 'running',
-    DEADLINE_MS,
-  );
-}
-
-function streamsTask(served: System): Promise<TaskRow> {
-  return until('streams run', async () =>
-    (await served.admin<TaskRow>('SHOW TASKS')).find(
-      ({ type, status }) => type.startsWith('replication ') && status === 'running',
-    ),
-  );
-}
-
-/** `CUTOVER` of the streams that run: wherever the traffic is not. */
-async function turned(served: System, heading: string): Promise<void> {
-  await served.admin(`CUTOVER ${(await streamsTask(served)).id ?? ''}`);
-  await streaming(served, heading);
 }

@@ -4,14 +4,13 @@
  */
 import pg from 'pg';
 import { expect, test } from 'vitest';
-import { useSystem, type System, type TaskLine } from '../support/served.js';
-import { until } from '../support/wait.js';
+import { useSystem } from '../support/served.js';
 import { CLASSES, QUERY_ROWS, queryOf, type Asked } from './query-classes.js';
+import { streaming, turned } from './running-streams.js';
 import { TENANTS_SCHEMA, TENANTS_SHARDING } from './tenants.js';
 
 const OF_EACH_MIN = Number(process.env.MOVED_QUERIES ?? '20');
 const CLIENTS = 3;
-const DEADLINE_MS = 120_000;
 const REFUSED_SHARE_MAX = 0.05;
 
 const system = useSystem({
@@ -107,22 +106,4 @@ async function answerOf(client: pg.Client, { text, values, name, binary, then }:
     if (then) await client.query('ROLLBACK').catch(() => undefined);
     return `error ${(error as { code?: string }).code ?? String(error)}`;
   }
-}
-
-async function streaming(served: System, heading: string): Promise<void> {
-  await served.task(
-    `streams run${heading}`,
-    (t) => t.type === `replication prod -> prod_new${heading}` && t.status === 'running',
-    DEADLINE_MS,
-  );
-}
-
-/** `CUTOVER` of the streams that run: wherever the traffic is not. */
-async function turned(served: System, heading: string): Promise<void> {
-  const isStream = (t: TaskLine): boolean => t.type.startsWith('replication ') && t.status === 'running';
-  const { id } = await until('streams run', async () =>
-    (await served.admin<TaskLine & pg.QueryResultRow>('SHOW TASKS')).find(isStream),
-  );
-  await served.admin(`CUTOVER ${id ?? ''}`);
-  await streaming(served, heading);
 }

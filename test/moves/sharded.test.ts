@@ -4,15 +4,14 @@ import { coordinator } from '../../src/cli/coordinator.js';
 import { compareShop } from '../../src/dev/tenants/compare.js';
 import type { Place } from '../../src/dev/embedded-postgres.js';
 import { startTenants, type TenantLoad } from '../../src/dev/tenants/load.js';
-import { invariant } from '../../src/errors/invariant.js';
 import { shardNames, useSystem, type System, type TaskLine } from '../support/served.js';
 import { THOROUGH } from '../support/thorough.js';
 import { until } from '../support/wait.js';
 import { expectIdentities, OutsideKey, OUTSIDE_KEY, OUTSIDE_TABLES } from './outside-key.js';
+import { streaming, SWITCH_DEADLINE_MS, turned } from './running-streams.js';
 import { BY_SCHEMA, byHash, byPlaces, type Spread } from './spread.js';
 import { contentsOf, keepOwnRows, rowsOf, schemaOf, spreadTables } from './tenants.js';
 
-const SWITCH_DEADLINE_MS = 90_000;
 const WRITES_BETWEEN = THOROUGH ? 60 : 30;
 
 interface Move {
@@ -84,13 +83,11 @@ describe.each(named)('%s', (_, { from, to, spread }) => {
     if (THOROUGH || from > 1) await compared(system());
     await more(load);
     await outside?.more();
-    await move(system());
-    await streaming(system(), '');
+    await turned(system(), '');
     if (THOROUGH) await compared(system());
     await more(load);
     await outside?.more();
-    await move(system());
-    await streaming(system(), ' (reverse)');
+    await turned(system(), ' (reverse)');
     if (THOROUGH) await compared(system());
     await more(load);
     await outside?.more();
@@ -133,21 +130,6 @@ async function compared(served: System): Promise<void> {
   expect(task.status).toBe('finished');
 }
 
-async function streaming(served: System, heading: string): Promise<void> {
-  await until(
-    `streams run${heading}`,
-    async () => {
-      const tasks = await served.admin<TaskLine>('SHOW TASKS');
-      const failed = tasks.find(({ status }) => status === 'failed');
-      invariant(failed === undefined, JSON.stringify(failed));
-      return tasks.some(
-        ({ type, status }) => type === `replication prod -> prod_new${heading}` && status === 'running',
-      );
-    },
-    SWITCH_DEADLINE_MS,
-  );
-}
-
 /** `STOP_TASK` of the move while the destination serves. */
 async function finalized(served: System): Promise<void> {
   const { id } = await served.task('the move runs', ({ type }) => type.startsWith('reshard '));
@@ -165,13 +147,6 @@ async function expectGivenBack(served: System, outside: OutsideKey, from: number
   for (const [cluster, databases] of sides) await expectIdentities(cluster, databases, true);
   await finalized(served);
   for (const [cluster, databases] of sides) await expectIdentities(cluster, databases, false);
-}
-
-/** `CUTOVER` of the streams that run: wherever the traffic is not. */
-async function move(served: System): Promise<void> {
-  const tasks = await served.admin<TaskLine>('SHOW TASKS');
-  const streams = tasks.find(({ type, status }) => type.startsWith('replication ') && status === 'running');
-  await served.admin(`CUTOVER ${streams?.id ?? ''}`);
 }
 
 function placesOf({ source, destination }: System, from: number, to: number): readonly (readonly Place[])[] {
