@@ -140,7 +140,8 @@ export class Cluster {
     if (pid === undefined) return;
     // A frozen postmaster makes no new children while they are listed, nor notices that one of them dies.
     signalProcess(pid, 'SIGSTOP');
-    const family = [pid, ...childrenOf(pid)];
+    // The postmaster last: a child that outlives it for a moment tells its client why it ends, as no crash does.
+    const family = [...childrenOf(pid), pid];
     for (const member of family) signalProcess(member, 'SIGKILL');
     const ended = await holdsWithin(() => !family.some(isRunning), STOP_DEADLINE_MS);
     invariant(ended && (await this.#endedWithin(STOP_DEADLINE_MS)), 'SIGKILL ends a process');
