@@ -37,7 +37,7 @@ export async function boot(options: BootOptions, cleanup: Cleanup): Promise<numb
   for (const cluster of [stage.source, stage.destination])
     await cluster.query('postgres', `CREATE DATABASE ${UNMOVED_DATABASE} OWNER ${APPLICATION_USER}`);
   const operator = await Operator.connect(stage.configuration.admin);
-  cleanup.defer(() => operator.end());
+  cleanup.defer('the operator', () => operator.end());
   const task = await operator.reshard(SOURCE, DESTINATION, PUBLICATION);
   await operator.untilMoved(task, 0, MOVE_DEADLINE_MS, { onAborted: () => undefined });
   const [without, withRecords]: [number[], number[]] = [[], []];

@@ -54,7 +54,7 @@ export async function copy(options: CopyOptions, cleanup: Cleanup): Promise<numb
   const at = machine();
   const cluster = async (): Promise<Cluster> => {
     const started = await startCluster({ major: 18, auth: 'scram', settings: SETTINGS });
-    cleanup.defer(() => started.remove());
+    cleanup.defer('a cluster', () => started.remove());
     return started;
   };
   const [source, destination] = [await cluster(), await cluster()];

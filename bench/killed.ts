@@ -69,11 +69,11 @@ export async function killed(options: KilledOptions, cleanup: Cleanup): Promise<
   const stage = await setStage({ from, to, ui: false, report: say, worker: false, general }, cleanup);
   const history = await prepareLedger(stage.source.endpoint(SOURCE), { rows, owner: APPLICATION_USER });
   const ledger = await startLedger({ endpoint: stage.application, writers, thinkMs });
-  cleanup.defer(() => ledger.stop());
+  cleanup.defer('the ledger', () => ledger.stop());
   const operator = await Operator.connect(stage.configuration.admin);
-  cleanup.defer(() => operator.end());
+  cleanup.defer('the operator', () => operator.end());
   const bench = new Bench(stage, operator, ledger, options);
-  cleanup.defer(() => bench.end());
+  cleanup.defer('the bench', () => bench.end());
   const runs = await bench.repeat();
   await ledger.stop();
   // After an odd number of moves the destination serves; the database has the same name there.

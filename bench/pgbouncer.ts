@@ -43,7 +43,7 @@ export async function startPgBouncer(
   }
   const logFile = join(folder, 'pgbouncer.log');
   const program = await startProgram({ name: 'PgBouncer', command, args: ['-q', file], port, logFile, runAs });
-  cleanup.defer(() => program.stop());
+  cleanup.defer('a program', () => program.stop());
   const poolMode = (mode: Mode): PoolMode =>
     mode === 'prepared' && !keepsPrepared(version) ? 'session' : 'transaction';
   return { version, poolMode, endpoint: (mode) => ({ ...server, host: LOOPBACK, port, database: poolMode(mode) }) };

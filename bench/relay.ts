@@ -65,12 +65,12 @@ async function startTargets(options: RelayOptions, pgbench: string, cleanup: Cle
   const { clients } = options;
   const folder = mkdtempSync(join(temporaryFolder(), 'cutover-bench-'));
   removeAtEnd(folder);
-  cleanup.defer(() => {
+  cleanup.defer('the folder', () => {
     rmSync(folder, { recursive: true, force: true });
     keepAtEnd(folder);
   });
   const cluster = await startCluster({ major: 18 });
-  cleanup.defer(() => cluster.remove());
+  cleanup.defer('a cluster', () => cluster.remove());
   await cluster.createDatabase('bench');
   const server = cluster.endpoint('bench');
   await initialise(pgbench, server, SCALE);
@@ -164,7 +164,7 @@ async function startOwn(
     port,
     logFile: join(folder, `${name}.log`),
   });
-  cleanup.defer(() => program.stop());
+  cleanup.defer('a program', () => program.stop());
   return program.pid;
 }
 

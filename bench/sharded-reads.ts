@@ -61,12 +61,12 @@ const PLACES: readonly Place[] = ['database', 'coordinator', 'proxy'];
 export async function shardedReads(options: ShardedReadsOptions, cleanup: Cleanup): Promise<number> {
   const at = machine();
   const cluster = await startCluster({ major: 18, settings: { shared_buffers: '512MB' } });
-  cleanup.defer(() => cluster.remove());
+  cleanup.defer('a cluster', () => cluster.remove());
   const config = await configured(cluster, cleanup);
   await fill(cluster, config, options.rows);
   await keepCoordinator(config, 'bench');
   const proxy = await startProxy({ config });
-  cleanup.defer(() => proxy.close(0));
+  cleanup.defer('the proxy', () => proxy.close(0));
   const first = cluster.endpoint(SHARDS[0] ?? '');
   const [database, coordinator, through] = await Promise.all([
     connect(cluster.endpoint('whole')),
@@ -75,7 +75,7 @@ export async function shardedReads(options: ShardedReadsOptions, cleanup: Cleanu
   ]);
   const places: Readonly<Record<Place, Connection>> = { database, coordinator, proxy: through };
   for (const place of PLACES) {
-    cleanup.defer(() => places[place].end());
+    cleanup.defer('a connection', () => places[place].end());
     await places[place].query('SET search_path TO public; SET jit TO off');
   }
   process.stdout.write(`${JSON.stringify({ bench: 'reads', machine: at, ...options })}\n`);
@@ -115,7 +115,7 @@ async function timed(connection: Connection, sql: string): Promise<number> {
 async function configured(cluster: Cluster, cleanup: Cleanup): Promise<Config> {
   const folder = mkdtempSync(join(temporaryFolder(), 'cutover-bench-'));
   removeAtEnd(folder);
-  cleanup.defer(() => {
+  cleanup.defer('the folder', () => {
     rmSync(folder, { recursive: true, force: true });
     keepAtEnd(folder);
   });

@@ -29,11 +29,11 @@ export async function shardedStall(options: ShardedStallOptions, cleanup: Cleanu
   const stage = await setStage({ from: MAJOR, to: MAJOR, sharding, ui: false, report }, cleanup);
   await prepareShop(stage.source.endpoint(SOURCE), { history: options.rows, owner: APPLICATION_USER });
   const load = await startTenants({ endpoint: stage.application, writers: options.writers });
-  cleanup.defer(() => load.stop());
+  cleanup.defer('the shop', () => load.stop());
   const operator = await Operator.connect(stage.configuration.admin);
-  cleanup.defer(() => operator.end());
+  cleanup.defer('the operator', () => operator.end());
   const disk = new DiskProbe();
-  cleanup.defer(() => disk.end());
+  cleanup.defer('the disk probe', () => disk.end());
   const watched = {
     get errors(): number {
       return load.refused.length;

@@ -38,7 +38,7 @@ export async function stall(options: StallOptions, cleanup: Cleanup): Promise<nu
   const at = machine();
   const { from, to, nodes } = options;
   const slowTemporal = new SlowTemporal(options.temporalDelayMs);
-  cleanup.defer(() => slowTemporal.end());
+  cleanup.defer('slow Temporal', () => slowTemporal.end());
   const temporalThrough = (address: string): Promise<string> =>
     slowTemporal.delayMs > 0 ? slowTemporal.to(address) : Promise.resolve(address);
   const stage = await setStage({ from, to, nodes, ui: false, report: say, temporalThrough }, cleanup);
@@ -50,13 +50,13 @@ export async function stall(options: StallOptions, cleanup: Cleanup): Promise<nu
   const writtenTables = Math.min(options.tables, WRITTEN_TABLES_MAX);
   const { writers, thinkMs } = options;
   const ledger = await startLedger({ endpoint: stage.application, writers, thinkMs, writtenTables });
-  cleanup.defer(() => ledger.stop());
+  cleanup.defer('the ledger', () => ledger.stop());
   const idle = await IdleClients.connect(stage.application, options.idleClients);
-  cleanup.defer(() => idle.end());
+  cleanup.defer('idle clients', () => idle.end());
   const operator = await Operator.connect(stage.configuration.admin);
-  cleanup.defer(() => operator.end());
+  cleanup.defer('the operator', () => operator.end());
   const disk = new DiskProbe();
-  cleanup.defer(() => disk.end());
+  cleanup.defer('the disk probe', () => disk.end());
   const watched = {
     get errors(): number {
       return ledger.refused.length + ledger.unknown.length;

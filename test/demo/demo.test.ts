@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { familyOf, nobodyLeft, passwordsIn, said, startDemo, WHOLE_RUN_MS } from './running.js';
+import { ended, familyOf, nobodyLeft, passwordsIn, said, startDemo, WHOLE_RUN_MS } from './running.js';
 
 /** Where the copy is not the matter. The whole run has as many as the demo itself: fewer are copied before anybody looks. */
 const FEW_ROWS = ['--rows', '20000'];
@@ -36,7 +36,7 @@ test(
     const family = familyOf(demo.pid);
     expect(family.length).toBeGreaterThan(5);
     process.kill(demo.pid, 'SIGINT');
-    expect(await demo.exit).toBe(0);
+    expect(await ended(demo), demo.output()).toBe(0);
     await nobodyLeft(family);
     expect(existsSync(folder)).toBe(false);
   },
@@ -46,7 +46,7 @@ test('one acknowledged row deleted by hand makes the run exit with 1', { timeout
   const demo = startDemo('--lose-one-write', ...FEW_ROWS);
   await said(demo, /Ledger:/);
   const family = familyOf(demo.pid);
-  expect(await demo.exit).toBe(1);
+  expect(await ended(demo), demo.output()).toBe(1);
   expect(demo.output()).toContain('Result: FAILED');
   expect(demo.output()).toContain('1 acknowledged write lost');
   await nobodyLeft(family);
@@ -60,7 +60,7 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
     await said(demo, /^RESHARD/m);
     const family = familyOf(demo.pid);
     process.kill(demo.pid, signal);
-    expect(await demo.exit).toBe(130);
+    expect(await ended(demo), demo.output()).toBe(130);
     await nobodyLeft(family);
   },
 );
@@ -70,12 +70,12 @@ test('killed at its start, the demo leaves no process behind', { timeout: WHOLE_
   await said(demo, /proxy at/);
   const family = familyOf(demo.pid);
   process.kill(demo.pid, 'SIGKILL');
-  await demo.exit;
+  await ended(demo);
   await nobodyLeft(family);
 });
 
 test('a wrong option is one clear line, and nothing is started', async () => {
   const demo = startDemo('--from', '9');
-  expect(await demo.exit).toBe(1);
+  expect(await ended(demo), demo.output()).toBe(1);
   expect(demo.output()).toBe('demo: --from is one of 14, 15, 16, 17, 18\n');
 });

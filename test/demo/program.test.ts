@@ -46,20 +46,29 @@ test('a program that listens is stopped, and may be stopped again', async () => 
 test('taking down runs last first, goes on after a failure, and is done once', async () => {
   const done: string[] = [];
   const cleanup = new Cleanup();
-  cleanup.defer(() => void done.push('first'));
-  cleanup.defer(() => {
+  cleanup.defer('first', () => void done.push('first'));
+  cleanup.defer('second', () => {
     throw new Error('stuck');
   });
-  cleanup.defer(() => void done.push('third'));
+  cleanup.defer('third', () => void done.push('third'));
   await expect(Promise.all([cleanup.run(), cleanup.run()])).rejects.toThrow('stuck');
   expect(done).toEqual(['third', 'first']);
+});
+
+test('what never ends is named, and keeps nothing else from being taken down', async () => {
+  const done: string[] = [];
+  const cleanup = new Cleanup(20);
+  cleanup.defer('first', () => void done.push('first'));
+  cleanup.defer('the deaf program', () => new Promise(() => undefined));
+  await expect(cleanup.run()).rejects.toThrow('the deaf program did not end within 20 ms');
+  expect(done).toEqual(['first']);
 });
 
 test('what is started while the taking down runs is taken down as well', async () => {
   const done: string[] = [];
   const cleanup = new Cleanup();
-  cleanup.defer(() => {
-    cleanup.defer(() => void done.push('late'));
+  cleanup.defer('early', () => {
+    cleanup.defer('late', () => void done.push('late'));
   });
   await cleanup.run();
   await cleanup.run();

@@ -5,11 +5,14 @@ import { fileURLToPath } from 'node:url';
 import { onTestFinished } from 'vitest';
 import { release, watch } from '../../src/dev/guardian.js';
 import { childrenOf, isRunning } from '../../src/dev/processes.js';
+import { messageOf } from '../../src/errors/errors.js';
 import { invariant } from '../../src/errors/invariant.js';
 import { until } from '../support/wait.js';
 
 const PROGRAM = fileURLToPath(new URL('../../dist/src/cli/demo.js', import.meta.url));
+/** A test has as long; what it waits for ends earlier, so that it can say what the demo said. */
 export const WHOLE_RUN_MS = 180_000;
+const WITHIN_MS = 120_000;
 
 export interface Demo {
   readonly pid: number;
@@ -42,12 +45,32 @@ export function familyOf(pid: number): readonly number[] {
   return [pid, ...childrenOf(pid).flatMap((child) => familyOf(child))];
 }
 
+/** Waits for a sentence. @throws Error with all that the demo said, when it ends before it has said that, or says it too late */
 export async function said(demo: Demo, sentence: RegExp): Promise<string> {
-  return until(
-    `the demo says ${sentence.source}\n${demo.output()}`,
-    () => sentence.exec(demo.output())?.[0],
-    WHOLE_RUN_MS,
-  );
+  const heard = (): string | undefined => sentence.exec(demo.output())?.[0];
+  const gone = demo.exit.then((code) => heard() ?? Promise.reject(new Error(`it ended with ${code.toString()}`)));
+  return explained(demo, sentence.source, Promise.race([gone, until('the demo says so', heard, WITHIN_MS)]));
+}
+
+/** Its exit code. @throws Error with all that the demo said, when it does not end */
+export async function ended(demo: Demo): Promise<number | NodeJS.Signals> {
+  let exit: { readonly code: number | NodeJS.Signals } | undefined;
+  void demo.exit.then((code) => (exit = { code }));
+  return (
+    await explained(
+      demo,
+      'its end',
+      until('the demo ends', () => exit, WITHIN_MS),
+    )
+  ).code;
+}
+
+async function explained<T>(demo: Demo, what: string, waiting: Promise<T>): Promise<T> {
+  try {
+    return await waiting;
+  } catch (cause) {
+    throw new Error(`${what}: ${messageOf(cause)}; the demo said:\n${demo.output()}`, { cause });
+  }
 }
 
 export async function nobodyLeft(family: readonly number[]): Promise<void> {

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { THOROUGH } from '../support/thorough.js';
-import { familyOf, nobodyLeft, said, startDemo, WHOLE_RUN_MS } from './running.js';
+import { ended, familyOf, nobodyLeft, said, startDemo, WHOLE_RUN_MS } from './running.js';
 
 const FEW = ['--shards', '2', '--rows', '4000', '--writers', '2'];
 
@@ -26,7 +26,7 @@ test(
     const folder = /passwords and log of the proxy: (\S+)/.exec(output)?.[1] ?? '';
     const family = familyOf(demo.pid);
     process.kill(demo.pid, 'SIGINT');
-    expect(await demo.exit).toBe(0);
+    expect(await ended(demo), demo.output()).toBe(0);
     await nobodyLeft(family);
     expect(existsSync(folder)).toBe(false);
   },
@@ -48,7 +48,7 @@ if (THOROUGH)
     const demo = startDemo('--lose-one-write', ...FEW);
     await said(demo, /Shop:/);
     const family = familyOf(demo.pid);
-    expect(await demo.exit).toBe(1);
+    expect(await ended(demo), demo.output()).toBe(1);
     expect(demo.output()).toContain('Result: FAILED');
     expect(demo.output()).toContain('1 acknowledged write lost');
     await nobodyLeft(family);
@@ -59,7 +59,7 @@ test('interrupted in the middle of the move it leaves no process behind', { time
   await said(demo, /syncing schema/);
   const family = familyOf(demo.pid);
   process.kill(demo.pid, 'SIGINT');
-  expect(await demo.exit).toBe(130);
+  expect(await ended(demo), demo.output()).toBe(130);
   await nobodyLeft(family);
 });
 
@@ -68,6 +68,6 @@ test.each([
   [['--shards', '2', '--from', '15'], '--from is one of 16, 17, 18'],
 ])('%j is one clear line, and nothing is started', async (options, sentence) => {
   const demo = startDemo(...options);
-  expect(await demo.exit).toBe(1);
+  expect(await ended(demo), demo.output()).toBe(1);
   expect(demo.output()).toBe(`demo: ${sentence}\n`);
 });

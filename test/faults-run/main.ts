@@ -49,7 +49,7 @@ async function run(cleanup: Cleanup): Promise<number> {
     repeatWith: (index) =>
       `npm run faults -- --seed ${seed.toString()} --only ${index.toString()} --lease ${leaseMs.toString()} --shards ${shards.toString()}`,
   });
-  cleanup.defer(() => series.end());
+  cleanup.defer('the series', () => series.end());
   return series.run(faults);
 }
 

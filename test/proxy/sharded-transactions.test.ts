@@ -347,13 +347,16 @@ test('a client that leaves, and a server that is lost, leave nothing of it', asy
     await until('it is rolled back', async () => (await sharded.on(shard, open)).length === 0);
   for (const shard of SHARDS) {
     const client = await clientOf(sharded.proxy, 'prod');
-    client.on('error', () => undefined);
+    let told: Error | undefined;
+    client.on('error', (error) => (told ??= error));
     await client.query('BEGIN');
     for (const tenant of [A, B]) await client.query(UPDATE, [tenant, 'lost']);
     await sharded.on(shard, open.replace('pid', 'pg_terminate_backend(pid)'));
-    const failed = await failure(client.query('COMMIT'));
     // Where the session is it ends, as with any server that is lost; elsewhere only the transaction does.
+    if (shard === 1) await until('its client is told', () => told);
+    const failed = await failure(client.query('COMMIT'));
     expect(failed.code).toBe(shard === 0 ? '40000' : undefined);
+    expect((told as { code?: string } | undefined)?.code).toBe(shard === 0 ? undefined : '57P01');
     expect(await texts(sharded)).toBe(all('old'));
     await client.end().catch(() => undefined);
   }

@@ -1,19 +1,35 @@
 /** One task: take down what was started, last first, once, whoever asks. */
+import { setTimeout as sleep } from 'node:timers/promises';
 
 /** The exit code of a program ended by SIGINT, as shells count it. */
 const INTERRUPTED = 130;
+/** What has not ended by then is left to the guardian, which ends every process when this one has ended. */
+const STEP_DEADLINE_MS = 30_000;
+
+type Step = () => Promise<void> | void;
 
 export class Cleanup {
-  readonly #steps: (() => Promise<void> | void)[] = [];
+  readonly #steps: Step[] = [];
+  readonly #deadlineMs: number;
   #running: Promise<void> | undefined;
 
-  /** Notes what undoes something that was just made; undoes it at once when the taking down has begun. */
-  defer(step: () => Promise<void> | void): void {
+  /** @param deadlineMs of each step */
+  constructor(deadlineMs = STEP_DEADLINE_MS) {
+    this.#deadlineMs = deadlineMs;
+  }
+
+  /**
+   * Notes what undoes something that was just made; undoes it at once when the taking down has begun.
+   *
+   * @param what is undone, as "the proxy"
+   */
+  defer(what: string, undo: Step): void {
+    const step = (): Promise<void> => inTime(what, undo, this.#deadlineMs);
     if (this.#running === undefined) this.#steps.push(step);
     else this.#running = this.#running.then(step);
   }
 
-  /** Runs every step, the failing ones too, and rejects with the first failure. May be called again, also meanwhile. */
+  /** Runs every step, the failing and the endless ones too, and rejects with the first failure. May be called again, also meanwhile. */
   run(): Promise<void> {
     this.#running ??= this.#all();
     return this.#running;
@@ -29,6 +45,19 @@ export class Cleanup {
       }
     }
     if (failures.length > 0) throw failures[0];
+  }
+}
+
+async function inTime(what: string, undo: Step, deadlineMs: number): Promise<void> {
+  const late = new AbortController();
+  const deadline = sleep(deadlineMs, undefined, { signal: late.signal }).then(() => {
+    throw new Error(`${what} did not end within ${deadlineMs.toString()} ms`);
+  });
+  try {
+    await Promise.race([undo(), deadline]);
+  } finally {
+    deadline.catch(() => undefined);
+    late.abort();
   }
 }
 

@@ -21,10 +21,10 @@ const ALIKE_POLL_MS = 500;
 export async function tellSharded(stage: Stage, options: StoryOptions, cleanup: Cleanup): Promise<ShardedFacts> {
   const loaded = await prepare(stage, options.rows);
   const load = await startTenants({ endpoint: stage.application, writers: options.writers });
-  cleanup.defer(() => load.stop());
+  cleanup.defer('the shop', () => load.stop());
   heading(`Shop: ${options.writers.toString()} clients order, others write notes, prices and reports of all tenants`);
   const operator = await Operator.connect(stage.configuration.admin);
-  cleanup.defer(() => operator.end());
+  cleanup.defer('the operator', () => operator.end());
   const moves = await moveThereAndBack(operator, load, {
     destination: SHARDED_DESTINATION,
     publication: SHOP_PUBLICATION,

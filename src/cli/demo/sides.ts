@@ -59,7 +59,7 @@ export async function allOrNothing<T extends readonly unknown[]>(work: {
 async function startOne(major: Major, { shards, logins }: SidesOptions, cleanup: Cleanup): Promise<Cluster> {
   const settings = shards === undefined ? {} : SETTINGS_WITH_SHARDS;
   const cluster = await startCluster({ major, auth: 'scram', settings });
-  cleanup.defer(() => cluster.remove());
+  cleanup.defer('a cluster', () => cluster.remove());
   const roles = logins.map(({ name, password, schemaAdmin }) => {
     return `CREATE ROLE ${name} LOGIN ${schemaAdmin ? 'SUPERUSER' : ''} PASSWORD '${password}'`;
   });

@@ -78,7 +78,7 @@ const POOL_SIZE = 20;
 export async function setStage(options: StageOptions, cleanup: Cleanup): Promise<Stage> {
   const folder = mkdtempSync(join(tmpdir(), 'cutover-demo-'));
   removeAtEnd(folder);
-  cleanup.defer(() => {
+  cleanup.defer('the folder', () => {
     rmSync(folder, { recursive: true, force: true });
     keepAtEnd(folder);
   });
@@ -88,7 +88,7 @@ export async function setStage(options: StageOptions, cleanup: Cleanup): Promise
   ] as const;
   const temporal = async (): Promise<TemporalDevServer> => {
     const started = await startTemporal({ ui: options.ui, report: options.report });
-    cleanup.defer(() => started.stop());
+    cleanup.defer('Temporal', () => started.stop());
     return started;
   };
   const { from, to, sharding } = options;
@@ -151,6 +151,6 @@ async function startProxyProcess(
     port: configuration.port,
     logFile: join(folder, 'proxy.log'),
   });
-  cleanup.defer(() => proxy.stop());
+  cleanup.defer('the proxy', () => proxy.stop());
   return proxy.pid;
 }

@@ -23,10 +23,10 @@ export interface StoryOptions {
 export async function tell(stage: Stage, options: StoryOptions, cleanup: Cleanup): Promise<RunFacts> {
   const history = await load(stage, options.rows);
   const ledger = await startLedger({ endpoint: stage.application, writers: options.writers });
-  cleanup.defer(() => ledger.stop());
+  cleanup.defer('the ledger', () => ledger.stop());
   heading(`Ledger: ${options.writers.toString()} writers and 1 reader work through the proxy until the end`);
   const operator = await Operator.connect(stage.configuration.admin);
-  cleanup.defer(() => operator.end());
+  cleanup.defer('the operator', () => operator.end());
   const moves = await moveThereAndBack(operator, ledger, { destination: DESTINATION, publication: PUBLICATION });
   await ledger.stop();
   const comparison = await compare(stage, ledger, history, options.loseOneWrite);
