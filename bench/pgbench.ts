@@ -21,6 +21,7 @@ export interface PgbenchLoad {
 
 const DEBIAN = '/usr/lib/postgresql';
 const THREADS = 2;
+const MS_PER_SECOND = 1_000;
 const GRACE_MS = 60_000;
 
 /** The path of a program on PATH or in Debian's folders of PostgreSQL, newest first; undefined when there is none. */
@@ -35,10 +36,23 @@ export async function initialise(program: string, endpoint: Endpoint, scale: num
   await run(program, endpoint, ['-i', '-q', '-s', scale.toString()], GRACE_MS);
 }
 
-/** One run of the built-in `select-only` script. */
-export async function measure(program: string, endpoint: Endpoint, load: PgbenchLoad): Promise<PgbenchResult> {
+/** One run of the built-in `select-only` script; against several places at once, with the clients spread over them. */
+export async function measure(
+  program: string,
+  endpoints: readonly Endpoint[],
+  load: PgbenchLoad,
+): Promise<PgbenchResult> {
+  const clients = load.clients / endpoints.length;
+  if (!Number.isInteger(clients)) throw new Error(`clients are a multiple of ${endpoints.length.toString()}`);
+  const results = await Promise.all(endpoints.map((endpoint) => measureOne(program, endpoint, { ...load, clients })));
+  const transactionsPerSecond = results.reduce((sum, result) => sum + result.transactionsPerSecond, 0);
+  return { transactionsPerSecond, latencyMs: load.clients / (transactionsPerSecond / MS_PER_SECOND) };
+}
+
+async function measureOne(program: string, endpoint: Endpoint, load: PgbenchLoad): Promise<PgbenchResult> {
   const { mode, clients, seconds } = load;
-  const size = ['-c', clients.toString(), '-j', THREADS.toString(), '-T', seconds.toString()];
+  const threads = Math.min(THREADS, clients);
+  const size = ['-c', clients.toString(), '-j', threads.toString(), '-T', seconds.toString()];
   const text = await run(program, endpoint, ['-n', '-S', '-M', mode, ...size], seconds * 1_000 + GRACE_MS);
   return {
     transactionsPerSecond: numberIn(text, /^tps = ([\d.]+)/m),

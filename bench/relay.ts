@@ -26,7 +26,8 @@ export interface RelayOptions {
 
 interface Target {
   readonly name: string;
-  endpoint(mode: Mode): Endpoint;
+  /** the clients are spread over these */
+  endpoints(mode: Mode): readonly Endpoint[];
   /** printed with each of its measurements */
   note(mode: Mode): string;
   /** a process of ours, whose processor time is measured too */
@@ -75,9 +76,9 @@ async function startTargets(options: RelayOptions, pgbench: string, cleanup: Cle
   const server = cluster.endpoint('bench');
   await initialise(pgbench, server, SCALE);
   const targets: Target[] = [
-    { name: 'direct', endpoint: () => server, note: () => '' },
+    { name: 'direct', endpoints: () => [server], note: () => '' },
     await startBareRelay(server, folder, cleanup),
-    await startOurs('proxy', [server], clients, folder, cleanup),
+    await startOurs('proxy', [server], false, clients, folder, cleanup),
   ];
   if (options.shards > 1) {
     const shards = await Promise.all(
@@ -89,7 +90,10 @@ async function startTargets(options: RelayOptions, pgbench: string, cleanup: Cle
         return own;
       }),
     );
-    targets.push(await startOurs(`${options.shards.toString()} shards`, shards, clients, folder, cleanup));
+    const count = options.shards.toString();
+    // The same servers, where the application itself knows which one it wants.
+    targets.push(await startOurs(`${count} databases`, shards, false, clients, folder, cleanup));
+    targets.push(await startOurs(`${count} shards`, shards, true, clients, folder, cleanup));
   }
   const bouncer = await startPgBouncer(server, clients, folder, cleanup);
   if (bouncer === undefined) {
@@ -97,7 +101,7 @@ async function startTargets(options: RelayOptions, pgbench: string, cleanup: Cle
     return targets;
   }
   const note = (mode: Mode): string => `PgBouncer ${bouncer.version}, ${bouncer.poolMode(mode)} pooling`;
-  return [...targets, { name: 'PgBouncer', note, endpoint: (mode) => bouncer.endpoint(mode) }];
+  return [...targets, { name: 'PgBouncer', note, endpoints: (mode) => [bouncer.endpoint(mode)] }];
 }
 
 /** All shards together have the rows once, as one database has them: twice as many would not fit into the buffers. */
@@ -118,13 +122,14 @@ async function startBareRelay(server: Endpoint, folder: string, cleanup: Cleanup
   const port = await freePort();
   const args = [server.host, server.port.toString(), port.toString()];
   const pid = await startOwn(new URL('./bare-relay.js', import.meta.url), args, port, folder, cleanup);
-  return ours('bare relay', { ...server, host: LOOPBACK, port }, pid);
+  return ours('bare relay', [{ ...server, host: LOOPBACK, port }], pid);
 }
 
-/** The proxy in front of one database, or of its shards by the key of pgbench's accounts. */
+/** The proxy in front of databases of their own, or of the shards of one by the key of pgbench's accounts. */
 async function startOurs(
   name: string,
   servers: readonly Endpoint[],
+  sharded: boolean,
   clients: number,
   folder: string,
   cleanup: Cleanup,
@@ -132,20 +137,26 @@ async function startOurs(
   const [first] = servers;
   if (first === undefined) throw new Error('a proxy needs a server');
   const { user, password = '' } = first;
-  const own = join(folder, `proxy-${servers.length.toString()}`);
+  const own = join(folder, name.replaceAll(' ', '-'));
+  const nameOf = (shard: number): string => (sharded ? 'bench' : `bench_${shard.toString()}`);
   mkdirSync(own);
   const configuration = await writeConfiguration(
     own,
-    servers.map(({ host, port, database }, shard) => ({ name: 'bench', host, port, databaseName: database, shard })),
+    servers.map(({ host, port, database }, shard) => ({
+      ...{ name: nameOf(shard), host, port, databaseName: database },
+      shard: sharded ? shard : 0,
+    })),
     [{ name: user, password, schemaAdmin: true }],
     { general: [`default_pool_size = ${clients.toString()}`] },
   );
   const { config, users } = configuration.files;
-  if (servers.length > 1)
+  if (sharded)
     appendFileSync(config, '\n[[sharded_tables]]\ndatabase = "bench"\ncolumn = "aid"\ndata_type = "bigint"\n');
   const module = new URL('./proxy-process.js', import.meta.url);
   const pid = await startOwn(module, [config, users], configuration.port, own, cleanup);
-  return ours(name, { ...first, host: LOOPBACK, port: configuration.port, database: 'bench' }, pid);
+  const names = new Set(servers.map((_, shard) => nameOf(shard)));
+  const endpoints = [...names].map((database) => ({ ...first, host: LOOPBACK, port: configuration.port, database }));
+  return ours(name, endpoints, pid);
 }
 
 /** Runs a module of this folder in a process of its own. @returns its id */
@@ -168,8 +179,8 @@ async function startOwn(
   return program.pid;
 }
 
-function ours(name: string, endpoint: Endpoint, pid: number): Target {
-  return { name, endpoint: () => endpoint, note: () => '', pid };
+function ours(name: string, endpoints: readonly Endpoint[], pid: number): Target {
+  return { name, endpoints: () => endpoints, note: () => '', pid };
 }
 
 /** Every round measures every target once in each mode, another one first each time: what the machine does meanwhile hits all. */
@@ -194,10 +205,10 @@ async function measureOnce(
   round: number,
   { clients, seconds }: RelayOptions,
 ): Promise<Measurement> {
-  const endpoint = target.endpoint(mode);
-  if (round === 0) await measure(pgbench, endpoint, { mode, clients, seconds: WARM_UP_SECONDS });
+  const endpoints = target.endpoints(mode);
+  if (round === 0) await measure(pgbench, endpoints, { mode, clients, seconds: WARM_UP_SECONDS });
   const before = processorMs(target);
-  const result = await measure(pgbench, endpoint, { mode, clients, seconds });
+  const result = await measure(pgbench, endpoints, { mode, clients, seconds });
   const after = processorMs(target);
   const { transactionsPerSecond } = result;
   const transactions = transactionsPerSecond * seconds;
