@@ -47,6 +47,7 @@ function cutoverSettings({ cutover }: Config): Setting[] {
     ['cutover_save_config', cutover.saveConfig],
     ['cutover_lease', cutover.leaseMs],
     ['cutover_drain_action', cutover.drainAction],
+    ['cutover_session_state', cutover.sessionState],
     ['cutover_drain_timeout', cutover.drainTimeoutMs],
     ['cutover_max_attempts', cutover.maxAttempts],
     ['cutover_soak', cutover.soakMs],

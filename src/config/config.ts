@@ -70,6 +70,8 @@ export interface CutoverConfig {
   /** how long a node holds its clients without hearing from the engine */
   readonly leaseMs: number;
   readonly drainAction: 'abort' | 'cancel';
+  /** of sessions that have on their server what no other one can give them: a drain waits for them, or the swap ends them */
+  readonly sessionState: 'wait' | 'close';
   /** longest time clients may be held while transactions end */
   readonly drainTimeoutMs: number;
   /** attempts before the cutover gives up */

@@ -58,6 +58,7 @@ export function cutoverConfig(keys: GeneralKeys, warn: (sentence: string) => voi
     saveConfig: keys.cutover_save_config ?? false,
     leaseMs: keys.cutover_lease ?? 2_000,
     drainAction: keys.cutover_drain_action ?? 'abort',
+    sessionState: keys.cutover_session_state ?? 'wait',
     drainTimeoutMs: keys.cutover_drain_timeout ?? 1_000,
     maxAttempts: keys.cutover_max_attempts ?? 10,
     soakMs: keys.cutover_soak ?? null,

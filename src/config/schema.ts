@@ -69,6 +69,7 @@ export const GENERAL = {
   cutover_save_config: z.boolean().optional(),
   cutover_lease: z.int().min(LEASE_MIN_MS).max(LEASE_MAX_MS).optional(),
   cutover_drain_action: z.enum(['abort', 'cancel']).optional(),
+  cutover_session_state: z.enum(['wait', 'close']).optional(),
   cutover_drain_timeout: positiveTimeMs.optional(),
   cutover_max_attempts: z.int().min(1).max(ATTEMPTS_MAX).optional(),
   cutover_soak: timeMs.optional(),

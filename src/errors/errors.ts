@@ -250,7 +250,8 @@ export const ERRORS = {
     sqlstate: '55P03',
     level: 'warn',
     message: 'transactions were still running after {waitedMs} ms: {holders}',
-    remedy: 'Let them end, or set cutover_drain_action = "cancel".',
+    remedy:
+      'Let them end, or set cutover_drain_action = "cancel"; sessions that hold more than a transaction: cutover_session_state.',
   },
   seal_blocked: {
     sqlstate: '55P03',
@@ -449,6 +450,13 @@ export const ERRORS = {
     level: 'error',
     message: 'the server of database "{database}" closed the connection while it was in use',
     remedy: 'The outcome of the statement in flight is unknown; check before you repeat it.',
+  },
+  session_state_lost: {
+    sqlstate: '57P01',
+    level: 'warn',
+    message:
+      'the session ends: its server no longer serves database "{database}", and {state} cannot be taken to another one',
+    remedy: 'Connect again and make them anew. cutover_session_state = "wait" has a cutover wait for such sessions.',
   },
   checkout_timeout: {
     sqlstate: '53300',

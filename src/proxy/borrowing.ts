@@ -3,7 +3,9 @@
  *
  * Steps, in order: `none` (no server, or one that is kept or in use), `gate` (waits until it is open), `pool` (waits for a
  * connection), `setup` (the server gets the settings of the session), and `none` again. A transaction that has done nothing yet can
- * be begun anew on another shard: `closing` (it ends where it is), then `gate`, `pool`, and `opening` (it begins there).
+ * be begun anew on another shard: `closing` (it ends where it is), then `gate`, `pool`, and `opening` (it begins there). Behind a
+ * transaction that may have left something in the server's session it is asked what: `asking`. Who comes while its server is exchanged for
+ * another one that listens as well waits for that: `exchange`.
  */
 import { CutoverError } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
@@ -15,6 +17,7 @@ import { sendCancel } from './server-cancel.js';
 import type { ServerConnection, ServerOwner } from './server-connection.js';
 import type { Route } from './routes.js';
 import type { SessionContext } from './session-context.js';
+import { stateLost, STATE_SQL, type SessionState } from './session-state.js';
 import type { Lent } from './shard-transaction.js';
 import { cannotFail, differenceSql } from './settings.js';
 import type { TrackedSettings } from './tracked-settings.js';
@@ -35,13 +38,15 @@ export interface BorrowingListener extends ServerOwner {
   shardAnew(): number | null;
 }
 
-export type Step = 'none' | 'gate' | 'pool' | 'setup' | 'closing' | 'opening';
+export type Step = 'none' | 'gate' | 'pool' | 'setup' | 'closing' | 'opening' | 'asking' | 'exchange';
 
 export class Borrowing implements Borrower {
   /** held now; in session mode also between transactions */
   server: ServerConnection | null = null;
   pool: Pool | null = null;
   step: Step = 'none';
+  /** what the client has in the server's session, so that it keeps the server in every mode; null: nothing */
+  state: SessionState | null = null;
   readonly #user: string;
   readonly #database: string;
   readonly #context: SessionContext;
@@ -52,6 +57,7 @@ export class Borrowing implements Borrower {
   #route: Route | null = null;
   #routeVersion = -1;
   #setups = 0;
+  #exchanging = false;
   #shard = 0;
   /** routes to the shards where the session was, of one configuration */
   readonly #known = new Map<number, Route>();
@@ -82,7 +88,7 @@ export class Borrowing implements Borrower {
 
   /** Server sessions are kept between transactions. */
   get keeps(): boolean {
-    return this.#route?.mode === 'session' && this.pool?.retired === false;
+    return this.state !== null || (this.#route?.mode === 'session' && this.pool?.retired === false);
   }
 
   /** The client is in a transaction that no server has: it must not go on as if there were none. */
@@ -138,7 +144,9 @@ export class Borrowing implements Borrower {
 
   #enter(): void {
     this.step = 'gate';
-    this.#wait.begin();
+    const bound = (this.state?.bound.length ?? 0) > 0;
+    if (bound && this.#context.waitsForBound(this.#database)) this.#passed();
+    else this.#wait.begin();
   }
 
   /** Takes the wait back. */
@@ -149,11 +157,40 @@ export class Borrowing implements Borrower {
     this.#opening = null;
   }
 
-  /** Gives the server back; what it left behind is cleaned away first where sessions are not shared. */
-  giveBack(): void {
+  /** Asks the server what its session has of the client; it says setupDone(). */
+  ask(): void {
+    this.step = 'asking';
+    this.server?.ask(STATE_SQL);
+  }
+
+  /** Until exchange() the session cannot go on. */
+  beginExchange(): void {
+    this.#exchanging = true;
+  }
+
+  /** Has another server, which listens to the same channels, in the place of the one it keeps. @returns that one */
+  exchange(server: ServerConnection, pool: Pool): { readonly server: ServerConnection; readonly pool: Pool } {
+    const { server: before, pool: its } = this;
+    invariant(before !== null && its !== null && this.state !== null, 'a server is kept');
+    this.server = server;
+    this.pool = pool;
+    server.owner = this.#listener;
+    this.#exchanging = false;
+    if (this.step === 'exchange') this.#borrow();
+    return { server: before, pool: its };
+  }
+
+  /**
+   * Gives the server back; what it left behind is cleaned away first where sessions are not shared.
+   *
+   * @param suspected nobody has asked the server what its session has
+   */
+  giveBack(suspected = false): void {
     const { server } = this;
+    const clean = !suspected && this.state === null && this.#route?.mode !== 'session';
     this.server = null;
-    if (server !== null) this.pool?.giveBack(server, this.#route?.mode !== 'session');
+    this.state = null;
+    if (server !== null) this.pool?.giveBack(server, clean);
     this.#gate.released();
   }
 
@@ -190,7 +227,9 @@ export class Borrowing implements Borrower {
   /** The server is gone. @returns true when another one is on its way, because nothing of the client's was lost */
   lost(): boolean {
     this.server = null;
-    if (!this.preparing || this.#setups >= SETUPS_MAX) return false;
+    const kept = this.state !== null;
+    this.state = null;
+    if (!this.preparing || kept || this.#setups >= SETUPS_MAX) return false;
     this.#setups += 1;
     this.#enter();
     return true;
@@ -236,6 +275,10 @@ export class Borrowing implements Borrower {
   };
 
   #borrow(): void {
+    if (this.#exchanging) {
+      this.step = 'exchange';
+      return;
+    }
     let route: Route;
     try {
       route = this.#currentRoute();
@@ -247,8 +290,14 @@ export class Borrowing implements Borrower {
     }
     const { pool } = route;
     if (this.server !== null) {
-      if (this.pool === pool && !pool.isOutdated(this.server)) {
+      const same = this.pool === pool;
+      if (same && (this.state !== null || !pool.isOutdated(this.server))) {
         this.#prepare(this.server);
+        return;
+      }
+      if (this.state !== null) {
+        this.step = 'none';
+        this.#listener.failed(stateLost(this.#database, this.state));
         return;
       }
       this.giveBack();

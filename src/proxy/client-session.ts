@@ -28,16 +28,15 @@ import type { Placement } from './placement.js';
 import { Reroute } from './reroute.js';
 import { refusing } from './schema-change.js';
 import { SessionCounters } from './session-counters.js';
+import { GOODBYE_TIMEOUT_MS, SessionEnd, VANISHED_TIMEOUT_MS } from './session-end.js';
 import { sessionError } from './session-error.js';
+import { SessionKeeping } from './session-keeping.js';
 import { ONLY_SHARD, SessionPlace } from './session-place.js';
 import { SessionWriter, type Next } from './session-writer.js';
 import type { LoggedInClient, SessionContext } from './session-context.js';
 import { TrackedSettings } from './tracked-settings.js';
 
 const UNREAD_BYTES_MAX = 65_536;
-/** A client that said goodbye has its last statement run to the end, as with PostgreSQL; one that vanished has less. */
-const GOODBYE_TIMEOUT_MS = 60_000;
-const VANISHED_TIMEOUT_MS = 5_000;
 
 type Phase = 'idle' | 'waiting' | 'attached' | 'writing' | 'rerouting' | 'leaving' | 'closed';
 
@@ -57,8 +56,6 @@ export class ClientSession implements BorrowingListener {
   readonly #record = new BatchRecord();
   readonly #settings: TrackedSettings;
   #phase: Phase = 'idle';
-  /** bounds the leaving */
-  #timer: NodeJS.Timeout | null = null;
   /** the gate closed while statements were in flight: the next ones wait for these */
   #stopped = false;
   /** messages up to the next Sync are thrown away, as PostgreSQL does after an error */
@@ -70,6 +67,8 @@ export class ClientSession implements BorrowingListener {
   #gone = false;
   readonly #place: SessionPlace;
   readonly #writer: SessionWriter;
+  readonly #keeping: SessionKeeping;
+  readonly #end: SessionEnd;
 
   constructor(client: LoggedInClient, context: SessionContext) {
     this.id = client.id;
@@ -86,6 +85,9 @@ export class ClientSession implements BorrowingListener {
     this.#reroute = new Reroute(this, context);
     this.#writer = new SessionWriter(this, context, this.#settings, this.#forwarder);
     this.#borrowing = new Borrowing(client, context, this.#settings, this);
+    this.#keeping = new SessionKeeping(this, context, this.#borrowing, this.#forwarder);
+    const [borrowing, writer, scanner, keeping] = [this.#borrowing, this.#writer, this.#scanner, this.#keeping];
+    this.#end = new SessionEnd({ borrowing, writer, scanner, keeping }, this.#close);
     this.channel = new ClientChannel(client.socket, {
       received: (chunk) => {
         this.#scanner.feed(chunk);
@@ -124,6 +126,16 @@ export class ClientSession implements BorrowingListener {
     const { server } = this;
     if (server === null) return this.#writer.holding;
     return this.#phase === 'attached' || this.#phase === 'leaving' || !server.idle;
+  }
+
+  /** Between transactions it has something in its server's session that no other server can give it. */
+  get bound(): boolean {
+    return this.#keeping.bound;
+  }
+
+  /** The database's name may lead elsewhere. Resolves when the session hears the server that it leads to, if it listens. */
+  follow(): Promise<void> {
+    return this.#keeping.follow();
   }
 
   /** 0 = it holds no server */
@@ -356,8 +368,14 @@ export class ClientSession implements BorrowingListener {
   }
 
   setupDone(failure: Buffer | null): void {
+    if (this.#borrowing.step === 'asking') {
+      this.#keeping.told(failure);
+      this.#rest();
+      this.#advance();
+      return;
+    }
     this.#borrowing.setupDone(failure);
-    if (this.#phase === 'leaving' && this.server !== null) this.#finishLeaving(this.server);
+    if (this.#phase === 'leaving' && this.server !== null) this.#end.finish(this.server);
   }
 
   // ---- the server's side
@@ -379,6 +397,7 @@ export class ClientSession implements BorrowingListener {
     const { server } = this;
     if (server === null) return;
     if (failed) this.counters.errors += 1;
+    if ((tags & SESSION_TAG.state) !== 0) this.#keeping.suspect();
     this.#settings.noteCommands(tags, failed, server, this.#record, (name) => this.statements.textOf(name));
     if ((tags & (SESSION_TAG.discardAll | SESSION_TAG.deallocateAll)) !== 0) this.statements.clear();
   }
@@ -394,7 +413,7 @@ export class ClientSession implements BorrowingListener {
     if (idle) this.#settings.commit(server);
     this.#place.placement?.settled(server.transactionStatus);
     if (this.#phase === 'leaving') {
-      this.#finishLeaving(server);
+      this.#end.finish(server);
       return;
     }
     if (idle) this.#boundary();
@@ -403,16 +422,28 @@ export class ClientSession implements BorrowingListener {
 
   /** Between two transactions: the server goes back, unless the session keeps it. */
   #boundary(): void {
-    this.#phase = 'idle';
     this.#reroute.answered();
     this.#forwarder.full = false;
+    // On shards what would be left in a session is refused.
+    const asks = this.#keeping.suspected && this.#place.placement === null && this.server !== null;
+    this.#phase = asks ? 'waiting' : 'idle';
+    if (asks) this.#borrowing.ask();
+    else this.#rest();
+  }
+
+  #rest(): void {
+    this.#phase = 'idle';
+    if (this.#borrowing.state !== null) void this.#keeping.follow();
     if (this.#borrowing.keeps) this.#gate.released();
     else this.#borrowing.giveBack();
     if (this.#ending) this.terminate(new CutoverError('shutting_down'));
   }
 
   refused(reply: Buffer): void {
-    if (this.#phase === 'leaving' || !this.#reroute.possible || !this.#record.complete) {
+    const keeps = this.#borrowing.state !== null;
+    if (this.#phase === 'leaving' || keeps || !this.#reroute.possible || !this.#record.complete) {
+      // What it has on this server cannot go along in the middle of a batch; the others shall hear that the side has changed.
+      if (keeps && this.#reroute.possible) void this.#reroute.ask();
       this.deliver(reply);
       this.settled();
       return;
@@ -437,9 +468,11 @@ export class ClientSession implements BorrowingListener {
   lost(): void {
     const told = this.server?.saidWhy === true;
     const { preparing } = this.#borrowing;
+    const { loss } = this.#keeping;
     const retried = this.#borrowing.lost();
     if (this.#phase === 'leaving') this.#close();
     else if (this.#gone) this.#leave(VANISHED_TIMEOUT_MS);
+    else if (loss !== null && this.#phase !== 'attached') this.terminate(loss);
     else if (!retried && (this.#phase === 'waiting' ? preparing : this.#phase === 'attached')) {
       if (!told) this.#say(errorResponseOf(new CutoverError('server_lost', { database: this.database }), 'FATAL'));
       this.#leave(VANISHED_TIMEOUT_MS);
@@ -455,42 +488,13 @@ export class ClientSession implements BorrowingListener {
     this.#phase = 'leaving';
     this.#borrowing.leave();
     this.channel.leave();
-    const { server } = this;
-    if (server === null) {
-      if (this.#writer.leave()) this.#timer = setTimeout(this.#leftTooLong, timeoutMs);
-      else this.#close();
-      return;
-    }
-    server.resume();
-    if (this.#scanner.insideFrame || !server.replies.complete) server.destroy();
-    else if (server.replies.empty) this.#finishLeaving(server);
-    else this.#timer = setTimeout(this.#leftTooLong, timeoutMs);
+    this.#end.begin(timeoutMs);
   }
 
-  readonly #leftTooLong = (): void => {
-    this.cancel();
-    this.server?.destroy();
-    this.#writer.abandon();
-  };
-
-  /** When nothing is in flight, an open transaction is rolled back, then the server goes back. */
-  #finishLeaving(server: ServerConnection): void {
-    if (!server.replies.empty) return;
-    if (server.idle) {
-      this.#borrowing.giveBack();
-      this.#close();
-      return;
-    }
-    this.#timer ??= setTimeout(this.#leftTooLong, VANISHED_TIMEOUT_MS);
-    server.setup('ROLLBACK');
-  }
-
-  #close(): void {
+  readonly #close = (): void => {
     this.#phase = 'closed';
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    // Of a transaction on several shards.
-    this.#writer.abandon();
+    this.#end.ended();
     this.statements.clear();
     this.#context.forget(this.id);
-  }
+  };
 }

@@ -27,6 +27,7 @@ import { STATEMENTS_MAX, type ClientStatements } from './client-statements.js';
 import { raising } from './raising.js';
 import { REPLY, type Undo } from './reply-queue.js';
 import type { ServerConnection } from './server-connection.js';
+import { mentionsState } from './session-state.js';
 import type { Statement } from './statement-cache.js';
 
 export type Outcome = 'dry' | 'stopped' | 'terminated';
@@ -62,9 +63,13 @@ export class Forwarder {
   queries = 0;
   parses = 0;
   binds = 0;
+  /** a statement may leave something in the session: see session-state.ts */
+  mentionedState = false;
   /** where statements must be at the right place, as on shards: then each is looked at whole; null: they pass as they come */
   screen: Screen | null = null;
   readonly #statements: ClientStatements;
+  /** of the client's unnamed statement */
+  #unnamedMentions = false;
   #pieces: Buffer[] = [];
   /** beginning of what is not in #pieces yet */
   #from = 0;
@@ -164,11 +169,17 @@ export class Forwarder {
     server.queries += 1;
     server.unnamed = null;
     server.replies.push(REPLY.query);
+    this.#lookForState(start, end);
     // A text that passes in parts is not looked into: the first part is on its way before the last has come.
     const text = (): string => readQuery(this.#buffer, start, end);
     if (end - start < length) return;
     const sent = this.#refuse(text) ?? this.#queriesAnother(start, text) ?? this.#rewritten(text, server);
     if (sent !== null) this.#replace(start, end, query(sent));
+  }
+
+  /** On shards what is left in a session is refused. */
+  #lookForState(start: number, end: number): void {
+    if (this.screen === null && !this.mentionedState) this.mentionedState = mentionsState(this.#buffer, start, end);
   }
 
   #rewritten(text: () => string, server: ServerConnection): string | null {
@@ -191,6 +202,10 @@ export class Forwarder {
   #parse(scanner: FrameScanner, server: ServerConnection): void {
     const { start, end } = scanner;
     const { name, bodyAt } = readParse(this.#buffer, start, end);
+    if (name === '') {
+      this.#lookForState(bodyAt, end);
+      this.#unnamedMentions = this.mentionedState;
+    }
     const refusal = this.#refuse(() => readParseText(this.#buffer, bodyAt, end));
     const body = refusal === null ? this.#buffer.subarray(bodyAt, end) : Buffer.concat([cstring(refusal), NO_TYPES]);
     this.parses += 1;
@@ -233,10 +248,12 @@ export class Forwarder {
     if (names.statementEnd === names.portalEnd + 1) {
       this.#ensureUnnamed(server, start);
       server.replies.push(REPLY.bind);
+      this.mentionedState ||= this.#unnamedMentions;
       return;
     }
     const statement = this.#statements.get(buffer.toString('utf8', names.portalEnd + 1, names.statementEnd));
     if (statement !== undefined) {
+      this.mentionedState ||= statement.mentionsState;
       this.#ensure(statement, server, start);
       this.#replace(start, names.statementEnd, rebindHead(buffer, start, scanner.length, names, statement.name));
     }

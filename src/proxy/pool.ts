@@ -351,7 +351,7 @@ export class Cleaning implements ServerOwner {
     this.#done(Buffer.alloc(0));
   }
 
-  deliver(): void {
+  deliver(_bytes: Buffer): void {
     // Nobody reads it.
   }
 

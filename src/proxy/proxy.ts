@@ -65,6 +65,8 @@ class RunningProxy implements Proxy, SessionContext {
   readonly #sockets = new Set<Socket>();
   readonly #recovery: ShardRecovery;
   readonly #sweeper: NodeJS.Timeout;
+  /** sessions that go along with what apply() has changed */
+  #following: Promise<unknown> = Promise.resolve();
   #lastId = 0;
   #closing = false;
   #onForgotten: (() => void) | null = null;
@@ -130,11 +132,20 @@ class RunningProxy implements Proxy, SessionContext {
     let gate = this.#gates.get(database);
     if (gate === undefined) {
       const holders = (): readonly ClientSession[] =>
-        [...this.#sessions.values()].filter((session) => session.database === database && session.holding);
+        [...this.#sessions.values()].filter((session) => session.database === database && this.#holds(session));
       gate = new Gate({ holders: () => holders().map(holderOf) });
       this.#gates.set(database, gate);
     }
     return gate;
+  }
+
+  #holds(session: ClientSession): boolean {
+    return session.holding || (session.bound && this.#config.cutover.sessionState === 'wait');
+  }
+
+  waitsForBound(database: string): boolean {
+    const { reasons } = this.gate(database);
+    return this.#config.cutover.sessionState === 'wait' && reasons.every((reason) => reason === 'cutover');
   }
 
   apply(config: Config): void {
@@ -142,6 +153,17 @@ class RunningProxy implements Proxy, SessionContext {
     this.#credentials = new CredentialStore(config);
     this.routes.apply(config);
     this.routers.apply(config);
+    this.#following = Promise.all([...this.#sessions.values()].map((session) => session.follow()));
+  }
+
+  async listenersMoved(deadlineMs: number): Promise<boolean> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<boolean>((resolve) => {
+      timer = setTimeout(resolve, deadlineMs, false);
+    });
+    const moved = await Promise.race([this.#following.then(() => true), late]);
+    clearTimeout(timer);
+    return moved;
   }
 
   async warm(database: string, like: string, deadlineMs: number): Promise<void> {

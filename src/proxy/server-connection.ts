@@ -51,19 +51,38 @@ export interface ServerOwner {
   lost(): void;
 }
 
-/** Commands after which a session may not be what it was. RESET counts as SET. */
-export const SESSION_TAG = { set: 1, rollback: 2, discardAll: 4, deallocateAll: 8 } as const;
+/** Commands after which a session may not be what it was. RESET counts as SET; `state`: see session-state.ts. */
+export const SESSION_TAG = { set: 1, rollback: 2, discardAll: 4, deallocateAll: 8, state: 16 } as const;
 
 const TAG_BITS: ReadonlyMap<string, number> = new Map([
   ['SET', SESSION_TAG.set],
   ['RESET', SESSION_TAG.set],
   ['ROLLBACK', SESSION_TAG.rollback],
-  ['DISCARD ALL', SESSION_TAG.set | SESSION_TAG.discardAll],
-  ['DEALLOCATE ALL', SESSION_TAG.deallocateAll],
+  ['DISCARD ALL', SESSION_TAG.set | SESSION_TAG.discardAll | SESSION_TAG.state],
+  ['DEALLOCATE ALL', SESSION_TAG.deallocateAll | SESSION_TAG.state],
+  ...[
+    'LISTEN',
+    'UNLISTEN',
+    'PREPARE',
+    'DEALLOCATE',
+    'DISCARD TEMP',
+    'DROP TABLE',
+    'CLOSE CURSOR',
+    'CLOSE CURSOR ALL',
+  ].map((tag) => [tag, SESSION_TAG.state] as const),
 ]);
+/** By their first letter: the second, where a commoner command begins with the same; 0: no such command. */
+const SECOND_LETTERS = new Uint8Array(256);
+const ANY_LETTER = 255;
+for (const [first, second] of ['S', 'R', 'D', 'L', 'P', 'UN', 'CL'].map((letters) => Buffer.from(letters)))
+  if (first !== undefined) SECOND_LETTERS[first] = second ?? ANY_LETTER;
 
 /** How long a server may take to end a session that says goodbye. */
 const END_TIMEOUT_MS = 5_000;
+
+const NOTHING = Buffer.alloc(0);
+/** Of the one value of a DataRow: behind type, length, count of values and the value's length (PostgreSQL documentation, 54.7). */
+const VALUE_AT = HEADER_BYTES + 2 + 4;
 
 const VERDICT = { pass: 0, drop: 1, settled: 2, setupDone: 3 } as const;
 type Verdict = (typeof VERDICT)[keyof typeof VERDICT];
@@ -111,6 +130,8 @@ export class ServerConnection {
   readonly #scanner = new FrameScanner(SERVER_RULES);
   #lastVerdict: Verdict = VERDICT.pass;
   #setupFailure: Buffer | null = null;
+  /** the row that a statement of the proxy's own was answered with; null: nobody has asked */
+  #answer: Buffer | null = null;
   /** what the client gets in the place of the message just dropped */
   #instead: Buffer | null = null;
   /** the batch may still be refused by the fence: its replies are held back */
@@ -177,6 +198,19 @@ export class ServerConnection {
     this.unnamed = null;
     this.replies.push(REPLY.setup);
     this.send(query(sql));
+  }
+
+  /** As setup(), for a statement with one row of one column: {@link takeAnswer} has it when the owner hears setupDone(). */
+  ask(sql: string): void {
+    this.#answer = NOTHING;
+    this.setup(sql);
+  }
+
+  /** The text that was asked for; null where there is none. */
+  takeAnswer(): string | null {
+    const row = this.#answer;
+    this.#answer = null;
+    return row === null || row.length <= VALUE_AT ? null : row.toString('latin1', VALUE_AT);
   }
 
   /** Holds replies back until it is known that the fence did not refuse the batch sent next. */
@@ -253,6 +287,8 @@ export class ServerConnection {
     while (scanner.peek()) {
       const { start, end } = scanner;
       if (!scanner.continued) this.#lastVerdict = this.#frame(scanner.type, buffer, start, end);
+      if (this.#answer !== null && scanner.type === BACKEND.dataRow && this.replies.head === REPLY.setup)
+        this.#answer = Buffer.concat([this.#answer, buffer.subarray(start, end)]);
       scanner.consume();
       if (this.#lastVerdict === VERDICT.drop || this.#lastVerdict === VERDICT.setupDone) {
         if (from < start) this.#emit(buffer.subarray(from, start));
@@ -280,7 +316,7 @@ export class ServerConnection {
     if (type === BACKEND.readyForQuery) return this.#ready(buffer[start + HEADER_BYTES] ?? 0);
     if (type === BACKEND.errorResponse) return this.#error(buffer, start, end);
     if (type === BACKEND.parameterStatus) return this.#parameter(buffer, start, end);
-    if (head === REPLY.setup) return VERDICT.drop;
+    if (head === REPLY.setup && type !== BACKEND.notificationResponse) return VERDICT.drop;
     switch (type) {
       case BACKEND.commandComplete:
       case BACKEND.emptyQueryResponse:
@@ -409,11 +445,12 @@ export class ServerConnection {
     return VERDICT.pass;
   }
 
-  /** Looks at the few tags that change a session; the first letters decide for all others. */
+  /** Looks at the few tags that change a session, or what is left in it; the first letters decide for all others. */
   #command(buffer: Buffer, start: number, end: number): void {
     const at = start + HEADER_BYTES;
-    const first = buffer[at];
-    if (first !== 0x53 && first !== 0x52 && first !== 0x44 && first !== 0x4c) return;
+    const first = buffer[at] ?? 0;
+    const second = SECOND_LETTERS[first];
+    if (second === 0 || (second !== ANY_LETTER && second !== buffer[at + 1])) return;
     // INSERT, UPDATE, BEGIN and COMMIT are gone; SELECT, the commonest that is left, goes here.
     if (first === 0x53 && buffer[at + 2] !== 0x54) return;
     const tag = readCommandTag(buffer, start, end);

@@ -32,6 +32,8 @@ export interface SessionContext {
   /** longest wait at a closed gate */
   readonly gateWaitMs: number;
   gate(database: string): Gate;
+  /** a drain waits for sessions with something on their server that no other has: until they have none they pass the gate */
+  waitsForBound(database: string): boolean;
   /** the session with this id is over */
   forget(id: number): void;
 }

@@ -7,6 +7,7 @@
 
 import { readParseText, readParseTypes } from '../wire/frontend.js';
 import type { Undo } from './reply-queue.js';
+import { mentionsState } from './session-state.js';
 
 /** Statements kept that no session holds any more; the oldest is forgotten first. */
 const UNUSED_MAX = 5_000;
@@ -22,12 +23,15 @@ export class Statement implements Undo {
   /** sessions that hold it under a name */
   holders = 0;
   uses = 0;
+  /** running it may leave something in the session: see session-state.ts */
+  readonly mentionsState: boolean;
   #text: string | null = null;
   #types: readonly number[] | null = null;
 
   constructor(name: string, body: Buffer) {
     this.name = name;
     this.body = body;
+    this.mentionsState = mentionsState(body, 0, body.length);
   }
 
   /** its SQL, read once. @throws FrameError */

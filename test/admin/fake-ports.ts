@@ -165,6 +165,7 @@ function fakeProxy(rows: FakeRows, calls: string[]): Proxy {
     warm: () => Promise.resolve(),
     reconnect: () => void calls.push('reconnect []'),
     cancelRunning: () => undefined,
+    listenersMoved: () => Promise.resolve(true),
     pools: () => rows.pools,
     clients: () => rows.clients,
     servers: () => rows.servers,

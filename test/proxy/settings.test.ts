@@ -106,18 +106,6 @@ test('a setting the server does not accept ends that session with its reason, an
   expect((await good.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
 });
 
-test('LISTEN does not stay behind for the next client', async () => {
-  const proxy = await start();
-  const [first, second] = await Promise.all([clientOf(proxy, 'prod'), clientOf(proxy, 'prod')]);
-  const heard: string[] = [];
-  second.on('notification', (message) => heard.push(message.channel));
-  await first.query('LISTEN gossip');
-  expect((await second.query('SELECT pg_listening_channels() AS channel')).rows).toEqual([]);
-  await second.query('NOTIFY gossip');
-  await second.query('SELECT 1');
-  expect(heard).toEqual([]);
-});
-
 test('in session mode a session keeps its server and everything in it; the next one finds it clean', async () => {
   const databaseName = await freshDatabase(clusters.main);
   const config = configFor([{ name: 'prod', cluster: clusters.main, databaseName }], {

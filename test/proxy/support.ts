@@ -77,6 +77,7 @@ export function configFor(targets: readonly Target[], overrides: Overrides = {})
       saveConfig: false,
       leaseMs: 1,
       drainAction: 'abort',
+      sessionState: 'wait',
       drainTimeoutMs: 1,
       maxAttempts: 1,
       soakMs: null,

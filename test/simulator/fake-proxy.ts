@@ -93,6 +93,10 @@ export class FakeProxy implements Proxy {
     // The simulated configuration says cutover_drain_action = "abort".
   }
 
+  listenersMoved(): Promise<boolean> {
+    return Promise.resolve(true);
+  }
+
   pools(): readonly PoolStatus[] {
     return [];
   }
