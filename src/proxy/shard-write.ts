@@ -27,11 +27,13 @@ export interface WritePlan {
   }[];
   /** every shard has the same rows, so that one of them tells what was written */
   readonly alike: boolean;
-  /** it changes the schema: what is known of it is read anew, and the coordinator brought in step */
-  readonly schema: boolean;
+  readonly schema: SchemaEffect;
   /** what is said first on each shard, before it begins on any; null: nothing: see move-lock.ts */
   readonly lock: string | null;
 }
+
+/** Of a statement on the schema: `beside`: nothing that the coordinator has; `shape`: it must come along. */
+export type SchemaEffect = 'none' | 'beside' | 'shape';
 
 const NOTHING = Buffer.alloc(0);
 /** Rows of an INSERT are kept until all of them are there. */
@@ -84,10 +86,13 @@ export class ShardWrite {
   }
 
   async #write(): Promise<void> {
+    const shape = this.#plan.schema === 'shape';
     try {
+      // Ahead of the first shard: a reader may hold the coordinator and wait for a shard.
+      if (shape) await this.#listener.schemaMayChange();
       await this.#lock();
       for (const index of this.#parts.all.keys()) await this.#runPart(index);
-      if (this.#plan.schema) await this.#listener.schemaMayChange();
+      if (shape) await this.#listener.schemaMayCommit(this.#parts.all);
     } finally {
       // What is being decided is not stopped by anybody.
       this.#running = null;
@@ -165,7 +170,7 @@ export class ShardWrite {
 
   /** Until the coordinator is in step nothing is asked of it, so a failure here makes no answer wrong. */
   async #schemaNotice(): Promise<Buffer> {
-    if (!this.#plan.schema) return NOTHING;
+    if (this.#plan.schema === 'none') return NOTHING;
     this.#parts.release();
     return this.#listener.schemaChanged();
   }
