@@ -18,18 +18,27 @@ const BEFORE_VALUE_BYTES = 11;
 export class SchemaHold {
   readonly #routers: ShardRouters;
   readonly #database: string;
+  readonly #onOverdue: () => void;
   #begun: Promise<CoordinatorChange | null> | null = null;
+  #change: CoordinatorChange | null = null;
 
-  constructor(routers: ShardRouters, database: string) {
+  /** @param onOverdue readers have waited for too long: what still runs need not go on */
+  constructor(routers: ShardRouters, database: string, onOverdue: () => void) {
     this.#routers = routers;
     this.#database = database;
+    this.#onOverdue = onOverdue;
+  }
+
+  /** Why it is not committed any more; null: it may be. */
+  get overdue(): CutoverError | null {
+    return this.#change?.overdue ?? null;
   }
 
   /** To be called before the first shard is changed; may be called again. @throws CutoverError `shards_not_committed` */
   async begin(): Promise<void> {
-    this.#begun ??= this.#routers.changeBegins(this.#database);
+    this.#begun ??= this.#routers.changeBegins(this.#database, this.#onOverdue);
     try {
-      await this.#begun;
+      this.#change = await this.#begun;
     } catch (error) {
       // A transaction that goes back to a savepoint may try again.
       this.#begun = null;

@@ -202,7 +202,7 @@ export class SessionWriter {
   ): Promise<WriteOutcome> {
     const { counters } = this.#session;
     const transaction = parts.inTransaction ? this.#transaction : null;
-    const hold = transaction?.hold ?? new SchemaHold(this.#context.routers, this.#session.database);
+    const hold = transaction?.hold ?? this.#newHold();
     const listener = {
       ...session,
       failed,
@@ -217,6 +217,7 @@ export class SessionWriter {
         if (transaction !== null) transaction.hold = hold;
         await hold.begin();
       },
+      overdue: () => hold.overdue,
       schemaMayCommit: async (all: readonly ShardPart[]): Promise<void> => {
         if (transaction === null) await hold.ready(all);
       },
@@ -238,6 +239,12 @@ export class SessionWriter {
     if (outcome === 'failed') counters.errors += 1;
     counters.waited();
     return outcome;
+  }
+
+  #newHold(): SchemaHold {
+    return new SchemaHold(this.#context.routers, this.#session.database, () => {
+      this.cancel();
+    });
   }
 
   /** Takes the batch from the scanner. @returns its bytes @throws CutoverError `statements_exhausted` */

@@ -1,4 +1,5 @@
 /** One task: carry a statement on several servers from its first server to its commit, and answer the client what one server would. */
+import type { CutoverError } from '../errors/errors.js';
 import { ServerError, type ShardPart } from './shard-part.js';
 import { replyOf, type PartsClient, type StatementParts } from './shard-parts.js';
 
@@ -12,6 +13,8 @@ export interface WriteListener {
   readonly parsed: () => void;
   /** The schema of every shard is about to be changed. @throws CutoverError where that may not be */
   readonly schemaMayChange: () => Promise<void>;
+  /** Why a change of the schema need not go on; null for most. */
+  readonly overdue: () => CutoverError | null;
   /** It has been changed in these sessions, and is about to be committed. @throws CutoverError where that may not be */
   readonly schemaMayCommit: (parts: readonly ShardPart[]) => Promise<void>;
   /** The schema was changed on every shard. @returns what the client is told of that; empty for nothing */

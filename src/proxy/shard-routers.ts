@@ -14,7 +14,12 @@ import { withConnection, type ConnectOptions } from '../postgres/connection.js';
 import { addressOf, engineEndpoint, type Endpoint } from '../postgres/endpoint.js';
 import { readCatalogue, type Catalogue } from '../sharding/catalogue.js';
 import { CHANGE_OPTIONS, CoordinatorChange, type ChangeOptions } from '../sharding/coordinator-change.js';
-import { coordinatorState, keepCoordinator, type CoordinatorState } from '../sharding/coordinator-keeping.js';
+import {
+  BEING_CHANGED,
+  coordinatorState,
+  keepCoordinator,
+  type CoordinatorState,
+} from '../sharding/coordinator-keeping.js';
 import { Router } from '../sharding/router.js';
 import { schemeOf, type ShardingScheme } from '../sharding/scheme.js';
 import { loadStatementParser } from '../sharding/statement-parser.js';
@@ -183,9 +188,15 @@ export class ShardRouters {
       .catch(() => undefined);
   }
 
-  /** Lets readers at the coordinator wait; null: there is none. @throws CutoverError `shards_not_committed` */
-  changeBegins(database: string): Promise<CoordinatorChange | null> {
-    return CoordinatorChange.begin(this.#config, database, this.#changes);
+  /**
+   * Lets readers at the coordinator wait.
+   *
+   * @param overdue called when they have waited for too long
+   * @returns null where there is no coordinator
+   * @throws CutoverError `shards_not_committed`
+   */
+  changeBegins(database: string, overdue: () => void): Promise<CoordinatorChange | null> {
+    return CoordinatorChange.begin(this.#config, database, this.#changes, overdue);
   }
 
   /** By which rules the rows of a database lie on its shards, and where the engine finds its tables. @throws CutoverError */
@@ -270,7 +281,7 @@ async function readDatabase(
   options: Timeouts,
   before: DatabaseRouter | undefined,
 ): Promise<DatabaseRouter> {
-  const readAtMs = performance.now();
+  const startedAtMs = performance.now();
   const scheme = schemeOf(config, database);
   const [parser, catalogue, coordinator] = await Promise.all([
     loadStatementParser(),
@@ -279,5 +290,8 @@ async function readDatabase(
   ]);
   const same = before !== undefined && isDeepStrictEqual(before.catalogue, catalogue);
   const router = same ? before.router : new Router(parser, { scheme, catalogue });
+  // While a change of the schema lets readers wait, nothing new can be said: soon it can.
+  const unchanged = coordinator === before?.coordinator || coordinator === BEING_CHANGED;
+  const readAtMs = unchanged ? startedAtMs - LOOK_AGAIN_MS + READ_AGAIN_MS : startedAtMs;
   return { router, shards: scheme.shards, coordinator, readAtMs, catalogue };
 }

@@ -49,6 +49,7 @@ export class ShardWrite {
   readonly #rows: Buffer[][];
   #rowsBytes = 0;
   #running: ShardPart | null = null;
+  #cancelled = false;
 
   constructor(
     client: PartsClient,
@@ -68,6 +69,7 @@ export class ShardWrite {
 
   /** Stops the statement where it runs; what is being committed is not stopped. */
   cancel(): void {
+    this.#cancelled = true;
     this.#running?.cancel();
   }
 
@@ -90,9 +92,12 @@ export class ShardWrite {
     try {
       // Ahead of the first shard: a reader may hold the coordinator and wait for a shard.
       if (shape) await this.#listener.schemaMayChange();
+      if (this.#cancelled) throw new CutoverError('shards_not_committed', { problem: 'it was cancelled' });
       await this.#lock();
       for (const index of this.#parts.all.keys()) await this.#runPart(index);
       if (shape) await this.#listener.schemaMayCommit(this.#parts.all);
+    } catch (error) {
+      throw this.#listener.overdue() ?? error;
     } finally {
       // What is being decided is not stopped by anybody.
       this.#running = null;

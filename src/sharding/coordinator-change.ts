@@ -33,6 +33,8 @@ const ASK_EVERY_MS = 15_000;
 const NO_SUCH_DATABASE = '3D000';
 
 export class CoordinatorChange {
+  /** readers have waited for too long: it must not be committed */
+  overdue: CutoverError | null = null;
   readonly #config: Config;
   readonly #database: string;
   readonly #place: Endpoint;
@@ -41,7 +43,6 @@ export class CoordinatorChange {
   readonly #asking: NodeJS.Timeout;
   readonly #limit: NodeJS.Timeout;
   #closed = false;
-  #tooLong = false;
   #ended: Promise<string | null> | null = null;
 
   private constructor(
@@ -50,6 +51,7 @@ export class CoordinatorChange {
     place: Endpoint,
     connection: Connection,
     options: ChangeOptions,
+    overdue: () => void,
   ) {
     this.#config = config;
     this.#database = database;
@@ -60,24 +62,32 @@ export class CoordinatorChange {
       stillHeld(connection).catch(() => undefined);
     }, ASK_EVERY_MS).unref();
     this.#limit = setTimeout(() => {
-      this.#tooLong = true;
+      const limit = `readers have waited for ${(options.holdMs / 1_000).toString()} s, which is the longest`;
+      this.overdue = notFollowed(limit);
       connection.end().catch(() => undefined);
+      overdue();
     }, options.holdMs).unref();
   }
 
   /**
    * Lets readers wait, before anything is changed on a shard: one of them could hold the coordinator and wait for the shard.
    *
+   * @param overdue called when they have waited for too long
    * @returns null where there is no coordinator
    * @throws CutoverError `shards_not_committed`
    */
-  static async begin(config: Config, database: string, options: ChangeOptions): Promise<CoordinatorChange | null> {
+  static async begin(
+    config: Config,
+    database: string,
+    options: ChangeOptions,
+    overdue: () => void,
+  ): Promise<CoordinatorChange | null> {
     let connection: Connection | null = null;
     try {
       const place = coordinatorAt(config, database, engineEndpoint(config, database));
       connection = await connect(place, { connectTimeoutMs: CONNECT_TIMEOUT_MS });
       await raiseBarrier(connection, options.waitMs);
-      return new CoordinatorChange(config, database, place, connection, options);
+      return new CoordinatorChange(config, database, place, connection, options, overdue);
     } catch (error) {
       await connection?.end().catch(() => undefined);
       if (connection === null && (error as { code?: string }).code === NO_SUCH_DATABASE) return null;
@@ -100,8 +110,7 @@ export class CoordinatorChange {
       // Who read before has ended, who comes now waits or fails; without the barrier one could have come in between.
       await stillHeld(this.#connection);
     } catch (error) {
-      const limit = `readers have waited for ${(this.#options.holdMs / 1_000).toString()} s, which is the longest`;
-      throw notFollowed(this.#tooLong ? limit : messageOf(error), error);
+      throw this.overdue ?? notFollowed(messageOf(error), error);
     }
     await this.#options.onStep('commit');
   }
@@ -117,7 +126,6 @@ export class CoordinatorChange {
   }
 
   async #end(): Promise<string | null> {
-    clearInterval(this.#asking);
     clearTimeout(this.#limit);
     const connection = this.#connection;
     try {
@@ -130,6 +138,7 @@ export class CoordinatorChange {
     } catch (error) {
       return messageOf(error);
     } finally {
+      clearInterval(this.#asking);
       await connection.end().catch(() => undefined);
     }
   }
@@ -152,7 +161,7 @@ export class CoordinatorChange {
   }
 }
 
-function notFollowed(problem: string, cause: unknown): CutoverError {
+function notFollowed(problem: string, cause?: unknown): CutoverError {
   return new CutoverError(
     'shards_not_committed',
     { problem: `the coordinator could not follow: ${problem}` },

@@ -24,7 +24,12 @@ export type CoordinatorState =
   | { readonly ready: true; readonly leftOut: readonly LeftOut[] }
   | { readonly ready: false; readonly outOfStep: boolean; readonly reason: string };
 
-const BEING_CHANGED: CoordinatorState = { ready: false, outOfStep: true, reason: 'the schema is being changed' };
+/** Somebody else is at work on it, and nothing was known of it before. */
+export const BEING_CHANGED: CoordinatorState = {
+  ready: false,
+  outOfStep: false,
+  reason: 'the schema is being changed',
+};
 export const ANALYZE_LIMITS = { deadlineMs: 60_000, tableMs: 10_000 };
 const NO_SUCH_DATABASE = '3D000';
 const LOOK_TIMEOUT_MS = 10_000;

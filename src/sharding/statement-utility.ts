@@ -65,6 +65,23 @@ const ALTERED_BESIDE = new Set([
   ...['AT_EnableTrig', 'AT_EnableAlwaysTrig', 'AT_EnableReplicaTrig', 'AT_DisableTrig', 'AT_EnableTrigAll'],
   ...['AT_DisableTrigAll', 'AT_EnableTrigUser', 'AT_DisableTrigUser', 'AT_ClusterOn', 'AT_DropCluster'],
 ]);
+/** `ALTER COLUMN … TYPE … USING …` and `SET EXPRESSION` of a column that is a sharding column by its name. */
+export function rewritesKey(kind: string, body: Tree, isKey: (column: string) => boolean): boolean {
+  if (kind !== 'AlterTableStmt') return false;
+  return alterationsOf(body).some((command) => {
+    const subtype = text(command, 'subtype');
+    const computed = child(child(child(command, 'def'), 'ColumnDef'), 'raw_default') !== null;
+    return (
+      (subtype === 'AT_SetExpression' || (subtype === 'AT_AlterColumnType' && computed)) &&
+      isKey(text(command, 'name') ?? '')
+    );
+  });
+}
+
+function alterationsOf(body: Tree): readonly (Tree | null)[] {
+  return list(body, 'cmds').map((entry) => child(entry, 'AlterTableCmd'));
+}
+
 const CONSTRAINTS_BESIDE = new Set(['CONSTR_FOREIGN', 'CONSTR_CHECK', 'CONSTR_UNIQUE', 'CONSTR_EXCLUSION']);
 
 /** It may take long, and nobody needs to wait for it who reads over the shards. */
@@ -72,7 +89,7 @@ function isBeside(kind: string, body: Tree): boolean {
   if (BESIDE.has(kind)) return true;
   if (kind === 'DropStmt') return DROPPED_BESIDE.has(text(body, 'removeType') ?? '');
   if (kind !== 'AlterTableStmt') return false;
-  const commands = list(body, 'cmds').map((entry) => child(entry, 'AlterTableCmd'));
+  const commands = alterationsOf(body);
   return commands.length > 0 && commands.every((command) => isAlteredBeside(command));
 }
 

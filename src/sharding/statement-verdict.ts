@@ -75,6 +75,7 @@ export type RefusalReason =
   | 'key-missing'
   | 'key-not-constant'
   | 'key-unmapped'
+  | 'key-rewritten'
   | 'conflict-moves-key'
   | 'conflict-without-key'
   | 'insert-select'

@@ -129,7 +129,18 @@ test('who reads at the coordinator is waited for, but not for ever, and not by a
   for (const shard of SHARDS)
     expect(await sharded.on(shard, `SELECT to_regclass('by_one')::text AS name`)).toEqual([{ name: 'by_one' }]);
   expect((await reader.query(TOLD)).rows).toEqual(RIGHT);
+  // Who waits may be told not to.
+  const patient = await proxyFor({ config: sharded.config });
+  const waiting = await clientOf(patient, 'prod');
+  const cancelled = failure(waiting.query('ALTER TABLE pair ADD COLUMN more int'));
+  const { processID, secretKey } = waiting as unknown as { processID: number; secretKey: number };
+  const secret = Buffer.alloc(4);
+  secret.writeInt32BE(secretKey);
+  await until('it waits', async () => (await sharded.on(0, WAITING)).length > 0);
+  new RawClient(patient).send(cancelRequest(processID, secret));
+  await until('it is told', () => patient.clients().length > 0);
   await reader.query('COMMIT');
+  expect((await cancelled).message).toContain('it was cancelled');
   expect(await columnsOf(sharded, 'pair')).toEqual(PAIRED);
   await expectNothingHeld(sharded.config);
 });
@@ -137,6 +148,8 @@ test('who reads at the coordinator is waited for, but not for ever, and not by a
 test('a transaction that has read over the shards may change the schema, and one that is left lets readers go on', async () => {
   const { config } = await start();
   const [client, reader] = [await clientWith(config), await clientWith(config)];
+  // Which proxy has looked at the coordinator before lets its clients wait; another one would refuse them.
+  expect((await reader.query(TOLD)).rows).toEqual(RIGHT);
   await client.query('BEGIN');
   expect((await client.query(TOLD)).rows).toEqual(RIGHT);
   await client.query('ALTER TABLE pair ADD COLUMN later int');
@@ -157,6 +170,9 @@ test('a change that lets readers wait for too long is not committed', async () =
   await client.query('ALTER TABLE pair ADD COLUMN later int');
   await expectNothingHeld(sharded.config);
   expect((await failure(client.query('COMMIT'))).message).toContain('readers have waited for 0.1 s');
+  // One that runs by then need not run to its end.
+  const slow = client.query('ALTER TABLE pair ADD COLUMN later text DEFAULT pg_sleep(50)::text');
+  expect((await failure(slow)).message).toContain('readers have waited for 0.1 s');
   expect(await columnsOf(sharded, 'pair')).toEqual(PAIRED);
 });
 

@@ -98,14 +98,14 @@ export async function isClosed(connection: Connection): Promise<boolean> {
  * takes them. LOCK is not for foreign tables, and would ask who may read below a view: there an owner who stays the same takes the lock.
  */
 const LOCK_ALL = `DO LANGUAGE plpgsql $barrier$DECLARE statement text; BEGIN
-  PERFORM pg_advisory_xact_lock(${HELD});
   FOR statement IN
     SELECT CASE WHEN c.relkind IN ('r', 'p') THEN format('LOCK TABLE %I.%I IN ACCESS EXCLUSIVE MODE', n.nspname, c.relname)
       ELSE format('ALTER TABLE %I.%I OWNER TO %I', n.nspname, c.relname, pg_get_userbyid(c.relowner)) END
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND ${USER_SCHEMAS}
     ORDER BY c.relkind IN ('v', 'm') DESC, CASE WHEN c.relkind IN ('v', 'm') THEN -c.oid::bigint ELSE c.oid::bigint END
-  LOOP EXECUTE statement; END LOOP; END$barrier$`;
+  LOOP EXECUTE statement; END LOOP;
+  PERFORM pg_advisory_xact_lock(${HELD}); END$barrier$`;
 
 /** One try. @returns what was in the way; null: all of it is locked */
 async function lockedAtOnce(connection: Connection, leftMs: number): Promise<string | null> {

@@ -17,6 +17,8 @@ export async function beginMaking(connection: Connection, waitMs: number): Promi
      WHERE current_setting('is_superuser') = 'on'`,
     [JSON.stringify(QUIET_SETTINGS)],
   );
+  // The shards are read meanwhile; whoever is silent for longer is gone, and others may go on.
+  await connection.query(`SET LOCAL idle_in_transaction_session_timeout = '300s'`);
   await connection.query(`SET LOCAL lock_timeout = ${Math.max(1, Math.floor(waitMs)).toString()}`);
   try {
     await connection.query(`SELECT pg_advisory_xact_lock(hashtext('cutover.coordinator'))`);
