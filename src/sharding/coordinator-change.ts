@@ -109,6 +109,8 @@ export class CoordinatorChange {
       await closeCoordinator(this.#place);
       // Who read before has ended, who comes now waits or fails; without the barrier one could have come in between.
       await stillHeld(this.#connection);
+      // What is being committed is not given up.
+      clearTimeout(this.#limit);
     } catch (error) {
       throw this.overdue ?? notFollowed(messageOf(error), error);
     }
