@@ -8,7 +8,7 @@
  */
 import type { Config } from '../config/config.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
-import { connect, type Connection } from '../postgres/connection.js';
+import { connect, unansweredMs, type Connection } from '../postgres/connection.js';
 import { analyzeCoordinator } from '../postgres/coordinator/analyze.js';
 import { closeCoordinator, raiseBarrier, stillHeld } from '../postgres/coordinator/barrier.js';
 import { makeInTransaction } from '../postgres/coordinator/make.js';
@@ -59,7 +59,8 @@ export class CoordinatorChange {
     this.#connection = connection;
     this.#options = options;
     this.#asking = setInterval(() => {
-      stillHeld(connection).catch(() => undefined);
+      // Who is at work there is not silent.
+      if (unansweredMs(connection) === 0) stillHeld(connection).catch(() => undefined);
     }, ASK_EVERY_MS).unref();
     this.#limit = setTimeout(() => {
       const limit = `readers have waited for ${(options.holdMs / 1_000).toString()} s, which is the longest`;
