@@ -177,14 +177,17 @@ export class Placement implements Screen {
     const problem = transaction.severalProblem(...this.#isolation);
     if (problem !== null)
       return this.#staying(this.#refusal(`it needs several shards in a transaction, and ${problem}`));
+    const changesSchema = write.kind === 'every' && write.ddl;
     // The tables are held by the coordinator's own sessions, which would be waited for without an end.
-    if (transaction.readOver && write.kind === 'every' && (write.ddl || holdsTables(text)))
+    if (transaction.readOver && write.kind === 'every' && !write.ddl && holdsTables(text))
       return this.#staying(this.#refusal('the transaction has read over several shards, and holds the tables'));
     const place = this.#several(scanner, text, write);
     if (place.kind === 'more') return MORE;
     if (place.kind !== 'several') return place.kind === 'refused' ? this.#staying(place.error) : STAY;
     transaction.act({ writes: true, over: false, cursor: false, mixed: false });
     transaction.onSeveral = true;
+    // What it has read there is ended before (shard-transaction.ts).
+    if (changesSchema) transaction.readOver = false;
     return { kind: 'several', plan: place.plan };
   }
 

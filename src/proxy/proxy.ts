@@ -8,6 +8,7 @@ import { CutoverError, messageOf } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
 import * as backend from '../wire/backend.js';
 import { FrameError } from '../wire/frames.js';
+import type { ChangeOptions } from '../sharding/coordinator-change.js';
 import { AdminSession } from './admin-session.js';
 import { authenticate, type Authenticated } from './client-login.js';
 import { ClientSession } from './client-session.js';
@@ -32,6 +33,8 @@ export interface ProxyOptions {
   readonly logger?: Logger;
   /** longest time a client waits at a closed gate before it is told; default 60 s */
   readonly gateWaitMs?: number;
+  /** how a change of the schema of all shards takes the coordinator along */
+  readonly schemaChanges?: Partial<ChangeOptions>;
 }
 
 const GATE_WAIT_MS = 60_000;
@@ -78,7 +81,7 @@ class RunningProxy implements Proxy, SessionContext {
     this.logger = options.logger ?? SILENT;
     this.gateWaitMs = options.gateWaitMs ?? GATE_WAIT_MS;
     this.routes = new Routes(options.config);
-    this.routers = new ShardRouters(this.routes, options.config);
+    this.routers = new ShardRouters(this.routes, options.config, options.schemaChanges);
     this.#recovery = new ShardRecovery(this.routes, this.logger);
     this.#credentials = new CredentialStore(options.config);
     this.#listener = this.#makeListener();

@@ -13,7 +13,9 @@ import type { SessionCounters } from './session-counters.js';
 import { RowMove } from './row-move.js';
 import type { WriteOutcome } from './several-answer.js';
 import type { SeveralPlan } from './several-plan.js';
+import { SchemaHold } from './schema-hold.js';
 import { ShardCopy } from './shard-copy.js';
+import type { ShardPart } from './shard-part.js';
 import { ShardParts, replyOf, type StatementParts } from './shard-parts.js';
 import { ShardTransaction, type Lent, type TransactionPlan } from './shard-transaction.js';
 import { ShardWrite, type WritePlan } from './shard-write.js';
@@ -139,13 +141,16 @@ export class SessionWriter {
     if (plan.kind === 'enlist') return this.#enlist(transaction, plan.shard, opening, here);
     if (plan.kind === 'end') return this.#end(transaction, plan, session);
     const write = plan.kind === 'everywhere' ? everywhere(plan.batch, transaction.shards) : plan;
-    const parts = transaction.partsFor(shardsOf(write), this.#settings.current, opening);
+    const schema = write.kind === 'write' && write.schema !== 'none';
+    const parts = transaction.partsFor(shardsOf(write), this.#settings.current, opening, schema);
     let problem: unknown;
     const outcome = await this.#run(write, parts, session, false, (error) => (problem = error));
     this.#session.counters.answered(false, this.#forwarder, null);
     if (outcome === 'committed' && plan.kind === 'everywhere' && plan.back)
       await transaction.limitAgain().catch(() => undefined);
-    const shard = outcome === 'committed' ? here : await transaction.fail(problem);
+    const [first = here] = transaction.shards;
+    const next = transaction.shards.includes(here) ? here : first;
+    const shard = outcome === 'committed' ? next : await transaction.fail(problem);
     return { kind: 'open', lent: shard === null ? null : transaction.lend(shard), notEnlisted: null };
   }
 
@@ -170,7 +175,7 @@ export class SessionWriter {
     let committed = commit;
     counters.requested(this.#forwarder);
     try {
-      if (commit && transaction.schemaChanged) await this.#context.routers.schemaMayChange(database);
+      if (commit) await transaction.hold?.ready(transaction.parts);
       if (commit) await transaction.commit();
     } catch (error) {
       committed = false;
@@ -181,7 +186,8 @@ export class SessionWriter {
     this.#parsed(batch);
     this.#settings.endedOn(transaction.servers, committed);
     transaction.release();
-    const notice = committed && transaction.schemaChanged ? await this.#schemaNotice() : NOTHING;
+    const problem = (await transaction.hold?.end()) ?? null;
+    const notice = committed && transaction.schemaChanged ? await this.#schemaNotice(problem) : NOTHING;
     session.say(Buffer.concat([notice, answer, READY_IDLE]));
     counters.answered(true, this.#forwarder, this.#context.routes.poolOf(user, database));
     return ENDED;
@@ -195,6 +201,8 @@ export class SessionWriter {
     failed: (error: unknown) => void,
   ): Promise<WriteOutcome> {
     const { counters } = this.#session;
+    const transaction = parts.inTransaction ? this.#transaction : null;
+    const hold = transaction?.hold ?? this.#newHold();
     const listener = {
       ...session,
       failed,
@@ -206,11 +214,16 @@ export class SessionWriter {
         this.#parsed(plan.batch);
       },
       schemaMayChange: async (): Promise<void> => {
-        if (this.#transaction === null) await this.#context.routers.schemaMayChange(this.#session.database);
+        if (transaction !== null) transaction.hold = hold;
+        await hold.begin();
+      },
+      overdue: () => hold.overdue,
+      schemaMayCommit: async (all: readonly ShardPart[]): Promise<void> => {
+        if (transaction === null) await hold.ready(all);
       },
       schemaChanged: async (): Promise<Buffer> => {
-        if (this.#transaction === null) return this.#schemaNotice();
-        this.#transaction.schemaChanged = true;
+        if (transaction === null) return this.#schemaNotice(await hold.end());
+        transaction.schemaChanged = true;
         return NOTHING;
       },
     };
@@ -220,11 +233,18 @@ export class SessionWriter {
     else if (plan.kind === 'move') this.#write = new RowMove(this.#session, parts, current, plan, listener, mayAsk);
     else this.#write = new ShardWrite(this.#session, parts, current, plan, listener, mayAsk);
     const outcome = await this.#write.run();
+    if (transaction === null) await hold.end();
     this.#write = null;
     this.#parts = null;
     if (outcome === 'failed') counters.errors += 1;
     counters.waited();
     return outcome;
+  }
+
+  #newHold(): SchemaHold {
+    return new SchemaHold(this.#context.routers, this.#session.database, () => {
+      this.cancel();
+    });
   }
 
   /** Takes the batch from the scanner. @returns its bytes @throws CutoverError `statements_exhausted` */
@@ -248,10 +268,10 @@ export class SessionWriter {
     statements.keep();
   }
 
-  /** Brings the coordinator in step; until it is, nothing is asked of it. @returns what the client is told; empty for nothing */
-  async #schemaNotice(): Promise<Buffer> {
+  /** The schema was changed: reads anew what is known of it. @returns what the client is told of the coordinator; empty for nothing */
+  async #schemaNotice(problem: string | null): Promise<Buffer> {
     const { user, database } = this.#session;
-    const problem = await this.#context.routers.schemaChanged(user, database);
+    await this.#context.routers.read(user, database).catch(() => undefined);
     if (problem === null) return NOTHING;
     const message = `the schema was changed on every shard, but the coordinator is not in step: ${problem}; run: cutover coordinator ${database}`;
     return errorResponse({ severity: 'NOTICE', sqlstate: '01000', message });
@@ -292,7 +312,7 @@ export class SessionWriter {
 function everywhere(batch: WriteBatch, shards: readonly number[]): WritePlan {
   const messages = partMessages(batch, null);
   const parts = shards.map((shard) => ({ shard, messages, rows: null }));
-  return { kind: 'write', batch, parts, alike: true, schema: false, lock: null };
+  return { kind: 'write', batch, parts, alike: true, schema: 'none', lock: null };
 }
 
 function shardsOf(plan: SeveralPlan): readonly number[] {

@@ -1,5 +1,6 @@
 /** One task: carry a statement on several servers from its first server to its commit, and answer the client what one server would. */
-import { ServerError } from './shard-part.js';
+import type { CutoverError } from '../errors/errors.js';
+import { ServerError, type ShardPart } from './shard-part.js';
 import { replyOf, type PartsClient, type StatementParts } from './shard-parts.js';
 
 /** What a statement on several servers needs of its session. */
@@ -10,8 +11,12 @@ export interface WriteListener {
   readonly started: () => void;
   /** the statement that the batch parses is known to be good */
   readonly parsed: () => void;
-  /** The schema has been changed on every shard, and is about to be committed. @throws CutoverError where that may not be */
+  /** The schema of every shard is about to be changed. @throws CutoverError where that may not be */
   readonly schemaMayChange: () => Promise<void>;
+  /** Why a change of the schema need not go on; null for most. */
+  readonly overdue: () => CutoverError | null;
+  /** It has been changed in these sessions, and is about to be committed. @throws CutoverError where that may not be */
+  readonly schemaMayCommit: (parts: readonly ShardPart[]) => Promise<void>;
   /** The schema was changed on every shard. @returns what the client is told of that; empty for nothing */
   readonly schemaChanged: () => Promise<Buffer>;
   /** it has failed, and the client was told why */

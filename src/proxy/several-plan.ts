@@ -1,4 +1,5 @@
 /** One task: plan one statement that writes on several shards, or say why it is not run. */
+import { SCHEMA_CHANGE_LOCK } from '../postgres/coordinator/barrier.js';
 import { TOLD_COLUMNS } from '../sharding/router-move.js';
 import type { Router } from '../sharding/router.js';
 import { copyPlanOf } from './copy-plan.js';
@@ -33,14 +34,23 @@ export function severalPlanOf(statement: SeveralStatement): SeveralPlan | string
     case 'copy':
       return copyPlanOf(write.copy, batch, all, utf8);
     case 'every':
-      return { ...wholeOn(all, batch), alike: true, schema: write.ddl, lock: null };
+      return everyPlan(wholeOn(all, batch), write);
     case 'several':
-      return { ...wholeOn(write.shards, batch), alike: false, schema: false, lock: moveLock(write.table, 'write') };
+      return { ...wholeOn(write.shards, batch), alike: false, schema: 'none', lock: moveLock(write.table, 'write') };
     case 'rows':
       return dividedPlan(statement, write);
     case 'moves-key':
       return utf8 ? movePlan(statement, write, all) : moveRefusal('encoding');
   }
+}
+
+/** The coordinator is not made from shards on which a change of its shape is under way: by the lock it knows. */
+function everyPlan(
+  whole: Pick<WritePlan, 'kind' | 'batch' | 'parts'>,
+  { ddl, beside }: Extract<SeveralRoute, { kind: 'every' }>,
+): WritePlan {
+  const schema = !ddl ? 'none' : beside === true ? 'beside' : 'shape';
+  return { ...whole, alike: true, schema, lock: schema === 'shape' ? SCHEMA_CHANGE_LOCK : null };
 }
 
 /** Each gets the whole statement. */
@@ -57,7 +67,7 @@ function dividedPlan(
   if (split === null) return 'its rows cannot be told apart in its text';
   const parts = split.map((part) => ({ shard: part.shard, messages: partMessages(batch, part), rows: part.rows }));
   return {
-    ...{ kind: 'write', batch, alike: false, schema: false, lock: null },
+    ...{ kind: 'write', batch, alike: false, schema: 'none', lock: null },
     parts: parts.sort((a, b) => a.shard - b.shard),
   };
 }

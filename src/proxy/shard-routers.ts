@@ -11,16 +11,17 @@ import type { Config } from '../config/config.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
 import { withConnection, type ConnectOptions } from '../postgres/connection.js';
-import { addressOf, type Endpoint } from '../postgres/endpoint.js';
+import { addressOf, engineEndpoint, type Endpoint } from '../postgres/endpoint.js';
 import { readCatalogue, type Catalogue } from '../sharding/catalogue.js';
+import { CHANGE_OPTIONS, CoordinatorChange, type ChangeOptions } from '../sharding/coordinator-change.js';
 import {
+  BEING_CHANGED,
   coordinatorState,
-  coordinatorPresence,
   keepCoordinator,
   type CoordinatorState,
 } from '../sharding/coordinator-keeping.js';
 import { Router } from '../sharding/router.js';
-import { schemeOf } from '../sharding/scheme.js';
+import { schemeOf, type ShardingScheme } from '../sharding/scheme.js';
 import { loadStatementParser } from '../sharding/statement-parser.js';
 import type { Routes } from './routes.js';
 import { searchPathOf, type DefaultPath } from './search-path.js';
@@ -112,13 +113,15 @@ class Readings {
 
 export class ShardRouters {
   readonly #routes: Routes;
+  readonly #changes: ChangeOptions;
   #config: Config;
   #readings = new Readings();
   /** when a coordinator was last brought in step by itself, by database */
   readonly #followedAtMs = new Map<string, number>();
 
-  constructor(routes: Routes, config: Config) {
+  constructor(routes: Routes, config: Config, changes: Partial<ChangeOptions> = {}) {
     this.#routes = routes;
+    this.#changes = { ...CHANGE_OPTIONS, ...changes };
     this.#config = config;
     loadParserFor(config);
   }
@@ -185,25 +188,20 @@ export class ShardRouters {
       .catch(() => undefined);
   }
 
-  /** @throws CutoverError `shards_not_committed` where there may be a coordinator and it could not be brought in step now */
-  async schemaMayChange(database: string): Promise<void> {
-    const presence = await coordinatorPresence(this.#config, database, READ_TIMEOUT_MS);
-    if (typeof presence === 'string')
-      throw new CutoverError('shards_not_committed', { problem: `the coordinator could not follow: ${presence}` });
+  /**
+   * Lets readers at the coordinator wait.
+   *
+   * @param overdue called when they have waited for too long
+   * @returns null where there is no coordinator
+   * @throws CutoverError `shards_not_committed`
+   */
+  changeBegins(database: string, overdue: () => void): Promise<CoordinatorChange | null> {
+    return CoordinatorChange.begin(this.#config, database, this.#changes, overdue);
   }
 
-  /**
-   * The schema of every shard was changed by a statement of ours: brings the coordinator in step, where there is one, and reads all anew.
-   *
-   * @returns why the coordinator is not in step; null when it is, or when there is none
-   */
-  async schemaChanged(user: string, database: string): Promise<string | null> {
-    const config = this.#config;
-    const presence = await coordinatorPresence(config, database);
-    let problem = typeof presence === 'string' ? presence : null;
-    if (presence === true) problem = await keepCoordinator(config, database).then(() => null, messageOf);
-    await this.read(user, database).catch(() => undefined);
-    return problem;
+  /** By which rules the rows of a database lie on its shards, and where the engine finds its tables. @throws CutoverError */
+  placesOf(database: string): { readonly scheme: ShardingScheme; readonly endpoint: Endpoint } {
+    return { scheme: schemeOf(this.#config, database), endpoint: engineEndpoint(this.#config, database) };
   }
 
   /** Ahead of the load: what the router says of these texts, a few at a time, so that nobody waits meanwhile. */
@@ -283,14 +281,17 @@ async function readDatabase(
   options: Timeouts,
   before: DatabaseRouter | undefined,
 ): Promise<DatabaseRouter> {
-  const readAtMs = performance.now();
+  const startedAtMs = performance.now();
   const scheme = schemeOf(config, database);
   const [parser, catalogue, coordinator] = await Promise.all([
     loadStatementParser(),
     withConnection(endpoint, readCatalogue, options),
-    coordinatorState(config, database, options.connectTimeoutMs),
+    coordinatorState(config, database, options.connectTimeoutMs, before?.coordinator),
   ]);
   const same = before !== undefined && isDeepStrictEqual(before.catalogue, catalogue);
   const router = same ? before.router : new Router(parser, { scheme, catalogue });
+  // While a change of the schema lets readers wait, nothing new can be said: soon it can.
+  const unchanged = coordinator === before?.coordinator || coordinator === BEING_CHANGED;
+  const readAtMs = unchanged ? startedAtMs - LOOK_AGAIN_MS + READ_AGAIN_MS : startedAtMs;
   return { router, shards: scheme.shards, coordinator, readAtMs, catalogue };
 }

@@ -17,6 +17,7 @@ import { raising } from './raising.js';
 import { REPLY } from './reply-queue.js';
 import { COORDINATOR } from './routes.js';
 import type { ServerConnection } from './server-connection.js';
+import type { SchemaHold } from './schema-hold.js';
 import type { SessionContext } from './session-context.js';
 import type { SessionSettings } from './settings.js';
 import type { SeveralPlan } from './several-plan.js';
@@ -45,8 +46,10 @@ export interface Lent {
 const HAS_WRITTEN = 'SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL';
 
 export class ShardTransaction {
-  /** the schema has been changed in it */
+  /** the schema has been changed in it, and what is known of it is to be read anew */
   schemaChanged = false;
+  /** readers at the coordinator wait for its end */
+  hold: SchemaHold | null = null;
   readonly #client: PartsClient;
   readonly #context: SessionContext;
   /** the configuration by which its shards are told */
@@ -136,9 +139,12 @@ export class ShardTransaction {
     for (const part of this.#parts.values()) if (part.shard !== COORDINATOR) await part.execute(LOCK_LIMIT);
   }
 
-  /** The servers of a statement in it; a plan without shards is for all it has. */
-  partsFor(shards: readonly number[], settings: SessionSettings, opening: string): StatementParts {
-    return new TransactionParts(this, () => this.enlist(shards, settings, opening));
+  /** The servers of a statement in it. @param schema the statement is about the schema */
+  partsFor(shards: readonly number[], settings: SessionSettings, opening: string, schema: boolean): StatementParts {
+    return new TransactionParts(this, async () => {
+      if (schema) await this.#endReading();
+      return this.enlist(shards, settings, opening);
+    });
   }
 
   /**
@@ -192,6 +198,20 @@ export class ShardTransaction {
     return [...this.#parts.values()].flatMap(({ server }) => server ?? []);
   }
 
+  /** Its sessions on the shards, in their order. */
+  get parts(): readonly ShardPart[] {
+    return this.shards.flatMap((shard) => (shard === COORDINATOR ? [] : (this.#parts.get(shard) ?? [])));
+  }
+
+  /** Ends what it has read over the shards, by the coordinator's own sessions there: a change of the schema would wait for them without an end. */
+  async #endReading(): Promise<void> {
+    const part = this.#parts.get(COORDINATOR);
+    if (part === undefined) return;
+    await part.execute('COMMIT');
+    this.#parts.delete(COORDINATOR);
+    part.release();
+  }
+
   /** Gives the servers back. */
   release(): void {
     for (const part of this.#parts.values()) part.release();
@@ -208,6 +228,7 @@ export class ShardTransaction {
   abandon(): void {
     this.#left = true;
     for (const part of this.#parts.values()) part.abandon();
+    void this.hold?.end();
     this.#context.gate(this.#client.database).released();
   }
 }

@@ -27,11 +27,13 @@ export interface WritePlan {
   }[];
   /** every shard has the same rows, so that one of them tells what was written */
   readonly alike: boolean;
-  /** it changes the schema: what is known of it is read anew, and the coordinator brought in step */
-  readonly schema: boolean;
+  readonly schema: SchemaEffect;
   /** what is said first on each shard, before it begins on any; null: nothing: see move-lock.ts */
   readonly lock: string | null;
 }
+
+/** Of a statement on the schema: `beside`: nothing that the coordinator has; `shape`: it must come along. */
+export type SchemaEffect = 'none' | 'beside' | 'shape';
 
 const NOTHING = Buffer.alloc(0);
 /** Rows of an INSERT are kept until all of them are there. */
@@ -47,6 +49,7 @@ export class ShardWrite {
   readonly #rows: Buffer[][];
   #rowsBytes = 0;
   #running: ShardPart | null = null;
+  #cancelled = false;
 
   constructor(
     client: PartsClient,
@@ -66,6 +69,7 @@ export class ShardWrite {
 
   /** Stops the statement where it runs; what is being committed is not stopped. */
   cancel(): void {
+    this.#cancelled = true;
     this.#running?.cancel();
   }
 
@@ -84,10 +88,16 @@ export class ShardWrite {
   }
 
   async #write(): Promise<void> {
+    const shape = this.#plan.schema === 'shape';
     try {
+      // Ahead of the first shard: a reader may hold the coordinator and wait for a shard.
+      if (shape) await this.#listener.schemaMayChange();
+      if (this.#cancelled) throw new CutoverError('shards_not_committed', { problem: 'it was cancelled' });
       await this.#lock();
       for (const index of this.#parts.all.keys()) await this.#runPart(index);
-      if (this.#plan.schema) await this.#listener.schemaMayChange();
+      if (shape) await this.#listener.schemaMayCommit(this.#parts.all);
+    } catch (error) {
+      throw this.#listener.overdue() ?? error;
     } finally {
       // What is being decided is not stopped by anybody.
       this.#running = null;
@@ -165,7 +175,7 @@ export class ShardWrite {
 
   /** Until the coordinator is in step nothing is asked of it, so a failure here makes no answer wrong. */
   async #schemaNotice(): Promise<Buffer> {
-    if (!this.#plan.schema) return NOTHING;
+    if (this.#plan.schema === 'none') return NOTHING;
     this.#parts.release();
     return this.#listener.schemaChanged();
   }

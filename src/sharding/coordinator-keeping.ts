@@ -6,6 +6,7 @@ import type { Config } from '../config/config.js';
 import { messageOf } from '../errors/errors.js';
 import { withConnection } from '../postgres/connection.js';
 import { analyzeCoordinator } from '../postgres/coordinator/analyze.js';
+import { isHeld } from '../postgres/coordinator/barrier.js';
 import { createCoordinatorDatabase, dropCoordinator } from '../postgres/coordinator/database.js';
 import {
   coordinatorDifference,
@@ -23,7 +24,13 @@ export type CoordinatorState =
   | { readonly ready: true; readonly leftOut: readonly LeftOut[] }
   | { readonly ready: false; readonly outOfStep: boolean; readonly reason: string };
 
-const ANALYZE_LIMITS = { deadlineMs: 60_000, tableMs: 10_000 };
+/** Somebody else is at work on it, and nothing was known of it before. */
+export const BEING_CHANGED: CoordinatorState = {
+  ready: false,
+  outOfStep: false,
+  reason: 'the schema is being changed',
+};
+export const ANALYZE_LIMITS = { deadlineMs: 60_000, tableMs: 10_000 };
 const NO_SUCH_DATABASE = '3D000';
 const LOOK_TIMEOUT_MS = 10_000;
 
@@ -65,28 +72,23 @@ export async function forgetCoordinator(config: Config, database: string): Promi
     await withConnection(endpoint, (connection) => connection.query(DROP_TWO_PHASE));
 }
 
-/** Whether there is one to be kept in step; a text: why nobody can say. Never throws. */
-export async function coordinatorPresence(
+/**
+ * Never throws: without a coordinator only statements of one shard run.
+ *
+ * @param before what it was when it was last looked at: that stays, while a change of the schema lets readers wait at it
+ */
+export async function coordinatorState(
   config: Config,
   database: string,
-  timeoutMs = LOOK_TIMEOUT_MS,
-): Promise<boolean | string> {
-  try {
-    const place = coordinatorAt(config, database, engineEndpoint(config, database));
-    await withConnection(place, () => Promise.resolve(), { connectTimeoutMs: timeoutMs });
-    return true;
-  } catch (error) {
-    return (error as { code?: string }).code === NO_SUCH_DATABASE ? false : messageOf(error);
-  }
-}
-
-/** Never throws: without a coordinator only statements of one shard run. */
-export async function coordinatorState(config: Config, database: string, timeoutMs: number): Promise<CoordinatorState> {
+  timeoutMs: number,
+  before: CoordinatorState = BEING_CHANGED,
+): Promise<CoordinatorState> {
   try {
     const place = coordinatorAt(config, database, engineEndpoint(config, database));
     return await withConnection(
       place,
       async (connection) => {
+        if (await isHeld(connection)) return before;
         const [difference] = await coordinatorDifference(connection, coordinatorSpec(config, database));
         if (difference !== undefined)
           return { ready: false, outOfStep: true, reason: `the coordinator is not in step: ${difference}` };

@@ -21,7 +21,7 @@ export type Route =
   | { readonly kind: 'shard'; readonly shard: number; readonly write: boolean }
   /** `fixed`: always the same shard, for all clients */
   | { readonly kind: 'any'; readonly fixed: boolean }
-  | { readonly kind: 'every'; readonly ddl: boolean; readonly transactional: boolean }
+  | { readonly kind: 'every'; readonly ddl: boolean; readonly beside?: true; readonly transactional: boolean }
   /** the same statement on each of these, of rows of `table`; row counts add up */
   | { readonly kind: 'several'; readonly table: WrittenRelation; readonly shards: readonly number[] }
   /** an INSERT whose rows belong to several shards: see `splitInsert` */

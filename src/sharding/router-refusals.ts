@@ -27,6 +27,8 @@ export const REFUSAL_TEXTS: Readonly<Record<RefusalReason, string>> = {
   'key-missing': 'it leaves the sharding column to a default that only the server can compute',
   'key-not-constant': 'the sharding key is neither a constant nor a parameter, or not one whose type is certain',
   'key-unmapped': 'no shard is configured for the sharding key',
+  'key-rewritten':
+    'it computes a sharding column anew in every row, and would leave the rows on the shards of their old keys',
   'conflict-moves-key': 'ON CONFLICT would change the sharding key',
   'conflict-without-key':
     'ON CONFLICT asks for a unique key without the sharding column, which no shard can check alone',

@@ -44,11 +44,59 @@ export function utilityVerdict(kind: string, body: Tree): SettledVerdict {
   if (kind === 'CreateTableAsStmt') return refused('create-table-as');
   if (CLUSTER.test(kind)) return refused('cluster-command');
   if (!DDL.test(kind)) return refused('cluster-command');
-  return isTemporary(body) ? refused('temporary-table') : every(true, !flag(body, 'concurrent'));
+  if (isTemporary(body)) return refused('temporary-table');
+  const ddl = every(true, !flag(body, 'concurrent'));
+  return isBeside(kind, body) ? { ...ddl, beside: true } : ddl;
 }
 
-function every(ddl: boolean, transactional: boolean): SettledVerdict {
+function every(ddl: boolean, transactional: boolean): Extract<SettledVerdict, { kind: 'every' }> {
   return { kind: 'every', ddl, transactional };
+}
+
+/** Kinds of statements on what no coordinator is made from (src/postgres/coordinator/items.ts). */
+const BESIDE = new Set([
+  ...['IndexStmt', 'CreateTrigStmt', 'CommentStmt', 'SecLabelStmt', 'CreateSeqStmt', 'AlterSeqStmt'],
+  ...['CreateStatsStmt', 'AlterStatsStmt', 'CreatePolicyStmt', 'AlterPolicyStmt'],
+]);
+const DROPPED_BESIDE = new Set(['OBJECT_INDEX', 'OBJECT_TRIGGER', 'OBJECT_STATISTIC_EXT', 'OBJECT_POLICY']);
+/** Forms of ALTER TABLE. Others stay: of a NOT NULL that is validated the planner learns. */
+const ALTERED_BESIDE = new Set([
+  ...['AT_SetStatistics', 'AT_SetStorage', 'AT_SetCompression', 'AT_ReplicaIdentity', 'AT_ColumnDefault'],
+  ...['AT_EnableTrig', 'AT_EnableAlwaysTrig', 'AT_EnableReplicaTrig', 'AT_DisableTrig', 'AT_EnableTrigAll'],
+  ...['AT_DisableTrigAll', 'AT_EnableTrigUser', 'AT_DisableTrigUser', 'AT_ClusterOn', 'AT_DropCluster'],
+]);
+/** `ALTER COLUMN … TYPE … USING …` and `SET EXPRESSION` of a column that is a sharding column by its name. */
+export function rewritesKey(kind: string, body: Tree, isKey: (column: string) => boolean): boolean {
+  if (kind !== 'AlterTableStmt') return false;
+  return alterationsOf(body).some((command) => {
+    const subtype = text(command, 'subtype');
+    const computed = child(child(child(command, 'def'), 'ColumnDef'), 'raw_default') !== null;
+    return (
+      (subtype === 'AT_SetExpression' || (subtype === 'AT_AlterColumnType' && computed)) &&
+      isKey(text(command, 'name') ?? '')
+    );
+  });
+}
+
+function alterationsOf(body: Tree): readonly (Tree | null)[] {
+  return list(body, 'cmds').map((entry) => child(entry, 'AlterTableCmd'));
+}
+
+const CONSTRAINTS_BESIDE = new Set(['CONSTR_FOREIGN', 'CONSTR_CHECK', 'CONSTR_UNIQUE', 'CONSTR_EXCLUSION']);
+
+/** It may take long, and nobody needs to wait for it who reads over the shards. */
+function isBeside(kind: string, body: Tree): boolean {
+  if (BESIDE.has(kind)) return true;
+  if (kind === 'DropStmt') return DROPPED_BESIDE.has(text(body, 'removeType') ?? '');
+  if (kind !== 'AlterTableStmt') return false;
+  const commands = alterationsOf(body);
+  return commands.length > 0 && commands.every((command) => isAlteredBeside(command));
+}
+
+function isAlteredBeside(command: Tree | null): boolean {
+  const subtype = text(command, 'subtype') ?? '';
+  if (subtype !== 'AT_AddConstraint') return ALTERED_BESIDE.has(subtype);
+  return CONSTRAINTS_BESIDE.has(text(child(child(command, 'def'), 'Constraint'), 'contype') ?? '');
 }
 
 /** A temporary table lives in one session of one server, and hides a table of its name there. */

@@ -75,6 +75,7 @@ export type RefusalReason =
   | 'key-missing'
   | 'key-not-constant'
   | 'key-unmapped'
+  | 'key-rewritten'
   | 'conflict-moves-key'
   | 'conflict-without-key'
   | 'insert-select'
@@ -171,8 +172,10 @@ export type SettledVerdict =
   | { readonly kind: 'any'; readonly fixed: boolean }
   | {
       readonly kind: 'every';
-      /** the coordinator as well, if there is one */
+      /** it changes the schema, which the coordinator follows, if there is one */
       readonly ddl: boolean;
+      /** of that it changes nothing that the coordinator has */
+      readonly beside?: true;
       /** false: cannot run in a transaction block */
       readonly transactional: boolean;
     }

@@ -14,7 +14,7 @@ import { readSelect } from './statement-select.js';
 import { refused, settle } from './statement-settle.js';
 import { child, flag, kindOf, list, number, strings, text, type Tree } from './statement-tree.js';
 import type { Template } from './statement-template.js';
-import { isSetConfig, utilityVerdict } from './statement-utility.js';
+import { isSetConfig, rewritesKey, utilityVerdict } from './statement-utility.js';
 import type { CopyFrom, SettledVerdict, StatementVerdict, Verdict } from './statement-verdict.js';
 import { readChange, readMerge } from './statement-write.js';
 
@@ -95,6 +95,8 @@ function verdictOn(context: RoutingContext, kind: string, body: Tree): Verdict {
     case 'CopyStmt':
       return copyVerdict(context, body);
     default:
+      if (rewritesKey(kind, body, (column) => context.scheme.tables.some((entry) => entry.column === column)))
+        return refused('key-rewritten');
       return utilityVerdict(kind, body);
   }
 }

@@ -7,10 +7,11 @@
 import { invariant } from '../../errors/invariant.js';
 import { quoteIdentifier, quoteLiteral, type Connection } from '../connection.js';
 import { dumpSchema } from '../dump/dump.js';
-import { QUIET_SETTINGS } from '../quiet.js';
 import { serverVersion } from '../streams.js';
+import { awaitShardChanges, isClosed } from './barrier.js';
 import { MARKER } from './database.js';
 import { differences, type Items } from './items.js';
+import { beginMaking } from './making.js';
 import { keepMappings } from './mappings.js';
 import { allowParts } from './parts.js';
 import { coordinatorSchema, type CoordinatorObject, type CoordinatorSchema } from './schema.js';
@@ -30,6 +31,7 @@ export interface MadeCoordinator {
 
 /** Catalogue and dump are read one after the other; somebody may change the schema in between. */
 const READS_MAX = 3;
+const LOCK_WAIT_MS = 20_000;
 /** An object may need another that stands behind it in the dump (see coordinatorSchema): what failed is tried again after the others. */
 const PASSES_MAX = 5;
 const DIFFERENCES_MAX = 100;
@@ -55,17 +57,35 @@ const LEDGER = `
  * @throws CutoverError `coordinator_failed` | `schema_dump_failed`; then nothing has changed
  */
 export async function makeCoordinator(connection: Connection, spec: CoordinatorSpec): Promise<MadeCoordinator> {
+  await expectOurs(connection, connection.database ?? '');
+  try {
+    await attempt(connection.database ?? '', 'the lock', () => beginMaking(connection, LOCK_WAIT_MS));
+    const made = await makeInTransaction(connection, spec);
+    await connection.query('COMMIT');
+    return made;
+  } catch (error) {
+    // A connection that is broken has rolled back by itself.
+    await connection.query('ROLLBACK').catch(() => undefined);
+    throw error;
+  }
+}
+
+/**
+ * The same in a transaction that `beginMaking` has begun, up to its commit. The shards are read behind its lock, and when no change of their
+ * schema is under way: what is made is then what they are, and stays so until somebody else has the lock.
+ *
+ * @throws CutoverError as makeCoordinator
+ */
+export async function makeInTransaction(connection: Connection, spec: CoordinatorSpec): Promise<MadeCoordinator> {
   const database = connection.database ?? '';
   await expectOurs(connection, database);
+  await attempt(database, 'a change of the schema is under way on a shard', () => awaitShardChanges(spec.shards));
   const { wanted, schema } = await readAtOneMoment(connection, spec);
-  return inQuietTransaction(connection, async () => {
-    await expectOurs(connection, database);
-    if (schema === null) {
-      await attempt(database, 'user mappings', () => keepMappings(connection, wanted.users));
-      return { changed: false, leftOut: (await readStored(connection))?.leftOut ?? [] };
-    }
-    return { changed: true, leftOut: await rebuild(connection, database, wanted, schema) };
-  });
+  if (schema === null) {
+    await attempt(database, 'user mappings', () => keepMappings(connection, wanted.users));
+    return { changed: false, leftOut: (await readStored(connection))?.leftOut ?? [] };
+  }
+  return { changed: true, leftOut: await rebuild(connection, database, wanted, schema) };
 }
 
 /**
@@ -75,6 +95,7 @@ export async function makeCoordinator(connection: Connection, spec: CoordinatorS
 export async function coordinatorDifference(connection: Connection, spec: CoordinatorSpec): Promise<readonly string[]> {
   const stored = await readStored(connection);
   if (stored === null) return ['the coordinator has not been made'];
+  if (await isClosed(connection)) return ['it is closed: a change of the schema has not come to its end'];
   const among = await shardDifferences(spec, DIFFERENCES_MAX);
   if (among.length > 0) return among;
   const wanted = await readWanted(connection, spec);
@@ -239,25 +260,5 @@ async function attempt<T>(database: string, what: string, work: () => T | Promis
     return await work();
   } catch (cause) {
     throw coordinatorFailed(database, what, cause);
-  }
-}
-
-/** The sessions of a coordinator begin as read only; the settings go ahead in a message of their own (see quiet.ts). */
-async function inQuietTransaction<T>(connection: Connection, work: () => Promise<T>): Promise<T> {
-  await connection.query('BEGIN READ WRITE');
-  try {
-    await connection.query(
-      `SELECT set_config(name, value, true) FROM json_each_text($1) AS setting (name, value)
-       WHERE current_setting('is_superuser') = 'on'`,
-      [JSON.stringify(QUIET_SETTINGS)],
-    );
-    await connection.query(`SELECT pg_advisory_xact_lock(hashtext('cutover.coordinator'))`);
-    const result = await work();
-    await connection.query('COMMIT');
-    return result;
-  } catch (error) {
-    // A connection that is broken has rolled back by itself.
-    await connection.query('ROLLBACK').catch(() => undefined);
-    throw error;
   }
 }
