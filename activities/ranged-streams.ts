@@ -8,7 +8,7 @@ import type { Migration } from '../src/cutover/contract.js';
 import { shardsOf } from '../src/cutover/side.js';
 import { qualified, type TableName } from '../src/postgres/fence.js';
 import { largerThan, TID_RANGES_SINCE } from '../src/postgres/ranges/cut.js';
-import { mayWriteAsReplica } from '../src/postgres/ranges/session.js';
+import { mayWriteAsReplica } from '../src/postgres/copy-session.js';
 import { serverVersion, subscriptionState, type SubscriptionState } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { tablesOf } from './published-rows.js';

@@ -1,5 +1,5 @@
 /** One task: compare what is between pgbench and PostgreSQL: nothing, PgBouncer, a bare Node relay, the proxy. */
-import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { startCluster } from '../src/dev/embedded-postgres.js';
@@ -14,6 +14,7 @@ import { startProgram } from '../src/cli/demo/program.js';
 import { machine } from './machine.js';
 import { initialise, measure, MODES, programPath, type Mode } from './pgbench.js';
 import { startPgBouncer } from './pgbouncer.js';
+import { processorMs } from './processor-time.js';
 import { median, rounded } from './statistics.js';
 
 export interface RelayOptions {
@@ -50,7 +51,6 @@ interface Measurement {
 const SCALE = 10;
 const WARM_UP_SECONDS = 1;
 /** Linux counts in these on every architecture that Node runs on. */
-const MS_PER_TICK = 10;
 
 /** Runs the whole comparison; prints a JSON line per measurement and a summary at the end. */
 export async function relay(options: RelayOptions, cleanup: Cleanup): Promise<void> {
@@ -207,9 +207,9 @@ async function measureOnce(
 ): Promise<Measurement> {
   const endpoints = target.endpoints(mode);
   if (round === 0) await measure(pgbench, endpoints, { mode, clients, seconds: WARM_UP_SECONDS });
-  const before = processorMs(target);
+  const before = processorMs(target.pid);
   const result = await measure(pgbench, endpoints, { mode, clients, seconds });
-  const after = processorMs(target);
+  const after = processorMs(target.pid);
   const { transactionsPerSecond } = result;
   const transactions = transactionsPerSecond * seconds;
   const processorUs = before === null || after === null ? null : rounded(((after - before) * 1_000) / transactions);
@@ -218,15 +218,6 @@ async function measureOnce(
   const line = { bench: 'relay', round: round + 1, target: target.name, mode, ...result, ...more };
   process.stdout.write(`${JSON.stringify(line)}\n`);
   return { target: target.name, mode, transactionsPerSecond, processorUs };
-}
-
-/** Of a process and the kernel on its behalf, from Linux' /proc in ticks of 10 ms; null elsewhere. */
-function processorMs({ pid }: Target): number | null {
-  const file = `/proc/${String(pid)}/stat`;
-  if (pid === undefined || !existsSync(file)) return null;
-  // The name in parentheses may have spaces; then the 12th and 13th value are user and system time (proc(5)).
-  const values = readFileSync(file, 'utf8').split(') ').at(-1)?.split(' ') ?? [];
-  return (Number(values[11]) + Number(values[12])) * MS_PER_TICK;
 }
 
 function summary(measurements: readonly Measurement[], targets: readonly Target[]): readonly string[] {

@@ -99,6 +99,20 @@ export async function withConnection<T>(
   }
 }
 
+/** Runs `work` in a transaction of its own: all of it is done, or nothing where it fails. */
+export async function inTransaction<T>(connection: Connection, work: () => Promise<T>): Promise<T> {
+  await connection.query('BEGIN');
+  try {
+    const result = await work();
+    await connection.query('COMMIT');
+    return result;
+  } catch (error) {
+    // A connection that is broken has rolled back by itself.
+    await connection.query('ROLLBACK').catch(() => undefined);
+    throw error;
+  }
+}
+
 /** The next name in double quotes, as PostgreSQL's quote_ident with quoting always on. */
 export function quoteIdentifier(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;

@@ -6,7 +6,7 @@
  */
 import { createHash } from 'node:crypto';
 import { CutoverError, messageOf } from '../errors/errors.js';
-import type { Connection } from './connection.js';
+import { inTransaction, type Connection } from './connection.js';
 import type { Statement } from './dump/parts.js';
 import { findMigration } from './migrations.js';
 
@@ -57,12 +57,12 @@ export async function applySchema(
   statements: readonly Statement[],
   options: ApplyOptions,
 ): Promise<ApplyResult> {
-  await inTransaction(connection, () => connection.query(LEDGER));
+  await oneAtATime(connection, () => connection.query(LEDGER));
   const run = new ApplyRun(connection, options, await activeMigration(connection));
   if (options.transaction === 'each')
-    for (const statement of statements) await undisturbed(() => inTransaction(connection, () => run.apply(statement)));
+    for (const statement of statements) await undisturbed(() => oneAtATime(connection, () => run.apply(statement)));
   else
-    await inTransaction(connection, async () => {
+    await oneAtATime(connection, async () => {
       for (const statement of statements) await run.apply(statement);
     });
   return run.result;
@@ -96,7 +96,7 @@ export async function dropAppliedSchema(connection: Connection): Promise<number>
     `SELECT to_regclass('cutover.schema_statement') IS NOT NULL AS known`,
   );
   if (migration === null || rows[0]?.known !== true) return 0;
-  return inTransaction(connection, async () => {
+  return oneAtATime(connection, async () => {
     await connection.query(LEDGER);
     await expectClosed(connection);
     const drops = await connection.query<{ statement: string }>(
@@ -230,16 +230,9 @@ async function activeMigration(connection: Connection): Promise<string | null> {
 }
 
 /** One at a time in a database: of two that make the same object at once, the second would fail instead of finding it. */
-async function inTransaction<T>(connection: Connection, work: () => Promise<T>): Promise<T> {
-  await connection.query('BEGIN');
-  try {
+function oneAtATime<T>(connection: Connection, work: () => Promise<T>): Promise<T> {
+  return inTransaction(connection, async () => {
     await connection.query(`SELECT pg_advisory_xact_lock(hashtext('cutover.schema'))`);
-    const result = await work();
-    await connection.query('COMMIT');
-    return result;
-  } catch (error) {
-    // A connection that is broken has rolled back by itself.
-    await connection.query('ROLLBACK').catch(() => undefined);
-    throw error;
-  }
+    return work();
+  });
 }

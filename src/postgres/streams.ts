@@ -9,7 +9,7 @@ import { quoteIdentifier, quoteLiteral, type Connection } from './connection.js'
 import { conninfoOf, type Endpoint } from './endpoint.js';
 import { qualified, type TableName } from './fence.js';
 import { QUIET_SETTINGS } from './quiet.js';
-import { endCopySessions } from './ranges/session.js';
+import { endCopySessions } from './copy-session.js';
 import { scramVerifier } from './scram-verifier.js';
 import { stamped } from './subscription-stamp.js';
 

@@ -13,8 +13,8 @@ export interface AggregateCall {
   readonly name: string;
   /** as written, with its parentheses */
   readonly args: string;
-  /** FILTER as written, or nothing */
-  readonly filter: string;
+  /** what FILTER asks of a row, or nothing */
+  readonly condition: string;
   /** of the argument; null: another one, or not known */
   readonly type: ExactType | null;
 }
@@ -28,6 +28,8 @@ export interface PartialAggregate {
 
 /** The same aggregate of the parts is that of the whole. */
 const AS_THEY_ARE: ReadonlySet<string> = new Set(['min', 'max', 'bool_and', 'bool_or', 'every', 'bit_and', 'bit_or']);
+/** Of these the first row in an order is the answer (`pg_aggregate.aggsortop`). */
+const FIRST_IN_ORDER: ReadonlySet<string> = new Set(['min', 'max', 'bool_and', 'bool_or', 'every']);
 const SPREADS: ReadonlyMap<string, { readonly sample: boolean; readonly root: boolean }> = new Map([
   ['variance', { sample: true, root: false }],
   ['var_samp', { sample: true, root: false }],
@@ -44,14 +46,18 @@ const NOT_BY_ORDER = 'FILTER (WHERE true)';
 /** More digits than an average has, so that the root of the rounded one is rounded as the root of the whole. */
 const MORE_DIGITS = '30';
 
+/** The largest integer whose square fits one of eight bytes. */
+const ROOT_OF_LARGEST = '3037000499';
+
 export function isDivisible(name: string): boolean {
   return AS_THEY_ARE.has(name) || SPREADS.has(name) || name === 'count' || name === 'sum' || name === 'avg';
 }
 
 /** @returns null where it cannot be computed so */
-export function partialAggregate({ name, args, filter, type }: AggregateCall): PartialAggregate | null {
-  const call = (aggregate: string, of = args): string => `pg_catalog.${aggregate}${of} ${filter}`.trim();
-  const own = filter === '' && (name === 'min' || name === 'max') ? ` ${NOT_BY_ORDER}` : '';
+export function partialAggregate({ name, args, condition, type }: AggregateCall): PartialAggregate | null {
+  const filter = condition === '' ? '' : ` FILTER (WHERE ${condition})`;
+  const call = (aggregate: string): string => `pg_catalog.${aggregate}${args}${filter}`;
+  const own = filter === '' && FIRST_IN_ORDER.has(name) ? ` ${NOT_BY_ORDER}` : '';
   if (AS_THEY_ARE.has(name))
     return { parts: [call(name) + own], merge: ([part = '']) => `(pg_catalog.${name}(${part}))` };
   if (name === 'count') return { parts: [call(name)], merge: ([part = '']) => wholeNumber(part) };
@@ -64,16 +70,27 @@ export function partialAggregate({ name, args, filter, type }: AggregateCall): P
     };
   const spread = SPREADS.get(name);
   if (spread === undefined) return null;
-  const value = factorOf(args, type);
   return {
-    parts: [call('count'), call('sum'), call('sum', `(${value} * ${value})`)],
+    parts: [call('count'), call('sum'), ...squaresOf(args, condition, type)],
     merge: (columns) => spreadOf(columns, spread),
   };
 }
 
-/** A product of two integers of four bytes fits one of eight, which is much faster than a `numeric`; `&` as in {@link wholeNumber}. */
-function factorOf(args: string, type: ExactType): string {
-  return type === 'int2' || type === 'int4' ? `(${args} & (-1)::pg_catalog.int8)` : `${args}::pg_catalog.numeric`;
+/**
+ * The sum of the squares. A product of integers that fits one of eight bytes is much faster than a `numeric`: those of four always do, and
+ * of eight the most. `&` as in {@link wholeNumber}.
+ */
+function squaresOf(args: string, condition: string, type: ExactType): readonly string[] {
+  const sum = (factors: string, ...conditions: readonly string[]): string => {
+    const all = [...(condition === '' ? [] : [`(${condition})`]), ...conditions].join(' AND ');
+    return `pg_catalog.sum(${factors})${all === '' ? '' : ` FILTER (WHERE ${all})`}`;
+  };
+  const integers = `(${args} & (-1)::pg_catalog.int8) * ${args}`;
+  const numbers = `${args}::pg_catalog.numeric * ${args}::pg_catalog.numeric`;
+  if (type === 'numeric') return [sum(numbers)];
+  if (type !== 'int8') return [sum(integers)];
+  const fits = `${args} BETWEEN (-${ROOT_OF_LARGEST})::pg_catalog.int8 AND ${ROOT_OF_LARGEST}::pg_catalog.int8`;
+  return [sum(integers, fits), sum(numbers, `NOT (${fits})`)];
 }
 
 /** The sum of integers of two or four bytes is of eight; of all others it has its parts' type. */
@@ -87,12 +104,13 @@ function wholeNumber(part: string): string {
 }
 
 function spreadOf(
-  [n = '', s = '', q = '']: readonly string[],
+  [n = '', s = '', ...q]: readonly string[],
   { sample, root }: { readonly sample: boolean; readonly root: boolean },
 ): string {
   const count = `pg_catalog.sum(${n})`;
   const sum = `pg_catalog.sum(${s})`;
-  const above = `(${count} * pg_catalog.sum(${q}) - ${sum} * ${sum})`;
+  const squares = q.map((one) => `coalesce(pg_catalog.sum(${one}), 0)`).join(' + ');
+  const above = `(${count} * (${squares}) - ${sum} * ${sum})`;
   const below = sample ? `(${count} * (${count} - 1))` : `(${count} * ${count})`;
   const variance = `(CASE WHEN ${above} <= 0 THEN 0::pg_catalog.numeric ELSE ${above} / ${below} END)`;
   const rooted = `(CASE WHEN ${variance} = 'NaN'::pg_catalog.numeric THEN ${variance} ELSE ${rootOf(variance)} END)`;

@@ -6,11 +6,19 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { quoteIdentifier } from '../postgres/connection.js';
-import { isUnderstood, meaningOf } from './partial-expressions.js';
+import { columnOf, columnsIn, isUnderstood, meaningOf } from './partial-expressions.js';
 import { bareName, ordinalOf, parsedSelect, type PartialSource, type Sort, type Target } from './partial-source.js';
 import { child, flag, list, number, text, type Tree } from './statement-tree.js';
 
 const BIGINT_MAX = 2n ** 63n - 1n;
+
+/** What a shard sorts by. */
+interface Order {
+  readonly node: Tree;
+  readonly sql: string;
+  /** ` DESC NULLS LAST`, as far as written */
+  readonly suffix: string;
+}
 
 /** @returns null where it is not that, or not understood */
 export function partialLimit(source: PartialSource): string | null {
@@ -19,18 +27,19 @@ export function partialLimit(source: PartialSource): string | null {
   if (!source.targets.every((target) => isStar(source, target) || isUnderstood(scope, target.value, false)))
     return null;
   const limit = branchLimit(select);
-  const orders = source.sorts.map((sort) => branchOrder(source, sort));
-  if (limit === null || orders.some((order) => order === null)) return null;
-  const order = orders.map((one) => one?.sql ?? '').join(', ');
+  const orders = source.sorts.flatMap((sort) => branchOrder(source, sort) ?? []);
+  if (limit === null || orders.length < source.sorts.length) return null;
+  const columns = branchColumns(source, orders);
+  const order = orders.map((one) => one.sql + one.suffix).join(', ');
   const where = cut.where === null ? '' : ` WHERE ${sql.slice(cut.where.start, cut.where.end)}`;
-  const branches = parts.map((part) => `(SELECT * FROM ${part}${where} ORDER BY ${order} LIMIT ${limit})`);
+  const branches = parts.map((part) => `(SELECT ${columns} FROM ${part}${where} ORDER BY ${order} LIMIT ${limit})`);
   const written = [
     sql.slice(0, cut.fromAt),
     `FROM ((${branches.join(' UNION ALL ')}) OFFSET 0) AS ${quoteIdentifier(scope.alias)} ORDER BY `,
     sql.slice(source.sorts[0]?.span.start ?? 0),
   ].join('');
-  const asMeant = orders.map((one) => one?.node ?? {});
-  return isBranchAsMeant(source, branches[0] ?? '', asMeant) && isWholeAsMeant(source, written) ? written : null;
+  const nodes = orders.map(({ node }) => node);
+  return isBranchAsMeant(source, branches[0] ?? '', nodes) && isWholeAsMeant(source, written) ? written : null;
 }
 
 function isStar({ scope }: PartialSource, { value }: Target): boolean {
@@ -39,13 +48,25 @@ function isStar({ scope }: PartialSource, { value }: Target): boolean {
   return fields.length === 1 || text(child(fields[0] ?? null, 'String'), 'sval') === scope.alias;
 }
 
+/**
+ * What is needed of a row, and no more: large values are long on their way, and a user may read some columns only. What the rows are sorted
+ * by is among it: otherwise the planner takes it off each part's rows in a step of its own, behind which shards are read one after the other.
+ */
+function branchColumns(source: PartialSource, orders: readonly Order[]): string {
+  const { scope, targets } = source;
+  if (targets.some((target) => isStar(source, target))) return '*';
+  const needed = columnsIn(scope, [...targets.map(({ value }) => value), ...orders.map(({ node }) => node)]);
+  const names = new Set(needed.map(({ name }) => quoteIdentifier(name)));
+  const computed = orders.filter(({ node }) => columnOf(scope, node) === null);
+  return [...names, ...computed.map(({ sql }, index) => `(${sql}) AS cutover_o${(index + 1).toString()}`)].join(', ');
+}
+
 /** What a shard sorts by: a number or a name of the result stands for the expression there. */
-function branchOrder(source: PartialSource, { node, span, suffix }: Sort): { sql: string; node: Tree } | null {
+function branchOrder(source: PartialSource, { node, span, suffix }: Sort): Order | null {
   const { scope, sql, targets } = source;
-  const of = ({ value, span: own }: Target): { sql: string; node: Tree } => ({
-    sql: `(${sql.slice(own.start, own.end)})${suffix}`,
-    node: value,
-  });
+  // A constant behind ORDER BY would be the number of a column.
+  const of = ({ value, span: own }: Target): Order | null =>
+    child(value, 'A_Const') === null ? { node: value, sql: `(${sql.slice(own.start, own.end)})`, suffix } : null;
   const stars = targets.filter((target) => isStar(source, target)).length;
   const ordinal = ordinalOf(node);
   if (ordinal !== null) {
@@ -60,7 +81,7 @@ function branchOrder(source: PartialSource, { node, span, suffix }: Sort): { sql
     if (target !== undefined) return more.length > 0 || (stars > 0 && scope.columns.has(name)) ? null : of(target);
   }
   if (child(node, 'A_Const') !== null || !isUnderstood(scope, node, false)) return null;
-  return { sql: `${sql.slice(span.start, span.end)}${suffix}`, node };
+  return { node, sql: sql.slice(span.start, span.end), suffix };
 }
 
 /** How many rows of each shard there may be in the answer: those of OFFSET too. Null where it cannot be told, or all of them. */

@@ -3,7 +3,7 @@
  *
  *     SELECT status, count(*) FROM orders GROUP BY 1   becomes
  *     SELECT p.k1 AS "status", (sum(p.a1 …)) AS "count" FROM (
- *       SELECT status AS k1, count(*) AS a1 FROM <orders of shard 0> GROUP BY status UNION ALL SELECT … <shard 1> …) AS p GROUP BY p.k1
+ *       SELECT status AS k1, count(*) AS a1 FROM <orders of shard 0> GROUP BY status UNION ALL SELECT … <shard 1> … OFFSET 0) AS p GROUP BY p.k1
  *
  * Pieces of the text are put together, and the parser is then asked whether each piece still is what it was.
  */
@@ -24,6 +24,11 @@ import { callAt, nameAt, type Span } from './partial-text.js';
 import { asTree, child, flag, kindOf, list, number, strings, text, type Tree } from './statement-tree.js';
 
 const PARTS = 'cutover_p';
+/**
+ * Without this the planner takes the parts into the statement around them, with their columns in the order in which it uses them, or their
+ * rows in an order; postgres_fdw then reads one shard after the other.
+ */
+const ALL_AT_ONCE = 'OFFSET 0';
 
 /** An expression by which rows are grouped. */
 interface Group {
@@ -120,7 +125,7 @@ class Rewriting {
       sql.slice(0, cut.start),
       'SELECT ',
       outsides.map((one, index) => `${said(one)} AS ${quoteIdentifier(targets[index]?.name ?? '')}`).join(', '),
-      ` FROM (${branches.join(' UNION ALL ')}) AS ${PARTS}`,
+      ` FROM (${branches.join(' UNION ALL ')} ${ALL_AT_ONCE}) AS ${PARTS}`,
       keys === '' ? '' : ` GROUP BY ${keys}`,
       having === undefined ? '' : ` HAVING ${said(having)}`,
       orders.length === 0
@@ -201,7 +206,7 @@ class Rewriting {
     const partial = partialAggregate({
       name: strings(call, 'funcname').at(-1) ?? '',
       args: sql.slice(place.args.start, place.args.end),
-      filter: place.filter === null ? '' : sql.slice(place.filter.start, place.filter.end),
+      condition: place.condition === null ? '' : sql.slice(place.condition.start, place.condition.end),
       type: exactType(scope, argument ?? null),
     });
     if (partial === null) return null;

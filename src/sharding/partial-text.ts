@@ -61,8 +61,8 @@ export function cutSelect(words: readonly Token[], tableAt: number): SelectText 
 export interface CallText extends Span {
   /** with their parentheses */
   readonly args: Span;
-  /** FILTER with its parentheses */
-  readonly filter: Span | null;
+  /** what FILTER asks of a row */
+  readonly condition: Span | null;
 }
 
 /** The call whose name begins at `at`; null where the words are otherwise. */
@@ -72,11 +72,12 @@ export function callAt(words: readonly Token[], at: number): CallText | null {
   const close = first < 0 || open < 0 ? null : closing(words, open);
   if (close === null) return null;
   const args = { start: words[open]?.start ?? 0, end: words[close]?.end ?? 0 };
-  if (words[close + 1]?.text.toUpperCase() !== 'FILTER') return { start: at, end: args.end, args, filter: null };
+  if (words[close + 1]?.text.toUpperCase() !== 'FILTER') return { start: at, end: args.end, args, condition: null };
   const filterEnd = closing(words, close + 2);
   if (filterEnd === null) return null;
-  const filter = { start: words[close + 1]?.start ?? 0, end: words[filterEnd]?.end ?? 0 };
-  return { start: at, end: filter.end, args, filter };
+  // Behind FILTER ( WHERE.
+  const condition = spanOf(words.slice(close + 4, filterEnd));
+  return { start: at, end: words[filterEnd]?.end ?? 0, args, condition };
 }
 
 /** The column whose name begins at `at`, of so many parts. */

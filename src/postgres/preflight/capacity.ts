@@ -5,7 +5,7 @@
  * each running copy needs a slot and a sender on the publisher, a worker and an origin on the subscriber, beside the stream's own.
  */
 import { largerThan } from '../ranges/cut.js';
-import { mayWriteAsReplica } from '../ranges/session.js';
+import { mayWriteAsReplica } from '../copy-session.js';
 import {
   combined,
   failed,

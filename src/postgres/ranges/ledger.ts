@@ -6,11 +6,11 @@
  * the one before is committed.
  */
 import { CutoverError } from '../../errors/errors.js';
-import type { Connection } from '../connection.js';
+import { inTransaction, type Connection } from '../connection.js';
+import { ask, endCopySessions } from '../copy-session.js';
 import { qualified, type TableName } from '../fence.js';
 import { releasing } from '../streams.js';
 import type { PageRange } from './cut.js';
-import { ask, endCopySessions } from './session.js';
 import { interrupted } from './snapshot-slot.js';
 
 /** Made when it is first needed; a database that no ranges were copied into has none. */
@@ -171,17 +171,4 @@ export async function forgetRanges(destination: Connection, migration: string): 
   );
   await destination.query('DELETE FROM cutover.range_copy WHERE migration = $1', [migration]);
   await destination.query('DELETE FROM cutover.copied_range WHERE starts_with(stream, $1)', [prefix]);
-}
-
-async function inTransaction<T>(connection: Connection, work: () => Promise<T>): Promise<T> {
-  await connection.query('BEGIN');
-  try {
-    const result = await work();
-    await connection.query('COMMIT');
-    return result;
-  } catch (error) {
-    // A connection that is broken has rolled back by itself.
-    await connection.query('ROLLBACK').catch(() => undefined);
-    throw error;
-  }
 }

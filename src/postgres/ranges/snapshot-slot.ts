@@ -8,8 +8,8 @@
  */
 import { CutoverError } from '../../errors/errors.js';
 import { quoteIdentifier, quoteLiteral, type Connection } from '../connection.js';
+import { ask, endCopySessions, openCopySession } from '../copy-session.js';
 import type { Endpoint } from '../endpoint.js';
-import { ask, endCopySessions, openCopySession } from './session.js';
 
 /** Any number no other program takes: the first half of the advisory lock, the stream is the other. */
 const SLOT_LOCK = 728_319_045;

@@ -7,11 +7,11 @@
 import { pipeline } from 'node:stream/promises';
 import { from as copyFrom, to as copyTo } from 'pg-copy-streams';
 import { quoteIdentifier, quoteLiteral, type Connection } from '../connection.js';
+import { ask, openCopySession } from '../copy-session.js';
 import type { Endpoint } from '../endpoint.js';
 import { qualified } from '../fence.js';
 import type { PageRange, RangedTable } from './cut.js';
 import { claimRange, noteRange, type RangeKey, type Run } from './ledger.js';
-import { ask, openCopySession } from './session.js';
 import { interrupted } from './snapshot-slot.js';
 
 /** Both ends of the copies of one worker. */

@@ -5,8 +5,8 @@
  * sessions.
  */
 import type pg from 'pg';
-import { connect, quoteLiteral, type Connection } from '../connection.js';
-import type { Endpoint } from '../endpoint.js';
+import { connect, quoteLiteral, type Connection } from './connection.js';
+import type { Endpoint } from './endpoint.js';
 
 /** For what is not the copy itself, which takes as long as it takes. */
 const DEADLINE = { query_timeout: 30_000 };
