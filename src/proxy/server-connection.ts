@@ -413,12 +413,13 @@ export class ServerConnection {
   #command(buffer: Buffer, start: number, end: number): void {
     const at = start + HEADER_BYTES;
     const first = buffer[at];
-    if (first !== 0x53 && first !== 0x52 && first !== 0x44 && first !== 0x4c) return;
+    if (first !== 0x53 && first !== 0x52 && first !== 0x44 && first !== 0x4c && first !== 0x50) return;
     // INSERT, UPDATE, BEGIN and COMMIT are gone; SELECT, the commonest that is left, goes here.
     if (first === 0x53 && buffer[at + 2] !== 0x54) return;
     const tag = readCommandTag(buffer, start, end);
     if (tag === 'ROLLBACK') this.rollbacks += 1;
-    if (tag === 'LISTEN') this.dirty = true;
+    // A name given by SQL would be another client's too: its EXECUTE would run what this one has prepared.
+    if (tag === 'LISTEN' || tag === 'PREPARE') this.dirty = true;
     if (tag === 'DISCARD ALL' || tag === 'DEALLOCATE ALL') this.statements.clear();
     this.#tags |= TAG_BITS.get(tag) ?? 0;
   }

@@ -118,6 +118,28 @@ test('LISTEN does not stay behind for the next client', async () => {
   expect(heard).toEqual([]);
 });
 
+test('in session mode a listener hears what others tell', async () => {
+  const databaseName = await freshDatabase(clusters.main);
+  const config = configFor([{ name: 'prod', cluster: clusters.main, databaseName }], {
+    general: { defaultPoolSize: 2, poolerMode: 'session' },
+  });
+  const proxy = await proxyFor({ config });
+  const [first, second] = await Promise.all([clientOf(proxy, 'prod'), clientOf(proxy, 'prod')]);
+  const heard = new Promise<pg.Notification>((resolve) => first.once('notification', resolve));
+  await first.query('LISTEN gossip');
+  await second.query("NOTIFY gossip, 'hello'");
+  expect(await heard).toMatchObject({ payload: 'hello' });
+});
+
+test('what SQL has prepared does not stay behind, to be run by the next client under the same name', async () => {
+  const proxy = await start();
+  const [first, second] = await Promise.all([clientOf(proxy, 'prod'), clientOf(proxy, 'prod')]);
+  const own = await first.query('BEGIN; PREPARE p AS SELECT 5 AS five; EXECUTE p; COMMIT');
+  expect((own as unknown as pg.QueryResult[])[2]?.rows).toEqual([{ five: 5 }]);
+  await expect(second.query('EXECUTE p')).rejects.toMatchObject({ code: '26000' });
+  expect((await second.query('PREPARE p AS SELECT 6')).command).toBe('PREPARE');
+});
+
 test('in session mode a session keeps its server and everything in it; the next one finds it clean', async () => {
   const databaseName = await freshDatabase(clusters.main);
   const config = configFor([{ name: 'prod', cluster: clusters.main, databaseName }], {
