@@ -21,6 +21,7 @@ const BESIDE = [
   'test/model/model.test.ts',
   'test/sharding/{router,router-soundness,coordinator,coordinator-answers,partial-answers}.test.ts',
   'test/postgres/{schema,preflight,record,catalogue}.test.ts',
+  'test/clients/clients.test.ts',
 ];
 /** Minutes long at any length that tells something: run by its name, with WRITES or SHARDED_TESTS. */
 const BY_NAME = 'test/moves/generated-writes.test.ts';

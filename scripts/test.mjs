@@ -19,8 +19,9 @@ const { lines, exitCode } = verdict(summary, runnerExitCode, Boolean(process.env
 process.stdout.write(`${lines.join('\n')}\n`);
 process.exitCode = exitCode;
 
-/** Finds the Temporal program once, ahead, since building it takes longer than any test may wait. */
+/** Gets the Temporal program and the drivers of test/clients once, ahead, since that takes longer than any test may wait. */
 async function environment(file) {
+  const drivers = getDrivers();
   const env = { ...process.env, CUTOVER_TEST_SUMMARY: file };
   const finder = join(ROOT, 'dist', 'src', 'dev', 'temporal-binary.js');
   const { temporalBinary } = await import(finder);
@@ -29,7 +30,16 @@ async function environment(file) {
   } catch (error) {
     process.stderr.write(`cutover: ${error.message}. ${error.remedy ?? ''}\nTests that need Temporal will fail.\n`);
   }
+  await drivers;
   return env;
+}
+
+/** What cannot be got is told here, and again by the tests that need it, which fail. */
+function getDrivers() {
+  const child = spawn(process.execPath, [join(ROOT, 'scripts', 'clients.mjs')], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  return new Promise((resolve) => child.once('close', resolve));
 }
 
 function runTests(env) {

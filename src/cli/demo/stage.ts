@@ -33,6 +33,8 @@ export interface StageOptions {
   readonly worker?: boolean;
   /** further lines of [general] */
   readonly general?: readonly string[];
+  /** the built program that serves; default the one beside this file */
+  readonly program?: string;
   /** given the address of Temporal, answers the one that the proxy and its worker are to use; default the same */
   readonly temporalThrough?: (address: string) => Promise<string>;
   /** is told, in one sentence each, what takes long */
@@ -136,16 +138,15 @@ function configure(
 async function startProxyProcess(
   folder: string,
   configuration: Configuration,
-  { nodes = 1, worker = true }: StageOptions,
+  { nodes = 1, worker = true, program = fileURLToPath(new URL('../main.js', import.meta.url)) }: StageOptions,
   cleanup: Cleanup,
 ): Promise<number> {
-  const main = fileURLToPath(new URL('../main.js', import.meta.url));
   const { config, users } = configuration.files;
   const proxy = await startProgram({
     name: 'the proxy',
     command: process.execPath,
     args: [
-      ...[main, 'serve', '--config', config, '--users', users, '--workers', nodes.toString()],
+      ...[program, 'serve', '--config', config, '--users', users, '--workers', nodes.toString()],
       ...(worker ? [] : ['--no-worker']),
     ],
     port: configuration.port,
