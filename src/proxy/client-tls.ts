@@ -43,6 +43,8 @@ export class ClientEncryption {
    * @throws Error when it fails; the socket is closed then
    */
   async encrypt(bare: Socket, direct: boolean): Promise<TLSSocket> {
+    // Its close has been told already, or has no ends to be told apart by.
+    if (bare.destroyed) throw new Error('the connection ended before its TLS handshake');
     const ends = endsOf(bare);
     const socket = await new Promise<TLSSocket>((resolve, reject) => {
       this.#handshakes.set(ends, resolve);
