@@ -101,7 +101,11 @@ export class AdminDatabase implements AdminHandler {
         this.#ports.shutdown();
         return done('SHUTDOWN');
       case 'probe':
-        return table([bigint('latency', (ms: number) => ms)], [await probe(command.url)], 'PROBE');
+        return table(
+          [bigint('latency', (ms: number) => ms)],
+          [await probe(command.url, this.#ports.proxy.config.tls.servers)],
+          'PROBE',
+        );
       case 'set':
         return setting(command.name);
       case 'node':

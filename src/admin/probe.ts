@@ -1,4 +1,5 @@
 /** One task: PROBE: measure how long a server takes to be reached and to answer. */
+import type { ServerTls } from '../config/tls.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { withConnection } from '../postgres/connection.js';
 import { addressOf, type Endpoint } from '../postgres/endpoint.js';
@@ -9,11 +10,12 @@ const DEADLINE_MS = 5_000;
  * Connects, asks for one row and leaves.
  *
  * @param url `postgres://user:password@host:port/database`
+ * @param tls the rule for servers
  * @returns milliseconds
  * @throws CutoverError `probe_failed`, without the password
  */
-export async function probe(url: string): Promise<number> {
-  const endpoint = endpointOf(url);
+export async function probe(url: string, tls: ServerTls): Promise<number> {
+  const endpoint = { ...endpointOf(url), tls };
   const start = performance.now();
   try {
     await withConnection(endpoint, (connection) => connection.query('SELECT 1'), {

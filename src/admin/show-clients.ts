@@ -3,6 +3,8 @@ import type { AdminResult, ClientStatus, ServerStatus } from '../proxy/contract.
 import { bigint, bool, numeric, selected, table, text, type Column } from './table.js';
 
 const ALWAYS = ['user', 'database', 'addr', 'port'];
+/** PgDog has no such column: programs that count them must not find one more. */
+const TLS = [bool<{ readonly tls: boolean }>('tls', ({ tls }) => tls)];
 
 const CLIENT: readonly Column<ClientStatus>[] = [
   bigint('id', (client) => client.id),
@@ -30,7 +32,7 @@ const CLIENT: readonly Column<ClientStatus>[] = [
 
 /** @throws CutoverError `admin_syntax` for a name that is not a column */
 export function showClients(clients: readonly ClientStatus[], names: readonly string[]): AdminResult {
-  return table(selected(CLIENT, names, ALWAYS), clients);
+  return table(selected(CLIENT, names, ALWAYS, TLS), clients);
 }
 
 function serverColumns(now: Date): readonly Column<ServerStatus>[] {
@@ -63,5 +65,5 @@ function serverColumns(now: Date): readonly Column<ServerStatus>[] {
 
 /** @throws CutoverError `admin_syntax` for a name that is not a column */
 export function showServers(servers: readonly ServerStatus[], names: readonly string[], now: Date): AdminResult {
-  return table(selected(serverColumns(now), names, ALWAYS), servers);
+  return table(selected(serverColumns(now), names, ALWAYS, TLS), servers);
 }

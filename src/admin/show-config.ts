@@ -18,7 +18,7 @@ export function showConfig(config: Config): AdminResult {
   );
 }
 
-function generalSettings({ general }: Config): Setting[] {
+function generalSettings({ general, tls }: Config): Setting[] {
   return [
     ['host', general.host],
     ['port', general.port],
@@ -34,6 +34,14 @@ function generalSettings({ general }: Config): Setting[] {
     ['shutdown_timeout', general.shutdownTimeoutMs],
     ['query_timeout', general.queryTimeoutMs],
     ['prepared_statements_limit', general.preparedStatementsLimit],
+    ['tls_certificate', tls.clients?.pair.certificate.path],
+    ['tls_private_key', tls.clients?.pair.privateKey.path],
+    ['tls_client_required', tls.clients?.required ?? false],
+    ['tls_client_ca_certificate', tls.clients?.authority?.path],
+    ['tls_verify', tls.servers.verify],
+    ['tls_server_ca_certificate', tls.servers.authority?.path],
+    ['tls_server_certificate', tls.servers.pair?.certificate.path],
+    ['tls_server_private_key', tls.servers.pair?.privateKey.path],
   ];
 }
 

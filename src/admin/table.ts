@@ -36,7 +36,10 @@ export function table<Row>(columns: readonly Column<Row>[], rows: readonly Row[]
 }
 
 /**
- * The columns a client asked for by name, plus those that tell the rows apart; all of them when it asked for none.
+ * The columns a client asked for by name, plus those that tell the rows apart; all of them when it asked for none,
+ * but for those that PgDog does not have.
+ *
+ * @param own columns that are shown only to who names them
  *
  * @throws CutoverError `admin_syntax` for a name that is not a column
  */
@@ -44,8 +47,10 @@ export function selected<Row>(
   columns: readonly Column<Row>[],
   names: readonly string[],
   always: readonly string[],
+  own: readonly Column<Row>[] = [],
 ): readonly Column<Row>[] {
-  const known = columns.map((column) => column.name);
+  const all = [...columns, ...own];
+  const known = all.map((column) => column.name);
   const wanted = new Set([...names.map((name) => name.toLowerCase()), ...always]);
   if (names.length === 0) return columns;
   for (const name of wanted) {
@@ -54,7 +59,7 @@ export function selected<Row>(
     const usage = meant === null ? `The columns are ${known.join(', ')}.` : `Did you mean ${meant}?`;
     throw new CutoverError('admin_syntax', { problem: `there is no column "${name}"`, usage });
   }
-  return columns.filter((column) => wanted.has(column.name));
+  return all.filter((column) => wanted.has(column.name));
 }
 
 /** A command that answers with its tag alone. */

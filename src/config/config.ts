@@ -1,5 +1,6 @@
 /** One task: the shape of a loaded configuration. Loading, checking, swapping and saving live beside it. */
 import type { ShardingConfig } from './sharding.js';
+import type { TlsConfig } from './tls.js';
 
 export type PoolerMode = 'transaction' | 'session' | 'statement';
 export type AuthType = 'scram' | 'md5' | 'plain' | 'trust';
@@ -37,6 +38,8 @@ export interface UserEntry {
   readonly poolerMode?: PoolerMode;
   readonly statementTimeoutMs?: number;
   readonly idleTimeoutMs?: number;
+  /** absent: yes where certificates of clients are asked for */
+  readonly clientCertificateRequired?: boolean;
   /** the engine's own connections use the schema_admin of a database */
   readonly schemaAdmin: boolean;
 }
@@ -130,6 +133,7 @@ export interface ReplicationConfig {
 
 export interface Config {
   readonly general: GeneralConfig;
+  readonly tls: TlsConfig;
   readonly databases: readonly DatabaseEntry[];
   readonly sharding: ShardingConfig;
   readonly users: readonly UserEntry[];

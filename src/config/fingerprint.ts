@@ -1,6 +1,7 @@
 /** One task: one short text that is equal for two nodes exactly when they would route alike. */
 import { createHash } from 'node:crypto';
 import type { Config } from './config.js';
+import type { TlsConfig } from './tls.js';
 
 /** Left out: secrets, and what differs between nodes that serve the same databases. */
 const OMITTED = new Set([
@@ -22,10 +23,22 @@ export function fingerprint(config: Config): string {
   const text = canonical({
     ...config,
     general,
+    tls: policyOf(config.tls),
     databases: config.databases.map(canonical).sort(),
     users: config.users.map(canonical).sort(),
   });
   return createHash('sha256').update(text).digest('hex').slice(0, 16);
+}
+
+/**
+ * What TLS forbids, and by whom servers are verified. A node's own certificates and the paths of files are its own affair: they are
+ * renewed machine by machine, and that must not stand in the way of a cutover.
+ */
+function policyOf({ clients, servers }: TlsConfig): unknown {
+  return {
+    clients: clients && { required: clients.required, authority: clients.authority?.pem },
+    servers: { verify: servers.verify, authority: servers.authority?.pem },
+  };
 }
 
 function canonical(value: unknown): string {

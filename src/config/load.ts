@@ -10,6 +10,7 @@ import { nodeEntries } from './nodes.js';
 import { checkSource, type Source } from './source.js';
 import { CONFIG_FILE, USERS_FILE, type AdminKeys, type GeneralKeys } from './schema.js';
 import { shardingConfig } from './sharding-rows.js';
+import { tlsConfig } from './tls.js';
 import { userEntries } from './users.js';
 import { ignoredKeys } from './warnings.js';
 import type { AdminConfig, Config, TemporalConfig } from './config.js';
@@ -55,13 +56,15 @@ export function parseConfig(configSource: Source, usersSource: Source, options: 
   // Without a trace in a log or file no one knows a generated password; saying so beats a login that fails for no reason.
   if (!admin.passwordConfigured) warn('[admin] has no password: until one is set no one can use the admin database');
   const databases = databaseEntries(config);
+  const tls = tlsConfig(general, (key, problem) => config.invalid(['general', key], problem), warn);
   checkDatabases(config, databases, admin.name, warn);
   return {
     general: generalConfig(general),
+    tls,
     cutover: cutoverConfig(general, warn),
     databases,
     sharding: shardingConfig(config, databases, warn),
-    users: userEntries(users, databases, warn),
+    users: userEntries(users, databases, tls.clients?.authority !== undefined, warn),
     admin,
     nodes: nodeEntries(config),
     temporal: temporalConfig(config.data.temporal ?? {}),

@@ -42,8 +42,6 @@ function only<const Value extends string | boolean>(
   return z.literal(values, { error: problem }).optional();
 }
 
-const NO_TLS = 'TLS is not implemented, and without it this setting would not protect anything';
-
 /** `[general]` keys with an effect. Port 0 lets the operating system choose, for tests and `--dev`. */
 export const GENERAL = {
   host: text.optional(),
@@ -60,6 +58,14 @@ export const GENERAL = {
   server_lifetime: positiveTimeMs.optional(),
   shutdown_timeout: timeMs.optional(),
   query_timeout: positiveTimeMs.optional(),
+  tls_certificate: text.optional(),
+  tls_private_key: text.optional(),
+  tls_client_required: z.boolean().optional(),
+  tls_client_ca_certificate: text.optional(),
+  tls_verify: z.enum(['prefer', 'disabled', 'verify_ca', 'verify_full']).optional(),
+  tls_server_ca_certificate: text.optional(),
+  tls_server_certificate: text.optional(),
+  tls_server_private_key: text.optional(),
   prepared_statements_limit: z.int().min(1).max(STATEMENTS_MAX).optional(),
   cutover_traffic_stop_threshold: sizeBytes.optional(),
   cutover_replication_lag_threshold: sizeBytes.optional(),
@@ -87,11 +93,6 @@ export const GENERAL = {
   resharding_copy_format: z.enum(['binary', 'text']).optional(),
 };
 
-const GENERAL_REFUSED = {
-  tls_client_required: only([false], NO_TLS),
-  tls_verify: only(['prefer', 'disabled'], NO_TLS),
-};
-
 // prettier-ignore
 const GENERAL_IGNORED = ignored([
   'workers', 'connect_attempts', 'connect_attempt_delay', 'client_idle_timeout', 'client_idle_in_transaction_timeout',
@@ -101,8 +102,7 @@ const GENERAL_IGNORED = ignored([
   'read_write_strategy', 'read_write_split', 'prepared_statements', 'prepared_statements_ttl',
   'prepared_statements_ttl_jitter', 'pub_sub_channel_size', 'stats_period', 'dns_ttl', 'mirror_queue', 'mirror_exposure',
   'lsn_check_delay', 'lsn_check_interval', 'lsn_check_timeout', 'ban_replica_lag', 'ban_replica_lag_bytes',
-  'passthrough_auth', 'tls_certificate', 'tls_private_key', 'tls_client_ca_certificate', 'tls_server_ca_certificate',
-  'tls_server_certificate', 'tls_server_private_key', 'cross_shard_disabled', 'dry_run', 'expanded_explain',
+  'passthrough_auth', 'cross_shard_disabled', 'dry_run', 'expanded_explain',
   'omnisharded_sticky', 'system_catalogs', 'query_parser', 'query_parser_enabled', 'query_parser_engine',
   'query_cache_limit', 'load_schema', 'reload_schema_on_ddl', 'canonicalize_type_information', 'unique_id_function',
   'unique_id_min', 'sharding_lookup_cache_size', 'sharding_lookup_timeout', 'two_phase_commit', 'two_phase_commit_auto',
@@ -154,14 +154,14 @@ const USER = {
   server_user: text.optional(),
   server_password: z.string().optional(),
   schema_admin: z.boolean().optional(),
+  tls_client_certificate_required: z.boolean().optional(),
   ...POOL,
 };
 
 const USER_REFUSED = {
   read_only: READ_ONLY,
   server_auth: only(['password'], 'only password authentication toward servers is implemented'),
-  identity: z.never({ error: NO_TLS }).optional(),
-  tls_client_certificate_required: only([false], NO_TLS),
+  identity: z.never({ error: 'a client certificate in the place of a password is not implemented' }).optional(),
   vault_path: z.never({ error: 'Vault is not implemented, so the password could not be checked' }).optional(),
 };
 
@@ -201,7 +201,7 @@ const TABLES_IGNORED = {
 };
 
 export const CONFIG_FILE = z.strictObject({
-  general: z.strictObject({ ...GENERAL_IGNORED, ...GENERAL_REFUSED, ...GENERAL }).optional(),
+  general: z.strictObject({ ...GENERAL_IGNORED, ...GENERAL }).optional(),
   databases: z.array(z.strictObject({ ...DATABASE_IGNORED, read_only: READ_ONLY, ...DATABASE })).optional(),
   admin: ADMIN.optional(),
   nodes: z.array(NODE).optional(),

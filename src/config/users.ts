@@ -7,11 +7,13 @@ import type { CheckedSource } from './source.js';
 /**
  * Expands the users. The first entry of a pair counts, as does the first `schema_admin` of a database.
  *
- * @throws CutoverError `configuration_invalid` for a user that names no database
+ * @param certificatesAsked whether clients are asked for certificates
+ * @throws CutoverError `configuration_invalid` for a user that names no database, or needs a certificate nobody asks for
  */
 export function userEntries(
   source: CheckedSource<UsersFile>,
   databases: readonly DatabaseEntry[],
+  certificatesAsked: boolean,
   warn: (sentence: string) => void,
 ): readonly UserEntry[] {
   const known = new Set(databases.map((database) => database.name));
@@ -19,6 +21,10 @@ export function userEntries(
   const schemaAdmins = new Map<string, string>();
   for (const [index, keys] of (source.data.users ?? []).entries()) {
     const problem = aliasProblem(keys) ?? (databasesOf(keys, known).length === 0 ? noDatabase(keys) : null);
+    if (keys.tls_client_certificate_required === true && !certificatesAsked) {
+      const needs = '"tls_client_certificate_required" needs "tls_client_ca_certificate" in [general]';
+      throw source.invalid(['users', index, 'tls_client_certificate_required'], needs);
+    }
     if (problem !== null) throw source.invalid(['users', index], problem);
     for (const database of databasesOf(keys, known)) {
       if (!known.has(database)) {
@@ -65,6 +71,9 @@ function userEntry(keys: UserKeys, database: string): UserEntry {
     ...(keys.server_user === undefined ? {} : { serverUser: keys.server_user }),
     ...(keys.server_password === undefined ? {} : { serverPassword: keys.server_password }),
     schemaAdmin: keys.schema_admin ?? false,
+    ...(keys.tls_client_certificate_required === undefined
+      ? {}
+      : { clientCertificateRequired: keys.tls_client_certificate_required }),
     ...poolKeys(keys),
   };
 }

@@ -46,6 +46,24 @@ export const ERRORS = {
     message: 'database "{database}" is not configured',
     remedy: 'Name a database of pgdog.toml ([[databases]]).',
   },
+  tls_required: {
+    sqlstate: '28000',
+    level: 'warn',
+    message: 'no entry for host "{host}", user "{user}", database "{database}", no encryption',
+    remedy: 'Connect with TLS (sslmode=require or more): tls_client_required = true lets nobody in without it.',
+  },
+  client_certificate_missing: {
+    sqlstate: '28000',
+    level: 'warn',
+    message: 'connection of user "{user}" requires a valid client certificate',
+    remedy: 'Connect with TLS and a certificate of the authority in tls_client_ca_certificate (sslcert, sslkey).',
+  },
+  client_certificate_invalid: {
+    sqlstate: '28000',
+    level: 'warn',
+    message: 'the client certificate is not accepted: {problem}',
+    remedy: 'Use a certificate that the authority in tls_client_ca_certificate has issued and that has not expired.',
+  },
   gate_timeout: {
     sqlstate: '57P03',
     level: 'warn',

@@ -5,6 +5,7 @@
  * So every row is asked for its members. A process without rows knows only itself and the workers beside it.
  */
 import type { Config, NodeEntry } from '../config/config.js';
+import { PREFER_TLS } from '../config/tls.js';
 import type { NodeAddress } from '../cutover/contract.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
@@ -95,14 +96,16 @@ export class Fleet {
   }
 
   #remote(entry: NodeEntry): RemoteNode {
-    const { admin } = this.#options.config();
-    const key = `${entry.name} ${entry.host}:${entry.port.toString()}`;
+    const { admin, tls } = this.#options.config();
+    // The rows of one fleet have the same settings: where this one offers TLS, the others do.
+    const secured = tls.clients === null ? {} : { tls: PREFER_TLS };
+    const key = `${entry.name} ${entry.host}:${entry.port.toString()} ${Object.keys(secured).join()}`;
     let remote = this.#remotes.get(key);
     if (!remote) {
       invariant(this.#remotes.size < REMOTES_MAX, 'a fleet has a bounded number of addresses');
       const { host, port } = entry;
       const { name: database, user, password } = admin;
-      remote = new RemoteNode(entry.name, { host, port, database, user, password });
+      remote = new RemoteNode(entry.name, { host, port, database, user, password, ...secured });
       this.#remotes.set(key, remote);
     }
     return remote;

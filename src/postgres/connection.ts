@@ -1,6 +1,7 @@
 /** One task: open the engine's own connections to PostgreSQL, each with a deadline on everything it does. */
 import pg from 'pg';
 import { messageOf } from '../errors/errors.js';
+import { connectionTo } from './driver-socket.js';
 import type { Endpoint } from './endpoint.js';
 
 export type Connection = pg.Client;
@@ -28,13 +29,8 @@ const QUERY_TIMEOUT_MS = 30_000;
  */
 export async function connect(endpoint: Endpoint, options: ConnectOptions = {}): Promise<Connection> {
   const client = new pg.Client({
-    host: endpoint.host,
-    port: endpoint.port,
-    database: endpoint.database,
-    user: endpoint.user,
-    ...(endpoint.password === undefined ? {} : { password: endpoint.password }),
+    ...(await connectionTo(endpoint, options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS)),
     application_name: options.applicationName ?? 'cutover',
-    connectionTimeoutMillis: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
     query_timeout: options.queryTimeoutMs ?? QUERY_TIMEOUT_MS,
     keepAlive: true,
     ...(options.replication === true ? { replication: 'database' } : {}),

@@ -1,6 +1,6 @@
 /** One task: keep the engine's connections warm between the steps, so that nothing inside a pause has to connect. */
 import { connect, unansweredMs, type Connection, type ConnectOptions } from './connection.js';
-import { addressOf, type Endpoint } from './endpoint.js';
+import { addressOf, tlsRuleOf, type Endpoint } from './endpoint.js';
 
 /** Connections by purpose: two purposes never wait for each other's statements. */
 export type Purpose = 'record' | 'seal' | 'parity' | 'sequences' | 'watch' | 'pause' | 'renew';
@@ -8,6 +8,8 @@ export type Purpose = 'record' | 'seal' | 'parity' | 'sequences' | 'watch' | 'pa
 interface Entry {
   readonly opening: Promise<Connection>;
   readonly begunAtMs: number;
+  /** how the server was verified */
+  readonly rule: string;
   /** null: it is not open yet */
   connection: Connection | null;
   broken: boolean;
@@ -26,9 +28,14 @@ export class Connections {
   get(endpoint: Endpoint, purpose: Purpose): Promise<Connection> {
     const key = `${addressOf(endpoint)} ${endpoint.user} ${purpose}`;
     const present = this.#entries.get(key);
-    if (present && !present.broken) return present.opening;
+    const rule = tlsRuleOf(endpoint);
+    if (present && !present.broken) {
+      if (present.rule === rule) return present.opening;
+      void endQuietly(present);
+    }
     const begunAtMs = performance.now();
-    const entry: Entry = { opening: connect(endpoint, this.#options), begunAtMs, connection: null, broken: false };
+    const opening = connect(endpoint, this.#options);
+    const entry: Entry = { opening, begunAtMs, rule, connection: null, broken: false };
     this.#entries.set(key, entry);
     entry.opening.then(
       (connection) => {

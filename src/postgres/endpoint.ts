@@ -1,5 +1,6 @@
 /** One task: say where a PostgreSQL database is and with which role to reach it. */
 import type { Config, DatabaseEntry, UserEntry } from '../config/config.js';
+import type { ServerTls } from '../config/tls.js';
 import { CutoverError } from '../errors/errors.js';
 
 /** A server address with credentials. Held in memory only: never logged, never put into a workflow. */
@@ -9,6 +10,8 @@ export interface Endpoint {
   readonly database: string;
   readonly user: string;
   readonly password?: string;
+  /** absent: plain text */
+  readonly tls?: ServerTls;
 }
 
 /** `host:port/database`, safe to print. */
@@ -17,7 +20,7 @@ export function addressOf(endpoint: Endpoint): string {
 }
 
 /** The endpoint through which the proxy serves `user` on `entry`. */
-export function endpointFor(entry: DatabaseEntry, user: UserEntry): Endpoint {
+export function endpointFor(config: Config, entry: DatabaseEntry, user: UserEntry): Endpoint {
   const password = entry.password ?? user.serverPassword ?? user.passwords[0];
   return {
     host: entry.host,
@@ -25,6 +28,7 @@ export function endpointFor(entry: DatabaseEntry, user: UserEntry): Endpoint {
     database: entry.databaseName,
     user: entry.user ?? user.serverUser ?? user.name,
     ...(password === undefined ? {} : { password }),
+    tls: config.tls.servers,
   };
 }
 
@@ -38,7 +42,23 @@ export function engineEndpoint(config: Config, name: string, shard = 0): Endpoin
   if (!entry) throw new CutoverError('database_unknown', { database: name });
   const admin = config.users.find((u) => u.database === name && u.schemaAdmin);
   if (!admin) throw new CutoverError('schema_admin_missing', { database: name });
-  return endpointFor(entry, admin);
+  return endpointFor(config, entry, admin);
+}
+
+/**
+ * One short text that is equal for two endpoints whose servers are verified alike. A connection made by another rule is not to be used
+ * again; a renewed certificate of one's own changes nothing about it.
+ */
+export function tlsRuleOf({ tls }: Endpoint): string {
+  return tls === undefined ? 'disabled' : `${tls.verify} ${tls.authority?.pem ?? ''}`;
+}
+
+/**
+ * libpq's `sslmode` for a server that connects by itself. Where servers are verified, what goes between two of them is encrypted too; the
+ * authority that could verify them would have to lie on each server. Else libpq's own default, which is TLS where it is offered.
+ */
+export function sslModeOf({ tls }: Endpoint): Readonly<Record<string, string>> {
+  return tls?.verify === 'verify_ca' || tls?.verify === 'verify_full' ? { sslmode: 'require' } : {};
 }
 
 /**
@@ -51,6 +71,7 @@ export function conninfoOf(endpoint: Endpoint, options: Readonly<Record<string, 
     port: endpoint.port.toString(),
     dbname: endpoint.database,
     user: endpoint.user,
+    ...sslModeOf(endpoint),
     ...options,
     ...(endpoint.password === undefined ? {} : { password: endpoint.password }),
   };

@@ -98,7 +98,7 @@ export async function ensureReplicationRole(
     `GRANT SELECT ON cutover.marker TO ${quoteIdentifier(role)}`,
   ];
   await publisher.query(grants.join('; '));
-  return { host: endpoint.host, port: endpoint.port, database: endpoint.database, user: role, password };
+  return { ...endpoint, user: role, password };
 }
 
 /**

@@ -1,13 +1,15 @@
 /** One task: take a fresh connection through the startup packet and authentication, up to where a session begins. */
 import { randomBytes } from 'node:crypto';
 import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
 import type { Config } from '../config/config.js';
 import { CutoverError } from '../errors/errors.js';
 import * as backend from '../wire/backend.js';
 import { FRONTEND } from '../wire/codes.js';
 import { FrameError, HEADER_BYTES } from '../wire/frames.js';
-import { PacketReader } from '../wire/packet-reader.js';
-import { readStartup, type StartupPacket } from '../wire/startup.js';
+import type { PacketReader } from '../wire/packet-reader.js';
+import { readOpening, type OpeningContext } from './client-opening.js';
+import type { ClientEncryption } from './client-tls.js';
 import {
   type Credentials,
   type CredentialStore,
@@ -19,20 +21,20 @@ import { MECHANISM, ScramError, ScramServer } from './scram.js';
 import { settingsOf } from './startup-settings.js';
 import type { SessionSettings } from './settings.js';
 
-type Startup = Extract<StartupPacket, { kind: 'startup' }>;
-
 /** What a login needs of the proxy. */
-export interface LoginContext {
+export interface LoginContext extends OpeningContext {
   readonly config: Config;
   readonly credentials: CredentialStore;
-  /** a cancel request came in place of a login */
-  cancel(processId: number, secret: Buffer): void;
+  /** null: clients come in plain text */
+  readonly encryption: ClientEncryption | null;
   /** @throws CutoverError when the pair is not configured */
   checkRoute(user: string, database: string): void;
 }
 
 /** Somebody who is who he says he is. */
 export interface Authenticated {
+  /** the one to go on with: another than at first when the client asked for TLS */
+  readonly socket: Socket;
   readonly user: string;
   readonly database: string;
   readonly settings: SessionSettings;
@@ -41,19 +43,16 @@ export interface Authenticated {
   readonly reader: PacketReader;
 }
 
-/** SSLRequest and GSSENCRequest may each be tried once before the startup packet. */
-const PACKETS_MAX = 3;
-
 /**
  * Authenticates a client; AuthenticationOk is the last message it was sent.
  *
  * @returns null when the connection was not opened for a session (a cancel request)
  * @throws CutoverError with what the client is to be told; an Error when the connection ended
  */
-export async function authenticate(socket: Socket, context: LoginContext): Promise<Authenticated | null> {
-  const reader = new PacketReader(socket);
-  const startup = await readStartupPacket(socket, reader, context);
-  if (startup === null) return null;
+export async function authenticate(bare: Socket, context: LoginContext): Promise<Authenticated | null> {
+  const opening = await readOpening(bare, context);
+  if (opening === null) return null;
+  const { socket, reader, startup } = opening;
   const { parameters } = startup;
   const user = parameters.get('user') ?? '';
   const database = parameters.get('database') ?? user;
@@ -64,28 +63,33 @@ export async function authenticate(socket: Socket, context: LoginContext): Promi
   const unknownOptions = [...parameters.keys()].filter((name) => name.startsWith('_pq_.'));
   if (startup.minor > 0 || unknownOptions.length > 0) socket.write(backend.negotiateProtocolVersion(0, unknownOptions));
   const settings = settingsOf(parameters);
+  checkEncryption(socket, context, user, database);
   await checkPassword(socket, reader, context, user, database);
   socket.write(backend.AUTHENTICATION_OK);
   const asked = new Map([...parameters].map(([name, value]) => [name.toLowerCase(), value]));
-  return { user, database, settings, asked, reader };
+  return { socket, user, database, settings, asked, reader };
 }
 
-async function readStartupPacket(socket: Socket, reader: PacketReader, context: LoginContext): Promise<Startup | null> {
-  for (let packets = 0; packets < PACKETS_MAX; packets += 1) {
-    const packet = readStartup(await reader.startup());
-    switch (packet.kind) {
-      case 'ssl':
-      case 'gssenc':
-        socket.write('N');
-        break;
-      case 'cancel':
-        context.cancel(packet.processId, packet.secret);
-        return null;
-      case 'startup':
-        return packet;
-    }
+/**
+ * Who must come encrypted, or with a certificate, is told before a password is asked for.
+ *
+ * @throws CutoverError `tls_required` | `client_certificate_invalid` | `client_certificate_missing`
+ */
+function checkEncryption(socket: Socket, context: LoginContext, user: string, database: string): void {
+  const { config, encryption } = context;
+  if (encryption === null) return;
+  const encrypted = socket instanceof TLSSocket ? socket : null;
+  if (encryption.required && encrypted === null)
+    throw new CutoverError('tls_required', { host: socket.remoteAddress ?? '', user, database });
+  if (!encryption.asksCertificates) return;
+  if (encrypted?.getPeerX509Certificate() !== undefined) {
+    if (encrypted.authorized) return;
+    throw new CutoverError('client_certificate_invalid', { problem: String(encrypted.authorizationError) });
   }
-  throw new FrameError('too many requests for encryption');
+  // The nodes of a fleet reach each other's admin database by its password.
+  if (database === config.admin.name) return;
+  const entry = config.users.find((row) => row.name === user && row.database === database);
+  if (entry?.clientCertificateRequired ?? true) throw new CutoverError('client_certificate_missing', { user });
 }
 
 async function checkPassword(

@@ -40,6 +40,7 @@ export interface ClientStatus {
   readonly errors: number;
   readonly applicationName: string;
   readonly preparedStatements: number;
+  readonly tls: boolean;
 }
 
 export interface ServerStatus {
@@ -60,6 +61,7 @@ export interface ServerStatus {
   readonly errors: number;
   readonly bytesReceived: number;
   readonly bytesSent: number;
+  readonly tls: boolean;
 }
 
 /** Totals since start of one pool, for SHOW STATS. */

@@ -12,6 +12,7 @@ import type { ChangeOptions } from '../sharding/coordinator-change.js';
 import { AdminSession } from './admin-session.js';
 import { authenticate, type Authenticated } from './client-login.js';
 import { ClientSession } from './client-session.js';
+import { ClientEncryption } from './client-tls.js';
 import type { AdminHandler, ClientStatus, PoolStats, PoolStatus, Proxy, ProxyHooks, ServerStatus } from './contract.js';
 import { CredentialStore } from './credentials.js';
 import { Gate, type Holder } from './gate.js';
@@ -58,6 +59,7 @@ class RunningProxy implements Proxy, SessionContext {
   readonly gateWaitMs: number;
   #config: Config;
   #credentials: CredentialStore;
+  #encryption: ClientEncryption | null;
   readonly #admin: AdminHandler | undefined;
   readonly #listener: Server;
   /** where this worker alone is reached; null when it shares its port with nobody */
@@ -84,6 +86,7 @@ class RunningProxy implements Proxy, SessionContext {
     this.routers = new ShardRouters(this.routes, options.config, options.schemaChanges);
     this.#recovery = new ShardRecovery(this.routes, this.logger);
     this.#credentials = new CredentialStore(options.config);
+    this.#encryption = encryptionOf(options.config);
     this.#listener = this.#makeListener();
     this.#sweeper = setInterval(() => {
       this.#sweep();
@@ -152,6 +155,8 @@ class RunningProxy implements Proxy, SessionContext {
   }
 
   apply(config: Config): void {
+    // A swap changes nothing about it, and a pause is no time to read keys.
+    if (config.tls.clients !== this.#config.tls.clients) this.#encryption = encryptionOf(config);
     this.#config = config;
     this.#credentials = new CredentialStore(config);
     this.routes.apply(config);
@@ -233,36 +238,52 @@ class RunningProxy implements Proxy, SessionContext {
 
   // ---- letting clients in
 
-  async #accept(socket: Socket): Promise<void> {
-    this.#sockets.add(socket);
-    socket.on('error', () => undefined);
-    socket.on('close', () => this.#sockets.delete(socket));
+  async #accept(bare: Socket): Promise<void> {
+    this.#follow(bare);
+    const door: Door = { socket: bare, handshakes: false };
     const waitedMs = this.#config.general.clientLoginTimeoutMs;
     const timer = setTimeout(() => {
-      socket.end(backend.errorResponseOf(new CutoverError('login_timeout', { waitedMs }), 'FATAL'));
-      socket.destroySoon();
+      this.#refuse(door, new CutoverError('login_timeout', { waitedMs }));
     }, waitedMs);
     try {
-      await this.#logIn(socket);
+      await this.#logIn(door);
     } catch (error) {
-      this.#refuse(socket, error);
+      this.#refuse(door, error);
     } finally {
       clearTimeout(timer);
     }
   }
 
-  async #logIn(socket: Socket): Promise<void> {
-    const client = await authenticate(socket, {
+  #follow(socket: Socket): void {
+    this.#sockets.add(socket);
+    socket.on('error', () => undefined);
+    socket.on('close', () => this.#sockets.delete(socket));
+  }
+
+  async #logIn(door: Door): Promise<void> {
+    const encryption = this.#encryption;
+    const client = await authenticate(door.socket, {
       config: this.#config,
       credentials: this.#credentials,
       cancel: (processId, secret) => {
         this.#cancel(processId, secret);
       },
+      encryption,
+      encrypt: encryption === null ? null : (bare, direct) => this.#encrypt(door, encryption, bare, direct),
       checkRoute: (user, database) => void this.routes.of(user, database),
     });
-    if (client === null) socket.destroySoon();
-    else if (client.database === this.#config.admin.name) this.#beginAdmin(socket, client);
-    else await this.#begin(socket, client);
+    if (client === null) door.socket.destroySoon();
+    else if (client.database === this.#config.admin.name) this.#beginAdmin(door.socket, client);
+    else await this.#begin(door.socket, client);
+  }
+
+  async #encrypt(door: Door, encryption: ClientEncryption, bare: Socket, direct: boolean): Promise<Socket> {
+    door.handshakes = true;
+    door.socket = await encryption.encrypt(bare, direct);
+    door.handshakes = false;
+    this.#follow(door.socket);
+    this.#sockets.delete(bare);
+    return door.socket;
   }
 
   async #begin(socket: Socket, client: Authenticated): Promise<void> {
@@ -295,7 +316,9 @@ class RunningProxy implements Proxy, SessionContext {
     new AdminSession(socket, client.reader.release(), handler, this.logger);
   }
 
-  #refuse(socket: Socket, error: unknown): void {
+  #refuse({ socket, handshakes }: Door, error: unknown): void {
+    // What is said inside of a handshake would only break it.
+    if (handshakes) socket.destroy();
     if (socket.destroyed) return;
     let known: CutoverError;
     if (error instanceof CutoverError) known = error;
@@ -344,6 +367,17 @@ class RunningProxy implements Proxy, SessionContext {
       };
     });
   }
+}
+
+/** A connection that nobody has logged in on yet. */
+interface Door {
+  /** another than at first once it is encrypted */
+  socket: Socket;
+  handshakes: boolean;
+}
+
+function encryptionOf({ tls, general }: Config): ClientEncryption | null {
+  return tls.clients === null ? null : new ClientEncryption(tls.clients, general.clientLoginTimeoutMs);
 }
 
 function holderOf(session: ClientSession): Holder {

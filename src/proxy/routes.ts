@@ -7,7 +7,7 @@
 import type { Config, DatabaseEntry, PoolerMode, UserEntry } from '../config/config.js';
 import { shardCount } from '../config/databases.js';
 import { CutoverError } from '../errors/errors.js';
-import { endpointFor, type Endpoint } from '../postgres/endpoint.js';
+import { endpointFor, tlsRuleOf, type Endpoint } from '../postgres/endpoint.js';
 import { coordinatorAt } from '../sharding/coordinator-place.js';
 import { Pool, type PoolLabel, type PoolOptions } from './pool.js';
 
@@ -132,8 +132,10 @@ export class Routes {
   }
 }
 
-function poolKey({ host, port, database, user: role, password }: Endpoint, user: UserEntry): string {
-  return JSON.stringify([user.name, host, port, database, role, password]);
+/** A change of the rule by which servers are verified makes new pools: what was connected by the old one ends. */
+function poolKey(endpoint: Endpoint, user: UserEntry): string {
+  const { host, port, database, user: role, password } = endpoint;
+  return JSON.stringify([user.name, host, port, database, role, password, tlsRuleOf(endpoint)]);
 }
 
 function labelOf(entry: DatabaseEntry, user: UserEntry, shard: number): PoolLabel {
@@ -144,7 +146,7 @@ function labelOf(entry: DatabaseEntry, user: UserEntry, shard: number): PoolLabe
 function optionsOf(config: Config, entry: DatabaseEntry, user: UserEntry): Omit<PoolOptions, 'mode'> {
   const { general } = config;
   return {
-    endpoint: endpointFor(entry, user),
+    endpoint: endpointFor(config, entry, user),
     size: Math.max(1, user.poolSize ?? entry.poolSize ?? general.defaultPoolSize),
     minimum: user.minPoolSize ?? entry.minPoolSize ?? general.minPoolSize,
     connectTimeoutMs: general.connectTimeoutMs,

@@ -7,6 +7,7 @@
  * connection go to somebody else.
  */
 import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
 import { FENCE_SQLSTATE, messageOf } from '../errors/errors.js';
 import type { Endpoint } from '../postgres/endpoint.js';
 import {
@@ -92,6 +93,7 @@ export class ServerConnection {
   readonly processId: number;
   readonly secret: Buffer;
   readonly connectedAt = new Date();
+  readonly tls: boolean;
   readonly statements: ServerStatements;
   readonly replies = new ReplyQueue();
   /** what the server reported about itself */
@@ -151,6 +153,7 @@ export class ServerConnection {
     this.parametersKey = keyOf(login.parameters);
     this.statements = new ServerStatements(statementsMax);
     this.#socket = login.socket;
+    this.tls = login.socket instanceof TLSSocket;
     this.#socket.on('data', (chunk: Buffer) => {
       this.#guarded(chunk);
     });

@@ -1,7 +1,8 @@
 /** One task: open a connection to a PostgreSQL server and log in, up to its first ReadyForQuery. */
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { messageOf } from '../errors/errors.js';
 import type { Endpoint } from '../postgres/endpoint.js';
+import { openServerSocket } from '../postgres/server-socket.js';
 import { errorField, readParameterStatus } from '../wire/backend.js';
 import { BACKEND } from '../wire/codes.js';
 import { HEADER_BYTES } from '../wire/frames.js';
@@ -24,19 +25,24 @@ export interface LoggedIn {
 const LOGIN_MESSAGES_MAX = 1_000;
 
 /**
- * Connects and logs in with what the server asks for: SCRAM-SHA-256, md5, cleartext or nothing.
+ * Connects, with TLS where the endpoint says so, and logs in with what the server asks for: SCRAM-SHA-256, md5, cleartext or nothing.
  *
- * @param timeoutMs bound of connecting and logging in together
+ * @param timeoutMs bound of connecting, encrypting and logging in together
  * @param statementTimeoutMs the session's statement_timeout; absent: the server's own
  * @throws Error with the server's own sentence; never with a password
  */
 export async function logIn(endpoint: Endpoint, timeoutMs: number, statementTimeoutMs?: number): Promise<LoggedIn> {
-  const socket = connect({ host: endpoint.host, port: endpoint.port, noDelay: true, keepAlive: true });
+  const begun = performance.now();
+  const socket = await openServerSocket(endpoint, timeoutMs);
   const problems: Error[] = [];
-  socket.on('error', (error) => problems.push(error));
-  const timer = setTimeout(() => {
-    socket.destroy(new Error(`no answer within ${timeoutMs.toString()} ms`));
-  }, timeoutMs);
+  const note = (error: Error): unknown => problems.push(error);
+  socket.on('error', note);
+  const timer = setTimeout(
+    () => {
+      socket.destroy(new Error(`no answer within ${timeoutMs.toString()} ms`));
+    },
+    timeoutMs - (performance.now() - begun),
+  );
   const reader = new PacketReader(socket);
   try {
     const timeout = statementTimeoutMs === undefined ? {} : { statement_timeout: statementTimeoutMs.toString() };
@@ -48,9 +54,8 @@ export async function logIn(endpoint: Endpoint, timeoutMs: number, statementTime
     throw new Error(messageOf(problems[0] ?? error), { cause: error });
   } finally {
     clearTimeout(timer);
-    socket.removeAllListeners('error');
-    // Until the connection has its owner, an error must not end the process.
-    socket.on('error', () => undefined);
+    // Whoever opened the socket goes on hearing its errors: until the connection has its owner, one must not end the process.
+    socket.off('error', note);
   }
 }
 

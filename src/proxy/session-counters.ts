@@ -1,11 +1,13 @@
 /** One task: count what one client did, for SHOW CLIENTS and SHOW STATS. */
 import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
 import type { Forwarder } from './forwarder.js';
 import type { Pool } from './pool.js';
 
 export class SessionCounters {
   readonly host: string;
   readonly port: number;
+  readonly tls: boolean;
   readonly connectedAt = new Date();
   queries = 0;
   transactions = 0;
@@ -27,6 +29,7 @@ export class SessionCounters {
   constructor(socket: Socket) {
     this.host = socket.remoteAddress ?? '';
     this.port = socket.remotePort ?? 0;
+    this.tls = socket instanceof TLSSocket;
   }
 
   get lastRequestAt(): Date | null {

@@ -51,6 +51,7 @@ export function serverStatuses(pool: Pool): readonly ServerStatus[] {
     errors: server.errors,
     bytesReceived: server.bytesReceived,
     bytesSent: server.bytesSent,
+    tls: server.tls,
   }));
 }
 
@@ -87,6 +88,7 @@ export function clientStatus(session: ClientSession): ClientStatus {
     errors: counters.errors,
     applicationName: session.applicationName,
     preparedStatements: session.statements.count,
+    tls: counters.tls,
   };
 }
 

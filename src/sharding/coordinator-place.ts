@@ -35,8 +35,8 @@ export function coordinatorSpec(config: Config, database: string): CoordinatorSp
     shards: numbers.map((shard) => engineEndpoint(config, database, shard)),
     placementOf: (table) => placementOf(scheme, table),
     users: users.map((user) => ({
-      role: endpointFor(primaryOf(config, database, first), user).user,
-      logins: numbers.map((shard) => loginOf(endpointFor(primaryOf(config, database, shard), user))),
+      role: endpointFor(config, primaryOf(config, database, first), user).user,
+      logins: numbers.map((shard) => loginOf(endpointFor(config, primaryOf(config, database, shard), user))),
     })),
     ...(config.replication.pgDumpPath === undefined ? {} : { pgDumpPath: config.replication.pgDumpPath }),
   };

@@ -11,6 +11,8 @@ import { FrameError, HEADER_BYTES } from './frames.js';
 export const SYNC = frame('S');
 export const TERMINATE = frame('X');
 const CANCEL_REQUEST_CODE = 80877102;
+/** Asks for TLS before the StartupMessage. */
+export const SSL_REQUEST = Buffer.concat([int32(8), int32(80877103)]);
 
 export function query(text: string): Buffer {
   return frame('Q', cstring(text));

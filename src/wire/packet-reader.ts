@@ -34,9 +34,10 @@ export class PacketReader {
     return this.#read((bytes) => (bytes.length < 4 ? null : startupLength(bytes)));
   }
 
-  /** The next single byte: the answer to an SSLRequest. */
-  byte(): Promise<Buffer> {
-    return this.#read(() => 1);
+  /** The byte that comes next, which stays to be read. */
+  async look(): Promise<number> {
+    await this.#read((bytes) => (bytes.length === 0 ? null : 0));
+    return this.#bytes[0] ?? 0;
   }
 
   /** The next message. @throws FrameError when it cannot belong to a login */

@@ -349,6 +349,7 @@ describe('views', () => {
 
   test('SHOW CLIENTS with columns keeps those that tell the clients apart', async () => {
     expect(await columnsOf('SHOW CLIENTS state, errors')).toBe('user database addr port state errors');
+    expect(await columnsOf('SHOW CLIENTS tls')).toBe('user database addr port tls');
     await expect(admin.execute('SHOW CLIENTS stat')).rejects.toMatchObject({ remedy: 'Did you mean state?' });
   });
 

@@ -96,7 +96,7 @@ describe('a wrong file says file, line, key and what was meant', () => {
     ['the admin name taken', DATABASES.replace('prod', 'admin'), 2, 'name of the admin database'],
     ['both names of one key', `[general]\ndefault_pool_size = 1\nmax_pool_size = 2`, 3, 'keep one'],
     ['read_only would be ignored', `${DATABASES}read_only = true`, 4, 'writes would be let through'],
-    ['TLS would be ignored', '[general]\ntls_client_required = true', 2, 'TLS is not implemented'],
+    ['TLS is asked for and not offered', '[general]\ntls_client_required = true', 2, 'needs "tls_certificate"'],
     [
       'the tenant check would be ignored',
       `${DATABASES}[multi_tenant]\ncolumn = "t"`,

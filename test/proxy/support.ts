@@ -4,6 +4,7 @@ import pg from 'pg';
 import { afterEach } from 'vitest';
 import type { Config, DatabaseEntry, GeneralConfig, UserEntry } from '../../src/config/config.js';
 import { NOT_SHARDED } from '../../src/config/sharding.js';
+import { NO_TLS, PREFER_TLS, type TlsConfig } from '../../src/config/tls.js';
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
 import type { Proxy } from '../../src/proxy/contract.js';
 import { startProxy, type ProxyOptions } from '../../src/proxy/proxy.js';
@@ -39,6 +40,7 @@ export interface Target {
 export interface Overrides {
   readonly general?: Partial<GeneralConfig>;
   readonly user?: Partial<UserEntry>;
+  readonly tls?: Partial<TlsConfig>;
 }
 
 /** A configuration in which the superuser of each cluster may use each of the databases. */
@@ -61,6 +63,7 @@ export function configFor(targets: readonly Target[], overrides: Overrides = {})
   }));
   return {
     general: { ...GENERAL, ...overrides.general },
+    tls: { ...NO_TLS, servers: PREFER_TLS, ...overrides.tls },
     databases,
     sharding: NOT_SHARDED,
     users,
@@ -106,6 +109,11 @@ afterEach(async () => {
   open.clear();
   for (const end of ends) await end();
 });
+
+/** Done when the test ends, the latest first. */
+export function endLater(end: () => Promise<unknown>): void {
+  open.add(end);
+}
 
 /** A proxy that is closed when the test ends. */
 export async function proxyFor(options: ProxyOptions): Promise<Proxy> {

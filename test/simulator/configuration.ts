@@ -2,6 +2,7 @@
 import type { Config, DatabaseEntry, NodeEntry } from '../../src/config/config.js';
 import { cutoverConfig, generalConfig } from '../../src/config/general.js';
 import { NOT_SHARDED } from '../../src/config/sharding.js';
+import { NO_TLS } from '../../src/config/tls.js';
 
 export interface Patience {
   readonly leaseMs: number;
@@ -30,6 +31,7 @@ export function configurationOf(nodes: readonly string[], patience: Patience): C
   };
   return {
     general: generalConfig({}),
+    tls: NO_TLS,
     databases: [database('app', SOURCE_HOST), database('app_new', DESTINATION_HOST)],
     sharding: NOT_SHARDED,
     users: [

@@ -1,6 +1,6 @@
 /** One task: the foreign servers of a coordinator, one for each shard, and with which password each role reaches them. */
 import { quoteIdentifier, quoteLiteral } from '../connection.js';
-import type { Endpoint } from '../endpoint.js';
+import { sslModeOf, type Endpoint } from '../endpoint.js';
 import { shardName, type CoordinatorSpec, type CoordinatorUser, type Login } from './spec.js';
 
 /** rows fetched at a time: 100, the default, is a journey for every hundred; 32 KB rows still fit into memory */
@@ -44,6 +44,7 @@ export function serverOptions(
     host: endpoint.host,
     port: endpoint.port.toString(),
     dbname: endpoint.database,
+    ...sslModeOf(endpoint),
     updatable: 'false',
     truncatable: 'false',
   };

@@ -4,9 +4,10 @@
  * `pg` makes the connection and proves who we are; from then on the socket belongs to the caller's protocol.
  * Message formats: PostgreSQL documentation, 54.7.
  */
-import { Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import pg from 'pg';
 import { invariant } from '../../errors/invariant.js';
+import { connectionTo } from '../driver-socket.js';
 import type { Endpoint } from '../endpoint.js';
 
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -34,17 +35,14 @@ export interface RawConnection {
 
 /** Connects as the engine. The caller ends the connection; `application_name` is `cutover schema`. */
 export async function openRawConnection(endpoint: Endpoint): Promise<RawConnection> {
-  const socket = new Socket();
+  const target = await connectionTo(endpoint, CONNECT_TIMEOUT_MS);
+  const socket = target.stream();
   const recorded: Buffer[] = [];
   socket.on('data', (chunk: Buffer) => recorded.push(chunk));
   const client = new pg.Client({
-    ...endpoint,
+    ...target,
     application_name: 'cutover schema',
-    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
-    // The bytes are read here as well, so they must be plain.
-    ssl: false,
     options: '-c client_connection_check_interval=500ms',
-    stream: () => socket,
   });
   client.on('error', () => undefined);
   await client.connect();

@@ -21,6 +21,7 @@ export function runSystemDump(
 ): Promise<string> {
   const env: NodeJS.ProcessEnv = { PATH: process.env.PATH, LC_ALL: 'C' };
   if (endpoint.password !== undefined) env.PGPASSWORD = endpoint.password;
+  Object.assign(env, tlsEnvironment(endpoint));
   const where = ['--host', endpoint.host, '--port', endpoint.port.toString(), '--username', endpoint.user];
   const options = { env, timeout: limits.deadlineMs, killSignal: 'SIGKILL', maxBuffer: limits.sizeBytesMax } as const;
   return new Promise((resolve, reject) => {
@@ -34,6 +35,18 @@ export function runSystemDump(
       },
     );
   });
+}
+
+/** `tls_verify` and its files by libpq's names (PostgreSQL documentation, 32.15). */
+function tlsEnvironment({ tls }: Endpoint): NodeJS.ProcessEnv {
+  if (tls === undefined || tls.verify === 'disabled') return { PGSSLMODE: 'disable' };
+  const { verify, authority, pair } = tls;
+  return {
+    PGSSLMODE: verify.replace('_', '-'),
+    // Without an authority of its own libpq would look into a file at home that is not there.
+    ...(verify === 'prefer' ? {} : { PGSSLROOTCERT: authority?.path ?? 'system' }),
+    ...(pair && { PGSSLCERT: pair.certificate.path, PGSSLKEY: pair.privateKey.path }),
+  };
 }
 
 function problemOf(error: Error & { code?: unknown; killed?: boolean }, stderr: string, limits: DumpLimits): string {

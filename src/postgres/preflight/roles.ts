@@ -169,7 +169,7 @@ function unpaired(from: readonly UserEntry[], to: readonly UserEntry[]): readonl
 async function login(context: PreflightContext, side: PreflightSide, user: UserEntry): Promise<readonly Finding[]> {
   const entry = context.config.databases.find((d) => d.name === side.name && d.shard === 0 && d.role !== 'replica');
   if (!entry) return [];
-  const endpoint = endpointFor(entry, user);
+  const endpoint = endpointFor(context.config, entry, user);
   const problem = endpoint.password === undefined ? await roleProblem(side, endpoint) : await loginProblem(endpoint);
   if (problem === null) return [];
   return [
