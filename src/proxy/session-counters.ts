@@ -6,6 +6,7 @@ import type { Pool } from './pool.js';
 export class SessionCounters {
   readonly host: string;
   readonly port: number;
+  readonly encrypted: boolean;
   readonly connectedAt = new Date();
   queries = 0;
   transactions = 0;
@@ -27,6 +28,7 @@ export class SessionCounters {
   constructor(socket: Socket) {
     this.host = socket.remoteAddress ?? '';
     this.port = socket.remotePort ?? 0;
+    this.encrypted = 'encrypted' in socket;
   }
 
   get lastRequestAt(): Date | null {

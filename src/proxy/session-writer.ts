@@ -14,7 +14,7 @@ import { RowMove } from './row-move.js';
 import type { WriteOutcome } from './several-answer.js';
 import type { SeveralPlan } from './several-plan.js';
 import { ShardCopy } from './shard-copy.js';
-import { ShardParts, replyOf, type StatementParts } from './shard-parts.js';
+import { ShardParts, replyOf, toldOf, type StatementParts } from './shard-parts.js';
 import { ShardTransaction, type Lent, type TransactionPlan } from './shard-transaction.js';
 import { ShardWrite, type WritePlan } from './shard-write.js';
 import type { TrackedSettings } from './tracked-settings.js';
@@ -149,6 +149,11 @@ export class SessionWriter {
     return { kind: 'open', lent: shard === null ? null : transaction.lend(shard), notEnlisted: null };
   }
 
+  #told(error: unknown): void {
+    const told = toldOf(error, this.#session.database);
+    if (told instanceof CutoverError) this.#context.journal.told(told, 'ERROR', this.#session);
+  }
+
   async #enlist(transaction: ShardTransaction, shard: number, opening: string, here: number): Promise<Next> {
     try {
       await transaction.enlist([shard], this.#settings.current, opening);
@@ -176,6 +181,7 @@ export class SessionWriter {
       committed = false;
       counters.errors += 1;
       answer = replyOf(error, database);
+      this.#told(error);
     }
     await transaction.rollBack();
     this.#parsed(batch);
@@ -197,7 +203,10 @@ export class SessionWriter {
     const { counters } = this.#session;
     const listener = {
       ...session,
-      failed,
+      failed: (error: unknown) => {
+        this.#told(error);
+        failed(error);
+      },
       started: () => {
         if (!parts.inTransaction) counters.started();
         counters.requested(this.#forwarder);
