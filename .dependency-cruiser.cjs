@@ -5,8 +5,11 @@
  */
 const LAYERS = [
   ['cli', '^src/(cli|dev)/'],
-  ['process', '^src/(main|serve|serve-worker|keep-worker|sibling|supervisor|version)\\.ts$'],
-  ['admin', '^src/(admin|dashboard)/'],
+  [
+    'process',
+    '^src/(main|serve|serve-worker|keep-worker|line-writer|log|sibling|supervisor|version|workers-watch)\\.ts$',
+  ],
+  ['admin', '^src/(admin|dashboard|monitoring)/'],
   ['temporal', '^src/temporal/'],
   ['activities', '^activities/'],
   ['fleet', '^src/fleet/'],

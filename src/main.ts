@@ -1,42 +1,46 @@
 /** One task: run `serve` and `worker` as processes: logging, signals, a clean end. */
-import pino, { type Logger } from 'pino';
+import type { Config } from './config/config.js';
 import { loadConfig, type ConfigFiles } from './config/load.js';
 import { CutoverError, messageOf } from './errors/errors.js';
 import { ownRow } from './fleet/own-row.js';
 import { keepWorker } from './keep-worker.js';
+import { STANDARD_ERROR } from './line-writer.js';
+import { ProgramLog } from './log.js';
+import { Monitoring } from './monitoring/monitoring.js';
+import type { Logger } from './proxy/logger.js';
 import { serve, type Served } from './serve.js';
 import { serveWorker, type ServedWorker } from './serve-worker.js';
 import { Sibling, WORKER_NUMBER, WORKER_TEMPORAL } from './sibling.js';
 import { Supervisor } from './supervisor.js';
+import { WorkersWatch } from './workers-watch.js';
 
 export interface ProcessOptions {
   readonly files: ConfigFiles;
   readonly worker: boolean;
   readonly temporalAddress?: string;
-  readonly logLevel: string;
+  /** given on the command line: wins over the files */
+  readonly logLevel?: string;
   /** which row of [[nodes]] this process is */
   readonly node?: string;
-}
-
-/** Logs to standard error as one JSON object a line. */
-export function makeLogger(level: string): Logger {
-  return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination(2));
 }
 
 /** Serves until SIGTERM, SIGINT or SHUTDOWN; SIGHUP reloads. Resolves when everything is closed. */
 export async function runServe(options: ProcessOptions): Promise<void> {
   const number = Number(process.env[WORKER_NUMBER] ?? 0);
   if (number > 0) return runSibling(options, number);
-  const logger = makeLogger(options.logLevel);
+  const log = new ProgramLog({ level: options.logLevel });
+  const { logger } = log;
   const end = endOfProcess();
-  const served = await serve({ ...options, logger, onShutdown: end.now });
+  const served = await serve({ ...options, ...logged(log), onShutdown: end.now });
   logger.info(served.address, 'listening');
+  sayWhere(served.monitoring, logger);
   const reload = reloading(served, logger);
   process.on('SIGHUP', reload);
   await end.asked;
   process.off('SIGHUP', reload);
   logger.info({}, 'stopping');
-  await stopWithin(served, logger);
+  await served.close();
+  logger.info({}, 'stopped');
 }
 
 /**
@@ -45,15 +49,26 @@ export async function runServe(options: ProcessOptions): Promise<void> {
  * @throws CutoverError `admin_password_missing` without a configured one: each worker would make up its own
  */
 export async function runWorkers(options: ProcessOptions, workers: number): Promise<void> {
-  const logger = makeLogger(options.logLevel);
+  const log = new ProgramLog({ level: options.logLevel });
+  const { logger } = log;
   const config = loadConfig(options.files);
+  log.apply(config.logging);
   if (!config.admin.passwordConfigured) throw new CutoverError('admin_password_missing', {});
   const row = ownRow(config, options.node) ?? 'local';
   const end = endOfProcess();
   const { temporalAddress } = options;
+  let { namespace } = config.monitoring;
   const supervisor = new Supervisor({
     ...{ workers, row, logger },
     ...(temporalAddress === undefined ? {} : { temporalAddress }),
+    onConfigured: (configured) => {
+      log.apply(configured.logging);
+      namespace = configured.namespace;
+    },
+  });
+  const monitoring = await watching(supervisor, config, () => namespace, logger);
+  void end.asked.then(() => {
+    supervisor.willEnd();
   });
   const reload = (): void => {
     supervisor.reload();
@@ -61,6 +76,7 @@ export async function runWorkers(options: ProcessOptions, workers: number): Prom
   process.on('SIGHUP', reload);
   await Promise.race([supervisor.listening, supervisor.ended, end.asked]);
   logger.info({ host: config.general.host, port: supervisor.sharedPort, workers }, 'listening');
+  sayWhere(monitoring, logger);
   const stopping = new AbortController();
   const start = (): Promise<ServedWorker> => serveWorker({ ...options, logger, row, port: supervisor.sharedPort });
   const engine = options.worker ? keepWorker(start, logger, stopping.signal) : null;
@@ -71,12 +87,29 @@ export async function runWorkers(options: ProcessOptions, workers: number): Prom
     stopping.abort();
     await engine;
     await supervisor.end();
+    await monitoring.close();
+  }
+}
+
+/** Only the supervisor listens: its workers would fight over the ports, and each would tell of itself alone. */
+async function watching(
+  supervisor: Supervisor,
+  config: Config,
+  namespace: () => string,
+  logger: Logger,
+): Promise<Monitoring> {
+  try {
+    return await Monitoring.start(config.monitoring, new WorkersWatch(supervisor, namespace), logger);
+  } catch (error) {
+    await supervisor.end();
+    throw error;
   }
 }
 
 /** One of the workers of `runWorkers`, in a process of its own. */
 async function runSibling(options: ProcessOptions, number: number): Promise<void> {
-  const logger = makeLogger(options.logLevel).child({ worker: number });
+  const log = new ProgramLog({ level: options.logLevel, worker: number });
+  const { logger } = log;
   const end = endOfProcess();
   // Without its supervisor nobody would tell it of the others, or start it again.
   process.on('disconnect', end.now);
@@ -85,10 +118,16 @@ async function runSibling(options: ProcessOptions, number: number): Promise<void
     sibling.shutdown();
   };
   const temporalAddress = process.env[WORKER_TEMPORAL];
+  const { onConfig, ...rest } = logged(log);
   const served = await serve({
-    ...{ ...options, worker: false, logger, siblings: sibling, onShutdown },
+    ...{ ...options, ...rest, worker: false, siblings: sibling, onShutdown },
     ...(temporalAddress === undefined ? {} : { temporalAddress }),
+    onConfig: (config) => {
+      onConfig(config);
+      sibling.configured(config.logging, config.monitoring.namespace);
+    },
   });
+  sibling.watch = served.watch;
   sibling.listening(await served.proxy.listenAlone(), served.address.port);
   const reload = reloading(served, logger);
   process.on('SIGHUP', reload);
@@ -99,12 +138,34 @@ async function runSibling(options: ProcessOptions, number: number): Promise<void
 
 /** Runs the worker alone, against a proxy in another process. */
 export async function runWorker(options: Omit<ProcessOptions, 'worker'>): Promise<void> {
-  const logger = makeLogger(options.logLevel);
+  const log = new ProgramLog({ level: options.logLevel });
+  const { onConfig, logger } = logged(log);
   const end = endOfProcess();
-  const worker = await serveWorker({ ...options, logger });
+  const worker = await serveWorker({ ...options, logger, onConfig });
   logger.info({}, 'the worker runs');
   await Promise.race([end.asked, worker.ended]);
   await worker.stop();
+}
+
+/** The log as the parts of the program use it: each configuration may change it. */
+function logged(log: ProgramLog): {
+  readonly logger: ProgramLog['logger'];
+  readonly droppedLines: () => number;
+  readonly onConfig: (config: Config) => void;
+} {
+  return {
+    logger: log.logger,
+    droppedLines: () => STANDARD_ERROR.dropped,
+    onConfig: ({ logging }) => {
+      log.apply(logging);
+    },
+  };
+}
+
+function sayWhere(monitoring: Monitoring | null, logger: Logger): void {
+  const { healthcheckPort = null, openmetricsPort = null } = monitoring ?? {};
+  if (healthcheckPort !== null || openmetricsPort !== null)
+    logger.info({ healthcheckPort, openmetricsPort }, 'monitoring listens');
 }
 
 function reloading(served: Served, logger: Logger): () => void {
@@ -118,11 +179,6 @@ function reloading(served: Served, logger: Logger): () => void {
       },
     );
   };
-}
-
-async function stopWithin(served: Served, logger: Logger): Promise<void> {
-  await served.close();
-  logger.info({}, 'stopped');
 }
 
 /** The first signal asks for a graceful end, the second ends at once. */

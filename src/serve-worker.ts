@@ -18,6 +18,8 @@ export interface WorkerOptions {
   readonly port?: number;
   readonly temporalAddress?: string;
   readonly logger: Logger;
+  /** called with the configuration of the start and with each that the files have later */
+  readonly onConfig?: (config: Config) => void;
   readonly onStep?: EngineContext['onStep'];
   /** this one when absent */
   readonly version?: WorkerVersion;
@@ -70,12 +72,14 @@ function watchedFiles(options: WorkerOptions): { readonly watched: WatchedConfig
     changed: () => {
       // Other servers may stand at the addresses.
       directory.forget();
+      options.onConfig?.(watched.current);
       logger.info({}, 'the engine has read its configuration anew');
     },
     refused: (problem) => {
       logger.error({ problem }, 'the engine keeps its configuration: the files cannot be loaded');
     },
   });
+  options.onConfig?.(watched.current);
   const directory = new Directory(() => watched.current);
   return { watched, directory };
 }

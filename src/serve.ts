@@ -1,10 +1,10 @@
 /** One task: put a process together: proxy, node, admin database and, unless it runs apart, the worker. */
+import { isDeepStrictEqual } from 'node:util';
 import type { Client } from '@temporalio/client';
 import type { EngineContext } from '../activities/context.js';
 import { AdminDatabase } from './admin/handler.js';
 import type { Config } from './config/config.js';
 import { loadConfig, type ConfigFiles } from './config/load.js';
-import { VERSION } from './version.js';
 import { finishSwap } from './config/save.js';
 import { CutoverError, messageOf } from './errors/errors.js';
 import { Fleet } from './fleet/fleet.js';
@@ -13,12 +13,14 @@ import { expectSameRow, ownRow } from './fleet/own-row.js';
 import { SchemaGuardWatch } from './fleet/schema-guard-watch.js';
 import { keepWorker } from './keep-worker.js';
 import { Connections } from './postgres/connections.js';
+import { LocalWatch, Monitoring } from './monitoring/monitoring.js';
 import type { Proxy } from './proxy/contract.js';
 import type { Logger } from './proxy/logger.js';
 import { startProxy } from './proxy/proxy.js';
 import { requireAnswer, temporalClient } from './temporal/connection.js';
 import { Tasks } from './temporal/tasks.js';
 import { isRunning, startWorker, type RunningWorker } from './temporal/worker.js';
+import { VERSION } from './version.js';
 
 export interface ServeOptions {
   readonly files: ConfigFiles;
@@ -34,6 +36,10 @@ export interface ServeOptions {
   /** called by SHUTDOWN on the admin database */
   readonly onShutdown?: () => void;
   readonly onStep?: EngineContext['onStep'];
+  /** called with the configuration of the start and of each RELOAD */
+  readonly onConfig?: (config: Config) => void;
+  /** lines of the log that were thrown away */
+  readonly droppedLines?: () => number;
 }
 
 export interface Served {
@@ -41,6 +47,9 @@ export interface Served {
   readonly node: LocalNode;
   readonly fleet: Fleet;
   readonly address: { readonly host: string; readonly port: number };
+  readonly watch: LocalWatch;
+  /** null where several workers share the port: their supervisor answers for them */
+  readonly monitoring: Monitoring | null;
   /** resolves once the worker runs; stays pending while Temporal cannot be reached */
   readonly workerReady: Promise<void>;
   reload(): Promise<void>;
@@ -54,11 +63,12 @@ export async function serve(options: ServeOptions): Promise<Served> {
   const load = (adminPassword?: string): Config =>
     withTemporal(loadConfig(files, adminPassword === undefined ? {} : { adminPassword }), options.temporalAddress);
   const config = load();
+  options.onConfig?.(config);
   for (const warning of config.warnings) logger.warn({}, warning);
   const row = ownRow(config, options.node);
   const temporal = new TemporalLink(config, options);
   // The admin database and the node are reached through the proxy, and reach it: the two references close the circle.
-  const late: { node?: LocalNode; admin?: AdminDatabase; guards?: SchemaGuardWatch } = {};
+  const late: { node?: LocalNode; admin?: AdminDatabase; guards?: SchemaGuardWatch; monitoring?: Monitoring } = {};
   const proxy = await startProxy({
     config,
     logger,
@@ -79,8 +89,12 @@ export async function serve(options: ServeOptions): Promise<Served> {
     // A password that was generated lasts as long as the process.
     const loaded = load(config.admin.passwordConfigured ? undefined : config.admin.password);
     expectSameRow(loaded, options.node, row);
+    if (!isDeepStrictEqual({ ...loaded.monitoring, namespace: '' }, { ...config.monitoring, namespace: '' }))
+      logger.warn({}, 'where monitoring listens has changed in the files: that is read at the start only');
     await node.reload(loaded);
+    options.onConfig?.(loaded);
   };
+  const watch = new LocalWatch(proxy, node, { version: VERSION, droppedLines: options.droppedLines ?? (() => 0) });
   const tasks = new Tasks({ proxy, node, fleet, client: () => temporal.client() });
   late.admin = new AdminDatabase({
     proxy,
@@ -92,13 +106,16 @@ export async function serve(options: ServeOptions): Promise<Served> {
     shutdown: () => options.onShutdown?.(),
   });
   const close = async (graceMs: number): Promise<void> => {
+    watch.phase = 'ending';
     late.guards?.close();
     await temporal.close();
     await proxy.close(graceMs);
     await fleet.close();
     await node.close();
+    await late.monitoring?.close();
   };
   try {
+    if (siblings === undefined) late.monitoring = await Monitoring.start(config.monitoring, watch, logger);
     await recoverFirst(node, proxy, logger);
   } catch (error) {
     await close(0);
@@ -107,12 +124,16 @@ export async function serve(options: ServeOptions): Promise<Served> {
   const guards = new SchemaGuardWatch(proxy, node, logger);
   late.guards = guards;
   void guards.run();
+  // Unless it was told to end meanwhile.
+  if (watch.phase === 'starting') watch.phase = 'serving';
   if (options.worker) temporal.runWorker(engineContext(proxy, node, fleet, temporal, options.onStep));
   return {
     proxy,
     node,
     fleet,
     address: proxy.address,
+    watch,
+    monitoring: late.monitoring ?? null,
     workerReady: temporal.workerReady,
     reload,
     close: (graceMs = config.general.shutdownTimeoutMs) => close(graceMs),

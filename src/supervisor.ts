@@ -7,8 +7,9 @@
 import cluster, { type Worker } from 'node:cluster';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Member } from './fleet/node.js';
+import type { Phase } from './monitoring/readiness.js';
 import type { Logger } from './proxy/logger.js';
-import { WORKER_NUMBER, WORKER_TEMPORAL, type FromWorker, type ToWorker } from './sibling.js';
+import { WORKER_NUMBER, WORKER_TEMPORAL, type Answers, type FromWorker, type ToWorker } from './sibling.js';
 
 export interface SupervisorOptions {
   readonly workers: number;
@@ -17,19 +18,29 @@ export interface SupervisorOptions {
   /** where an embedded Temporal listens */
   readonly temporalAddress?: string;
   readonly logger: Logger;
+  /** a worker has put a configuration into force */
+  readonly onConfigured: (configured: Configured) => void;
 }
+
+type Configured = Extract<FromWorker, { type: 'configured' }>;
 
 const RESTART_MS = 500;
 /** A worker that dies this often within a minute will not live: the process ends, and says so. */
 const DEATHS_MAX = 10;
 const DEATHS_WITHIN_MS = 60_000;
 const END_MS = 15_000;
+/** A worker asks its servers for two seconds at most. */
+const ANSWER_TIMEOUT_MS = 3_000;
 
 export class Supervisor {
   readonly #options: SupervisorOptions;
   readonly #workers = new Map<number, { worker: Worker; member: Member | null }>();
   #deaths: number[] = [];
   #ending = false;
+  #phase: Phase = 'starting';
+  /** what is asked and not yet answered, by its number */
+  readonly #asked = new Map<number, (answer: Answers[keyof Answers]) => void>();
+  #lastAsked = 0;
   #ended: (error?: Error) => void = () => undefined;
   #sharedPort = 0;
   #allListen: () => void = () => undefined;
@@ -56,6 +67,45 @@ export class Supervisor {
     return this.#sharedPort;
   }
 
+  /** `serving` from the time on when every worker has listened. */
+  get phase(): Phase {
+    return this.#phase;
+  }
+
+  /** What each worker answers; null: it did not in time, or is being started. */
+  ask<What extends keyof Answers>(
+    what: What,
+  ): Promise<readonly { readonly worker: string; readonly answer: Answers[What] | null }[]> {
+    const asked = [...this.#workers].map(async ([number, { worker }]) => {
+      return { worker: number.toString(), answer: await this.#askOne(worker, what) };
+    });
+    return Promise.all(asked);
+  }
+
+  async #askOne<What extends keyof Answers>(worker: Worker, what: What): Promise<Answers[What] | null> {
+    if (!worker.isConnected()) return null;
+    const id = (this.#lastAsked += 1);
+    let timer: NodeJS.Timeout | undefined;
+    const answer = await new Promise<Answers[keyof Answers] | null>((resolve) => {
+      const nothing = (): void => {
+        resolve(null);
+      };
+      timer = setTimeout(nothing, ANSWER_TIMEOUT_MS);
+      worker.once('exit', nothing);
+      this.#asked.set(id, (given) => {
+        worker.off('exit', nothing);
+        resolve(given);
+      });
+      worker.send({ type: 'ask', id, what } satisfies ToWorker, undefined, (error: Error | null) => {
+        if (error) nothing();
+      });
+    });
+    clearTimeout(timer);
+    this.#asked.delete(id);
+    // A number is given to one question, and its answer is of that kind.
+    return answer as Answers[What] | null;
+  }
+
   #start(number: number): void {
     const { temporalAddress } = this.#options;
     const worker = cluster.fork({
@@ -64,8 +114,20 @@ export class Supervisor {
     });
     this.#workers.set(number, { worker, member: null });
     worker.on('message', (message: FromWorker) => {
-      if (message.type === 'shutdown') void this.end();
-      else this.#heard(number, worker, message);
+      switch (message.type) {
+        case 'shutdown':
+          void this.end();
+          break;
+        case 'listening':
+          this.#heard(number, worker, message);
+          break;
+        case 'configured':
+          this.#options.onConfigured(message);
+          break;
+        case 'answer':
+          this.#asked.get(message.id)?.(message.answer);
+          break;
+      }
     });
     worker.on('exit', (code, signal) => {
       if (this.#ending) return;
@@ -92,7 +154,9 @@ export class Supervisor {
     const members = [...this.#workers.values()].flatMap((entry) => entry.member ?? []);
     const told: ToWorker = { type: 'members', members };
     for (const entry of this.#workers.values()) if (entry.worker.isConnected()) entry.worker.send(told);
-    if (members.length === this.#options.workers) this.#allListen();
+    if (members.length < this.#options.workers) return;
+    if (this.#phase === 'starting') this.#phase = 'serving';
+    this.#allListen();
   }
 
   /** SIGHUP: each worker reads the files again. */
@@ -100,10 +164,16 @@ export class Supervisor {
     for (const { worker } of this.#workers.values()) worker.process.kill('SIGHUP');
   }
 
+  /** Nobody should come any more: end() will be called. */
+  willEnd(): void {
+    this.#phase = 'ending';
+  }
+
   /** Ends every worker as SIGTERM does, those that do not end within a bounded time by SIGKILL. May be called again. */
   async end(): Promise<void> {
     if (this.#ending) return;
     this.#ending = true;
+    this.#phase = 'ending';
     const workers = [...this.#workers.values()].map(({ worker }) => worker).filter((worker) => !worker.isDead());
     const exits = workers.map((worker) => new Promise((resolve) => worker.once('exit', resolve)));
     for (const worker of workers) worker.process.kill('SIGTERM');

@@ -11,7 +11,12 @@ export function showConfig(config: Config): AdminResult {
     text('name', ([name]) => name),
     text('value', ([, value]) => String(value ?? 'default')),
   ];
-  const settings = [...generalSettings(config), ...cutoverSettings(config), ...otherSettings(config)];
+  const settings = [
+    ...generalSettings(config),
+    ...cutoverSettings(config),
+    ...watchedSettings(config),
+    ...otherSettings(config),
+  ];
   return table(
     columns,
     settings.sort(([a], [b]) => (a < b ? -1 : 1)),
@@ -71,6 +76,18 @@ function cutoverSettings({ cutover }: Config): Setting[] {
     ['resharding_copy_bytes_per_second', cutover.copyBytesPerSecond],
     ['resharding_copy_format', cutover.copyFormat],
     ['cutover_copy_range_bytes', cutover.copyRangeBytes],
+  ];
+}
+
+function watchedSettings({ logging, monitoring }: Config): Setting[] {
+  return [
+    ['log_connections', logging.connections],
+    ['log_disconnections', logging.disconnections],
+    ['log_format', logging.format],
+    ['log_level', logging.level],
+    ['healthcheck_port', monitoring.healthcheckPort],
+    ['openmetrics_port', monitoring.openmetricsPort],
+    ['openmetrics_namespace', monitoring.namespace === '' ? null : monitoring.namespace],
   ];
 }
 

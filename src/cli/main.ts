@@ -4,6 +4,7 @@ import cluster from 'node:cluster';
 import { Command, InvalidArgumentError } from 'commander';
 import { startTemporal, type TemporalDevServer } from '../dev/temporal-dev-server.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
+import { STANDARD_ERROR } from '../line-writer.js';
 import { runServe, runWorker, runWorkers, type ProcessOptions } from '../main.js';
 import { VERSION } from '../version.js';
 import { survey } from './survey.js';
@@ -18,7 +19,7 @@ const STATEMENTS_MAX = 100_000;
 interface FileFlags {
   readonly config: string;
   readonly users: string;
-  readonly logLevel: string;
+  readonly logLevel?: string;
 }
 
 interface ServeFlags extends FileFlags {
@@ -145,7 +146,7 @@ function withFiles(command: Command): Command {
   return command
     .option('--config <file>', 'databases, limits, cutover', 'pgdog.toml')
     .option('--users <file>', 'users and passwords', 'users.toml')
-    .option('--log-level <level>', 'error, warn, info, debug', 'info');
+    .option('--log-level <level>', 'error, warn, info, debug; wins over log_level');
 }
 
 function optionsOf(flags: ServeFlags, temporal: TemporalDevServer | null): ProcessOptions {
@@ -175,8 +176,9 @@ function numberOfEpoch(text: string): number {
   throw new InvalidArgumentError('the number of an epoch');
 }
 
-function filesOf(flags: FileFlags): { files: { config: string; users: string }; logLevel: string } {
-  return { files: { config: flags.config, users: flags.users }, logLevel: flags.logLevel };
+function filesOf(flags: FileFlags): { files: { config: string; users: string }; logLevel?: string } {
+  const { config, users, logLevel } = flags;
+  return { files: { config, users }, ...(logLevel === undefined ? {} : { logLevel }) };
 }
 
 function sayWhere(temporal: TemporalDevServer): void {
@@ -186,8 +188,10 @@ function sayWhere(temporal: TemporalDevServer): void {
 try {
   await program.parseAsync(process.argv, { from: 'node' });
   // The workflow runtime keeps threads of its own; everything that had to end has ended.
+  await STANDARD_ERROR.settled();
   process.exit();
 } catch (error) {
+  await STANDARD_ERROR.settled();
   const remedy = error instanceof CutoverError ? `\n${error.remedy}` : '';
   process.stderr.write(`cutover: ${messageOf(error)}${remedy}\n`);
   process.exit(1);

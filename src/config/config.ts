@@ -105,6 +105,29 @@ export interface CutoverConfig {
   readonly copyRangeBytes: number;
 }
 
+export type LogVerbosity = 'off' | 'error' | 'warn' | 'info' | 'debug' | 'trace';
+
+/** What the program says of itself. RELOAD changes it. */
+export interface LoggingConfig {
+  /** one line for each client that has logged in */
+  readonly connections: boolean;
+  /** one line for each that leaves */
+  readonly disconnections: boolean;
+  readonly format: 'text' | 'json';
+  readonly level: LogVerbosity;
+}
+
+/** Where monitoring asks, over HTTP. The ports are read at the start only. */
+export interface MonitoringConfig {
+  /** the proxy's address where the files name it, else the loopback address */
+  readonly host: string;
+  /** null = nobody listens */
+  readonly healthcheckPort: number | null;
+  readonly openmetricsPort: number | null;
+  /** what the name of each metric begins with */
+  readonly namespace: string;
+}
+
 export interface AdminConfig {
   readonly name: string;
   readonly user: string;
@@ -143,6 +166,8 @@ export interface Config {
   readonly temporal: TemporalConfig;
   readonly replication: ReplicationConfig;
   readonly cutover: CutoverConfig;
+  readonly logging: LoggingConfig;
+  readonly monitoring: MonitoringConfig;
   /** where it was read from; null for a configuration made in memory */
   readonly files: { readonly config: string; readonly users: string } | null;
   /** sentences for the log: keys accepted and ignored */

@@ -15,13 +15,14 @@ const OMITTED = new Set([
 ]);
 
 /**
- * A hash of the configuration without passwords and without the listening address. It does not depend on the order of keys
+ * A hash of the configuration without passwords, without the addresses it listens at and what it logs. It does not depend on the order of keys
  * or rows, so a node that swapped in memory equals one that read the swapped files.
  */
 export function fingerprint(config: Config): string {
+  const { logging: _logging, monitoring: _monitoring, ...shared } = config;
   const { host: _host, port: _port, ...general } = config.general;
   const text = canonical({
-    ...config,
+    ...shared,
     general,
     tls: policyOf(config.tls),
     databases: config.databases.map(canonical).sort(),

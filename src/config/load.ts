@@ -6,6 +6,7 @@ import { decodeUtf8 } from './document.js';
 import { checkDatabases, databaseEntries } from './databases.js';
 import { generalFromEnvironment, type Environment } from './environment.js';
 import { cutoverConfig, generalConfig } from './general.js';
+import { loggingConfig, monitoringConfig } from './monitoring.js';
 import { nodeEntries } from './nodes.js';
 import { checkSource, type Source } from './source.js';
 import { CONFIG_FILE, USERS_FILE, type AdminKeys, type GeneralKeys } from './schema.js';
@@ -62,6 +63,8 @@ export function parseConfig(configSource: Source, usersSource: Source, options: 
     general: generalConfig(general),
     tls,
     cutover: cutoverConfig(general, warn),
+    logging: loggingConfig(general, warn),
+    monitoring: monitoringConfig(general, warn),
     databases,
     sharding: shardingConfig(config, databases, warn),
     users: userEntries(users, databases, tls.clients?.authority !== undefined, warn),

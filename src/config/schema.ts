@@ -42,10 +42,23 @@ function only<const Value extends string | boolean>(
   return z.literal(values, { error: problem }).optional();
 }
 
+/** Names that metrics may begin with; a dot, as Datadog has it, is written as "_". */
+const NAMESPACE = /^[A-Za-z_:][\w:.]{0,63}$/;
+/** A level, or PgDog's list of directives, in which only a bare level has an effect. */
+const LOG_LEVEL = /^(?:(?:off|error|warn|info|debug|trace|[\w:]+=\w+)(?:,(?!$)|$))+$/i;
+const listeningPort = z.int().min(0).max(65_535);
+
 /** `[general]` keys with an effect. Port 0 lets the operating system choose, for tests and `--dev`. */
 export const GENERAL = {
   host: text.optional(),
-  port: z.int().min(0).max(65_535).optional(),
+  port: listeningPort.optional(),
+  healthcheck_port: listeningPort.optional(),
+  openmetrics_port: listeningPort.optional(),
+  openmetrics_namespace: z.string().regex(NAMESPACE, 'letters, digits, "_", ":" and ".", at most 64').optional(),
+  log_connections: z.boolean().optional(),
+  log_disconnections: z.boolean().optional(),
+  log_format: z.enum(['text', 'json', 'json_flattened']).optional(),
+  log_level: z.string().regex(LOG_LEVEL, 'one of off, error, warn, info, debug, trace').optional(),
   default_pool_size: poolSize.optional(),
   max_pool_size: poolSize.optional(),
   min_pool_size: poolSize.optional(),
@@ -97,7 +110,7 @@ export const GENERAL = {
 const GENERAL_IGNORED = ignored([
   'workers', 'connect_attempts', 'connect_attempt_delay', 'client_idle_timeout', 'client_idle_in_transaction_timeout',
   'rollback_timeout', 'ban_timeout', 'shutdown_termination_timeout', 'server_lifetime_jitter', 'healthcheck_interval',
-  'idle_healthcheck_interval', 'idle_healthcheck_delay', 'healthcheck_timeout', 'healthcheck_port',
+  'idle_healthcheck_interval', 'idle_healthcheck_delay', 'healthcheck_timeout',
   'require_healthcheck_on_discovery', 'connection_recovery', 'client_connection_recovery', 'load_balancing_strategy',
   'read_write_strategy', 'read_write_split', 'prepared_statements', 'prepared_statements_ttl',
   'prepared_statements_ttl_jitter', 'pub_sub_channel_size', 'stats_period', 'dns_ttl', 'mirror_queue', 'mirror_exposure',
@@ -109,8 +122,7 @@ const GENERAL_IGNORED = ignored([
   'two_phase_commit_wal_dir', 'two_phase_commit_wal_segment_size', 'two_phase_commit_wal_fsync_interval',
   'two_phase_commit_wal_checkpoint_interval', 'resharding_copy_retry_max_attempts', 'resharding_copy_retry_min_delay',
   'resharding_replication_retry_max_attempts', 'resharding_replication_retry_min_delay', 'broadcast_address',
-  'broadcast_port', 'log_connections', 'log_disconnections', 'log_format', 'log_level', 'openmetrics_port',
-  'openmetrics_namespace', 'query_log',
+  'broadcast_port', 'query_log',
 ]);
 
 /** Keys that `[[databases]]` and `[[users]]` share. */

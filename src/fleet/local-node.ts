@@ -17,7 +17,7 @@ import type { Decision } from '../postgres/record.js';
 import type { Proxy } from '../proxy/contract.js';
 import { Directory } from './directory.js';
 import { Distrust } from './distrust.js';
-import type { FleetNode, Member, NodeState, PauseAnswer, PauseRequest, SwapRequest } from './node.js';
+import type { FleetNode, Member, NodeEpochs, NodeState, PauseAnswer, PauseRequest, SwapRequest } from './node.js';
 import { PairRecord } from './pair-record.js';
 import { resolveEpoch, type Epoch, type Serving } from './resolution.js';
 import { SwappedFiles } from './swapped-files.js';
@@ -114,6 +114,11 @@ export class LocalNode implements FleetNode {
   members(): Promise<readonly Member[]> {
     const alone: readonly Member[] = [{ name: this.name, port: this.#proxy.address.port }];
     return Promise.resolve(this.#siblings?.members() ?? alone);
+  }
+
+  /** Of each database of which this node has heard; unlike {@link states} it waits for nothing. */
+  get epochs(): ReadonlyMap<string, NodeEpochs> {
+    return this.#states;
   }
 
   async state(database: string): Promise<NodeState> {

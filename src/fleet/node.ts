@@ -32,13 +32,16 @@ export interface PauseAnswer {
   readonly holders: readonly string[];
 }
 
-export interface NodeState {
-  readonly node: string;
-  readonly database: string;
+export interface NodeEpochs {
   /** highest epoch this node has seen for the database */
   readonly epochSeen: number;
   /** highest epoch whose decision this node has acted on */
   readonly epochResolved: number;
+}
+
+export interface NodeState extends NodeEpochs {
+  readonly node: string;
+  readonly database: string;
   readonly serving: Side | null;
   readonly gateReasons: readonly string[];
   /** fingerprint of the configuration in force, without secrets */

@@ -6,6 +6,7 @@ import { CLIENT_RULES, FRONTEND } from '../wire/codes.js';
 import { FrameError, FrameScanner } from '../wire/frames.js';
 import { readQuery } from '../wire/frontend.js';
 import type { AdminColumn, AdminHandler, AdminResult } from './contract.js';
+import type { Guest, Journal } from './journal.js';
 import type { Logger } from './logger.js';
 
 /** Object ids and sizes of the types used (PostgreSQL, pg_type.dat). */
@@ -20,15 +21,25 @@ export class AdminSession {
   readonly #socket: Socket;
   readonly #handler: AdminHandler;
   readonly #logger: Logger;
+  readonly #journal: Journal;
+  readonly #guest: Guest;
   readonly #scanner = new FrameScanner(CLIENT_RULES);
   #busy = false;
   /** a message of the extended protocol was refused: what follows is skipped up to Sync */
   #skipping = false;
 
-  constructor(socket: Socket, unread: Buffer, handler: AdminHandler, logger: Logger) {
+  constructor(
+    socket: Socket,
+    unread: Buffer,
+    handler: AdminHandler,
+    { logger, journal }: { readonly logger: Logger; readonly journal: Journal },
+    guest: Guest,
+  ) {
     this.#socket = socket;
     this.#handler = handler;
     this.#logger = logger;
+    this.#journal = journal;
+    this.#guest = guest;
     this.#scanner.feed(unread);
     socket.on('data', (chunk: Buffer) => {
       this.#scanner.feed(chunk);
@@ -39,7 +50,7 @@ export class AdminSession {
   }
 
   terminate(error: CutoverError): void {
-    this.#socket.end(backend.errorResponseOf(error, 'FATAL'));
+    this.#socket.end(this.#journal.answer(error, 'FATAL', this.#guest));
   }
 
   /** Answers one message after the other; while one is answered the socket waits. */
@@ -75,7 +86,7 @@ export class AdminSession {
       await this.#answer(readQuery(buffer, start, end));
     } else if (type !== FRONTEND.flush && !this.#skipping) {
       this.#skipping = true;
-      this.#socket.write(backend.errorResponseOf(new CutoverError('admin_simple_only'), 'ERROR'));
+      this.#socket.write(this.#journal.answer(new CutoverError('admin_simple_only'), 'ERROR', this.#guest));
     }
   }
 
@@ -89,7 +100,7 @@ export class AdminSession {
         error instanceof CutoverError
           ? error
           : new CutoverError('internal', { problem: messageOf(error) }, { cause: error });
-      answer = backend.errorResponseOf(known, 'ERROR');
+      answer = this.#journal.answer(known, 'ERROR', this.#guest);
     }
     this.#socket.write(Buffer.concat([answer, backend.READY_IDLE]));
   }

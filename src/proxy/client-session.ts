@@ -14,7 +14,7 @@
  * the message at hand is among them.
  */
 import { CutoverError, messageOf } from '../errors/errors.js';
-import { errorResponse, errorResponseOf, READY_IDLE } from '../wire/backend.js';
+import { errorResponse, READY_IDLE } from '../wire/backend.js';
 import { CLIENT_RULES, FRONTEND, STATUS } from '../wire/codes.js';
 import { FrameScanner } from '../wire/frames.js';
 import { BatchRecord } from './batch-record.js';
@@ -157,7 +157,7 @@ export class ClientSession implements BorrowingListener {
   /** Ends the session with a reason; what it left unfinished is rolled back. */
   terminate(error: CutoverError): void {
     if (this.#phase === 'leaving' || this.#phase === 'closed') return;
-    this.#say(errorResponseOf(error, 'FATAL'));
+    this.#say(this.#context.journal.answer(error, 'FATAL', this));
     this.#leave(VANISHED_TIMEOUT_MS);
   }
 
@@ -354,7 +354,7 @@ export class ClientSession implements BorrowingListener {
     this.counters.errors += 1;
     this.counters.waited();
     this.#phase = 'idle';
-    this.#say(errorResponseOf(error, 'ERROR'));
+    this.#say(this.#context.journal.answer(error, 'ERROR', this));
     this.#discarding = true;
     if (scanner.peek() && (scanner.type === FRONTEND.query || scanner.type === FRONTEND.functionCall)) {
       scanner.consume();
@@ -474,7 +474,8 @@ export class ClientSession implements BorrowingListener {
     else if (this.#gone) this.#leave(VANISHED_TIMEOUT_MS);
     else if (loss !== null && this.#phase !== 'attached') this.terminate(loss);
     else if (!retried && (this.#phase === 'waiting' ? preparing : this.#phase === 'attached')) {
-      if (!told) this.#say(errorResponseOf(new CutoverError('server_lost', { database: this.database }), 'FATAL'));
+      const error = new CutoverError('server_lost', { database: this.database });
+      if (!told) this.#say(this.#context.journal.answer(error, 'FATAL', this));
       this.#leave(VANISHED_TIMEOUT_MS);
     }
     this.#gate.released();

@@ -88,6 +88,50 @@ export interface PoolStats {
   readonly connectMs: number;
 }
 
+/** How many came, went, and were told which error of the proxy's own, since start. */
+export interface JournalCounts {
+  readonly connections: number;
+  readonly disconnections: number;
+  readonly errors: readonly { readonly code: string; readonly count: number }[];
+}
+
+/** One shard of one database. */
+export interface ReachedServer {
+  readonly database: string;
+  readonly shard: number;
+  readonly host: string;
+  readonly port: number;
+  /** `reached`: a connection is open; `unreachable`: the last one that was tried could not be opened */
+  readonly state: 'reached' | 'unreachable' | 'unknown';
+  readonly problem: string | null;
+}
+
+/** What a sharded database's router keeps. */
+export interface RouterCacheStatus {
+  readonly database: string;
+  readonly entries: number;
+  readonly bytes: number;
+  readonly hits: number;
+  readonly misses: number;
+}
+
+export interface ClientCount {
+  readonly database: string;
+  readonly state: ClientStatus['state'];
+  readonly count: number;
+}
+
+/** Figures of one moment that nobody but monitoring asks for. */
+export interface ProxyFigures {
+  readonly clients: readonly ClientCount[];
+  readonly pools: readonly (PoolStatus & PoolStats & { readonly size: number })[];
+  readonly servers: readonly ReachedServer[];
+  readonly routers: readonly RouterCacheStatus[];
+  readonly journal: JournalCounts;
+  /** prepared statements kept for all clients together */
+  readonly statements: number;
+}
+
 /** Tables that a migration carries: while it does, nobody may change their schema. */
 export interface SchemaGuard {
   readonly migration: string;
@@ -168,4 +212,13 @@ export interface Proxy {
   stats(): readonly PoolStats[];
   /** Stops listening, lets transactions end for at most `graceMs`, closes everything. */
   close(graceMs: number): Promise<void>;
+}
+
+/** A proxy as monitoring sees it. */
+export interface WatchedProxy extends Proxy {
+  figures(): ProxyFigures;
+  /** The servers of `figures()` alone: what a load balancer makes asked every few seconds. */
+  reached(): readonly ReachedServer[];
+  /** Asks every server to which no connection is open, at most once a second and for a bounded time; `figures()` tells the rest. */
+  askServers(): Promise<void>;
 }

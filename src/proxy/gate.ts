@@ -38,8 +38,17 @@ export interface Outage {
   readonly patienceMs: number;
 }
 
+/** What one reason has done to the clients since start. */
+export interface PastHolds {
+  readonly count: number;
+  readonly lastMs: number;
+}
+
 export class Gate {
   readonly #reasons = new Set<GateReason>();
+  /** by the monotonic clock, of the reasons that stand */
+  readonly #closedAtMs = new Map<GateReason, number>();
+  readonly #holds = new Map<GateReason, PastHolds>();
   /** what lets a waiting client go, and what tells it that its patience has changed */
   readonly #waiting = new Map<() => void, () => void>();
   #outage: Outage | null = null;
@@ -70,17 +79,29 @@ export class Gate {
 
   /** Closes for `reason`; may be called again. */
   close(reason: GateReason): void {
+    if (!this.#reasons.has(reason)) this.#closedAtMs.set(reason, performance.now());
     this.#reasons.add(reason);
   }
 
   /** Takes `reason` away and lets the waiting clients go in order of arrival once none is left; may be called again. */
   open(reason: GateReason): void {
-    this.#reasons.delete(reason);
+    if (this.#reasons.delete(reason)) this.#remember(reason);
     if (this.#reasons.size > 0) return;
     this.#outage = null;
     const waiting = [...this.#waiting.keys()];
     this.#waiting.clear();
     for (const go of waiting) go();
+  }
+
+  /** How often `reason` has held clients, and how long the last time; null where it never has, or has not come to an end. */
+  holdsFor(reason: GateReason): PastHolds | null {
+    return this.#holds.get(reason) ?? null;
+  }
+
+  #remember(reason: GateReason): void {
+    const lastMs = performance.now() - (this.#closedAtMs.get(reason) ?? 0);
+    this.#closedAtMs.delete(reason);
+    this.#holds.set(reason, { count: (this.#holds.get(reason)?.count ?? 0) + 1, lastMs });
   }
 
   get outage(): Outage | null {

@@ -100,6 +100,7 @@ export class Placement implements Screen {
   readonly #settings: TrackedSettings;
   readonly #statements: ClientStatements;
   readonly #refuse: (text: string) => CutoverError | null;
+  readonly #told: (error: CutoverError) => void;
   #router: UserRouter | null = null;
   readonly #transaction = new OpenTransaction();
   /** why the statement ahead is not run */
@@ -110,16 +111,21 @@ export class Placement implements Screen {
   #ahead: Ahead | null = null;
   #said: SaidBySettings | null = null;
 
-  /** @param refuse asked for every change of the schema: why it must not be made now, or null */
+  /**
+   * @param refuse asked for every change of the schema: why it must not be made now, or null
+   * @param told called with each error that the client reads in the place of a statement's answer
+   */
   constructor(
     session: Session,
     routers: ShardRouters,
     settings: TrackedSettings,
     statements: ClientStatements,
     refuse: (text: string) => CutoverError | null,
+    told: (error: CutoverError) => void,
   ) {
     this.#session = session;
     this.#refuse = refuse;
+    this.#told = told;
     this.#routers = routers;
     this.#settings = settings;
     this.#statements = statements;
@@ -283,10 +289,11 @@ export class Placement implements Screen {
 
   instead(text: string, parameters: StatementParameters, portal: string): string | null {
     this.#ahead = null;
-    const problem = this.#problem;
+    const problem = this.#problem ?? this.#insteadOf(this.#needOf(text, parameters), text, portal);
     this.#problem = null;
-    if (problem !== null) return raising(problem);
-    return this.#insteadOf(this.#needOf(text, parameters), text, portal);
+    if (problem === null) return null;
+    this.#told(problem);
+    return raising(problem);
   }
 
   passes(buffer: Buffer, start: number): boolean {
@@ -299,15 +306,16 @@ export class Placement implements Screen {
     return this.#insteadOf(ahead.need, ahead.statement.text, ahead.statement.portal) === null;
   }
 
-  #insteadOf(need: Need, text: string, portal: string): string | null {
-    if (need.kind === 'refused') return raising(this.#refusal(need.reason));
-    if (need.kind === 'several') return raising(this.#refusal(NOT_ALONE));
-    if (need.kind === 'again' && this.#transaction.onSeveral) return raising(this.#refusal(CONTROL_NOT_ALONE));
-    if (need.kind !== 'again' && need.mixed && this.#transaction.onSeveral) return raising(this.#refusal(MIXED));
+  /** Why it cannot run here; null: it may. */
+  #insteadOf(need: Need, text: string, portal: string): CutoverError | null {
+    if (need.kind === 'refused') return this.#refusal(need.reason);
+    if (need.kind === 'several') return this.#refusal(NOT_ALONE);
+    if (need.kind === 'again' && this.#transaction.onSeveral) return this.#refusal(CONTROL_NOT_ALONE);
+    if (need.kind !== 'again' && need.mixed && this.#transaction.onSeveral) return this.#refusal(MIXED);
     const missing = this.#shard === COORDINATOR && need.kind !== 'again' ? this.#coordinatorProblem(text) : null;
-    if (missing !== null) return raising(this.#refusal(missing));
+    if (missing !== null) return this.#refusal(missing);
     if (need.kind === 'shard' && need.shard !== this.#shard && !this.#answersHere(need))
-      return raising(this.#elsewhere(need.shard, 'it is not the first of its batch'));
+      return this.#elsewhere(need.shard, 'it is not the first of its batch');
     this.#note(need, text, portal);
     return null;
   }

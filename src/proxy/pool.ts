@@ -70,7 +70,6 @@ export class Pool {
   options: PoolOptions;
   /** what servers of this target reported last; null until one was reached */
   parameters: ReadonlyMap<string, string> | null = null;
-  /** why the last attempt to connect failed; null after one that did not */
   #lastFailure: string | null = null;
   readonly #servers = new Set<ServerConnection>();
   readonly #idle: { readonly server: ServerConnection; readonly since: number }[] = [];
@@ -104,6 +103,11 @@ export class Pool {
 
   get waitingCount(): number {
     return this.#waiting.length;
+  }
+
+  /** Why the last attempt to connect failed; null after one that did not. */
+  get failure(): string | null {
+    return this.#lastFailure;
   }
 
   get longestWaitMs(): number {

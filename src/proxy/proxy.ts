@@ -13,17 +13,30 @@ import { AdminSession } from './admin-session.js';
 import { authenticate, type Authenticated } from './client-login.js';
 import { ClientSession } from './client-session.js';
 import { ClientEncryption } from './client-tls.js';
-import type { AdminHandler, ClientStatus, PoolStats, PoolStatus, Proxy, ProxyHooks, ServerStatus } from './contract.js';
+import type {
+  AdminHandler,
+  ClientStatus,
+  PoolStats,
+  PoolStatus,
+  ProxyFigures,
+  ProxyHooks,
+  ReachedServer,
+  ServerStatus,
+  WatchedProxy,
+} from './contract.js';
 import { CredentialStore } from './credentials.js';
 import { Gate, type Holder } from './gate.js';
+import { Journal } from './journal.js';
 import { SILENT, type Logger } from './logger.js';
+import { Reach } from './reach.js';
 import { Routes } from './routes.js';
+import { SessionCounters } from './session-counters.js';
 import type { SessionContext } from './session-context.js';
 import { ShardRecovery } from './shard-recovery.js';
 import { ShardRouters } from './shard-routers.js';
 import { parametersFor } from './startup-settings.js';
 import { StatementCache } from './statement-cache.js';
-import { clientStatus, poolStats, poolStatus, serverStatuses } from './status.js';
+import { clientCounts, clientStatus, poolStats, poolStatus, serverStatuses, visitOf } from './status.js';
 import { hotTexts, warmUp } from './warm-up.js';
 
 export interface ProxyOptions {
@@ -44,18 +57,19 @@ const FAREWELL_MS = 500;
 const CLIENT_ID_MAX = 0x7fff_ffff;
 
 /** Starts listening and resolves once clients can connect. @throws the error of listen(), as EADDRINUSE */
-export async function startProxy(options: ProxyOptions): Promise<Proxy> {
+export async function startProxy(options: ProxyOptions): Promise<WatchedProxy> {
   const proxy = new RunningProxy(options);
   await proxy.listen();
   return proxy;
 }
 
-class RunningProxy implements Proxy, SessionContext {
+class RunningProxy implements WatchedProxy, SessionContext {
   readonly routes: Routes;
   readonly routers: ShardRouters;
   readonly statements = new StatementCache();
   readonly hooks: ProxyHooks | undefined;
   readonly logger: Logger;
+  readonly journal: Journal;
   readonly gateWaitMs: number;
   #config: Config;
   #credentials: CredentialStore;
@@ -69,6 +83,7 @@ class RunningProxy implements Proxy, SessionContext {
   /** every connection that clients have opened */
   readonly #sockets = new Set<Socket>();
   readonly #recovery: ShardRecovery;
+  readonly #reach: Reach;
   readonly #sweeper: NodeJS.Timeout;
   /** sessions that go along with what apply() has changed */
   #following: Promise<unknown> = Promise.resolve();
@@ -81,9 +96,11 @@ class RunningProxy implements Proxy, SessionContext {
     this.hooks = options.hooks;
     this.#admin = options.admin;
     this.logger = options.logger ?? SILENT;
+    this.journal = new Journal(this.logger, () => this.#config.logging);
     this.gateWaitMs = options.gateWaitMs ?? GATE_WAIT_MS;
     this.routes = new Routes(options.config);
     this.routers = new ShardRouters(this.routes, options.config, options.schemaChanges);
+    this.#reach = new Reach(this.routes);
     this.#recovery = new ShardRecovery(this.routes, this.logger);
     this.#credentials = new CredentialStore(options.config);
     this.#encryption = encryptionOf(options.config);
@@ -212,6 +229,30 @@ class RunningProxy implements Proxy, SessionContext {
     return this.routes.pools.map(poolStats);
   }
 
+  figures(): ProxyFigures {
+    const databases = [...new Set(this.#config.databases.map(({ name }) => name))];
+    return {
+      clients: clientCounts(databases, this.#sessions.values()),
+      pools: this.routes.pools.map((pool) => ({
+        ...poolStatus(pool, this.gate(pool.label.database).closed),
+        ...poolStats(pool),
+        size: pool.options.size,
+      })),
+      servers: this.reached(),
+      routers: this.routers.caches,
+      journal: this.journal.counts,
+      statements: this.statements.size,
+    };
+  }
+
+  reached(): readonly ReachedServer[] {
+    return this.#reach.servers();
+  }
+
+  askServers(): Promise<void> {
+    return this.#reach.ask();
+  }
+
   async close(graceMs: number): Promise<void> {
     this.#closing = true;
     clearInterval(this.#sweeper);
@@ -229,9 +270,12 @@ class RunningProxy implements Proxy, SessionContext {
     }, FAREWELL_MS);
     await closed;
     clearTimeout(timer);
+    this.journal.end();
   }
 
   forget(id: number): void {
+    const session = this.#sessions.get(id);
+    if (session !== undefined) this.journal.disconnected(session, visitOf(session));
     this.#sessions.delete(id);
     if (this.#sessions.size === 0) this.#onForgotten?.();
   }
@@ -297,7 +341,9 @@ class RunningProxy implements Proxy, SessionContext {
     socket.write(greeting(id, secret, parameters));
     const unread = client.reader.release();
     const session = new ClientSession({ id, secret, socket, user, database, settings, parameters, unread }, this);
-    if (session.phase !== 'closed') this.#sessions.set(id, session);
+    this.journal.connected(session);
+    if (session.phase === 'closed') this.journal.disconnected(session, visitOf(session));
+    else this.#sessions.set(id, session);
   }
 
   /** What a server of this route reports. With the gate closed nobody waits for a server that may be away. */
@@ -312,8 +358,17 @@ class RunningProxy implements Proxy, SessionContext {
     const handler = this.#admin ?? {
       execute: () => Promise.reject(new CutoverError('feature_unsupported', { feature: 'the admin database' })),
     };
-    socket.write(greeting(this.#nextId(), randomBytes(4), parametersFor(null, client.asked)));
-    new AdminSession(socket, client.reader.release(), handler, this.logger);
+    const { user, database } = client;
+    const counters = new SessionCounters(socket);
+    const guest = { id: this.#nextId(), user, database, counters };
+    this.journal.connected(guest);
+    socket.once('close', () => {
+      const durationMs = Date.now() - counters.connectedAt.getTime();
+      const { bytesRead: bytesReceived, bytesWritten: bytesSent } = socket;
+      this.journal.disconnected(guest, { durationMs, bytesReceived, bytesSent });
+    });
+    socket.write(greeting(guest.id, randomBytes(4), parametersFor(null, client.asked)));
+    new AdminSession(socket, client.reader.release(), handler, this, guest);
   }
 
   #refuse({ socket, handshakes }: Door, error: unknown): void {
@@ -325,7 +380,12 @@ class RunningProxy implements Proxy, SessionContext {
     else if (error instanceof FrameError)
       known = new CutoverError('protocol_violation', { problem: error.message }, { cause: error });
     else known = new CutoverError('internal', { problem: messageOf(error) }, { cause: error });
-    socket.end(backend.errorResponseOf(known, 'FATAL'));
+    const named = (name: 'user' | 'database'): object => {
+      const value = known.details[name];
+      return typeof value === 'string' ? { [name]: value } : {};
+    };
+    const guest = { ...named('user'), ...named('database'), counters: new SessionCounters(socket) };
+    socket.end(this.journal.answer(known, 'FATAL', guest));
     socket.destroySoon();
   }
 
@@ -344,6 +404,7 @@ class RunningProxy implements Proxy, SessionContext {
 
   #sweep(): void {
     this.routes.sweep();
+    this.journal.sweep();
     this.#recovery.sweep();
     const limitMs = this.#config.general.queryTimeoutMs;
     if (limitMs === null) return;

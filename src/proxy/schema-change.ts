@@ -81,8 +81,8 @@ function lastPart(written: string): string {
  * change is allowed.
  */
 export function refusedChange(
-  { hooks, logger }: Pick<SessionContext, 'hooks' | 'logger'>,
-  { id, database }: Pick<LoggedInClient, 'id' | 'database'>,
+  { hooks }: Pick<SessionContext, 'hooks'>,
+  { database }: Pick<LoggedInClient, 'database'>,
   text: () => string,
 ): CutoverError | null {
   const guard = hooks?.schemaGuard?.(database) ?? null;
@@ -92,18 +92,18 @@ export function refusedChange(
     hooks?.onSchemaChange?.(database, change);
     return null;
   }
-  const { migration } = guard;
-  logger.warn({ client: id, database, change, migration }, 'schema change refused');
-  return new CutoverError('schema_change_refused', { database, change, migration });
+  return new CutoverError('schema_change_refused', { database, change, migration: guard.migration });
 }
 
 /** The same as the statement that is sent to the server in its place. */
 export function refusing(
-  context: Pick<SessionContext, 'hooks' | 'logger'>,
-  client: Pick<LoggedInClient, 'id' | 'database'>,
+  context: Pick<SessionContext, 'hooks' | 'journal'>,
+  client: Pick<LoggedInClient, 'id' | 'user' | 'database'>,
 ): (text: () => string) => string | null {
   return (text) => {
     const refused = refusedChange(context, client, text);
-    return refused === null ? null : raising(refused);
+    if (refused === null) return null;
+    context.journal.told(refused, 'ERROR', client);
+    return raising(refused);
   };
 }

@@ -2,6 +2,7 @@
 import type { Socket } from 'node:net';
 import type { ProxyHooks } from './contract.js';
 import type { Gate } from './gate.js';
+import type { Journal } from './journal.js';
 import type { Logger } from './logger.js';
 import type { Routes } from './routes.js';
 import type { SessionSettings } from './settings.js';
@@ -29,6 +30,7 @@ export interface SessionContext {
   readonly statements: StatementCache;
   readonly hooks: ProxyHooks | undefined;
   readonly logger: Logger;
+  readonly journal: Journal;
   /** longest wait at a closed gate */
   readonly gateWaitMs: number;
   gate(database: string): Gate;

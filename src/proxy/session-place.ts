@@ -43,9 +43,12 @@ export class SessionPlace {
   }
 
   #newPlacement(): Placement {
-    const { routers } = this.#context;
+    const { routers, journal } = this.#context;
     const refuse = (text: string): CutoverError | null => refusedChange(this.#context, this.#session, () => text);
-    return new Placement(this.#session, routers, this.#settings, this.#session.statements, refuse);
+    const told = (error: CutoverError): void => {
+      journal.told(error, 'ERROR', this.#session);
+    };
+    return new Placement(this.#session, routers, this.#settings, this.#session.statements, refuse, told);
   }
 
   /** Where an open transaction that has only begun may begin anew after a swap of names; null: nobody can tell yet. */

@@ -16,7 +16,7 @@ import type { SeveralPlan } from './several-plan.js';
 import { SchemaHold } from './schema-hold.js';
 import { ShardCopy } from './shard-copy.js';
 import type { ShardPart } from './shard-part.js';
-import { ShardParts, replyOf, type StatementParts } from './shard-parts.js';
+import { ShardParts, replyOf, toldOf, type StatementParts } from './shard-parts.js';
 import { ShardTransaction, type Lent, type TransactionPlan } from './shard-transaction.js';
 import { ShardWrite, type WritePlan } from './shard-write.js';
 import type { TrackedSettings } from './tracked-settings.js';
@@ -154,6 +154,11 @@ export class SessionWriter {
     return { kind: 'open', lent: shard === null ? null : transaction.lend(shard), notEnlisted: null };
   }
 
+  #told(error: unknown): void {
+    const told = toldOf(error, this.#session.database);
+    if (told instanceof CutoverError) this.#context.journal.told(told, 'ERROR', this.#session);
+  }
+
   async #enlist(transaction: ShardTransaction, shard: number, opening: string, here: number): Promise<Next> {
     try {
       await transaction.enlist([shard], this.#settings.current, opening);
@@ -181,6 +186,7 @@ export class SessionWriter {
       committed = false;
       counters.errors += 1;
       answer = replyOf(error, database);
+      this.#told(error);
     }
     await transaction.rollBack();
     this.#parsed(batch);
@@ -205,7 +211,10 @@ export class SessionWriter {
     const hold = transaction?.hold ?? this.#newHold();
     const listener = {
       ...session,
-      failed,
+      failed: (error: unknown) => {
+        this.#told(error);
+        failed(error);
+      },
       started: () => {
         if (!parts.inTransaction) counters.started();
         counters.requested(this.#forwarder);

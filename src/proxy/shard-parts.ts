@@ -183,14 +183,20 @@ export async function endedInTime(work: Promise<unknown>, parts: { abandon(): vo
 
 /** What the client reads: the server's own error where that is what it is about. */
 export function replyOf(error: unknown, database: string): Buffer {
-  if (error instanceof ServerError && error.severity === 'ERROR') return error.reply;
+  const told = toldOf(error, database);
+  return told instanceof CutoverError ? errorResponseOf(told, 'ERROR') : told.reply;
+}
+
+/** The server's own error, or ours. */
+export function toldOf(error: unknown, database: string): ServerError | CutoverError {
+  if (error instanceof ServerError && error.severity === 'ERROR') return error;
   const { cause } = error as { cause?: unknown };
   // A constraint that is checked at the end: the client knows its error.
-  if (cause instanceof ServerError && cause.severity === 'ERROR' && isOfTheData(cause.code)) return cause.reply;
+  if (cause instanceof ServerError && cause.severity === 'ERROR' && isOfTheData(cause.code)) return cause;
   if (cause instanceof ServerError && NOT_PREPARED_FOR.has(cause.code))
-    return errorResponseOf(new CutoverError('shards_not_ready', { database, problem: cause.message }), 'ERROR');
-  if (error instanceof CutoverError) return errorResponseOf(error, 'ERROR');
-  return errorResponseOf(new CutoverError('shards_not_committed', { problem: messageOf(error) }), 'ERROR');
+    return new CutoverError('shards_not_ready', { database, problem: cause.message });
+  if (error instanceof CutoverError) return error;
+  return new CutoverError('shards_not_committed', { problem: messageOf(error) });
 }
 
 /** No function or schema, no right to it, or no prepared transactions (PostgreSQL documentation, appendix A). */

@@ -23,6 +23,7 @@ import {
 import { Router } from '../sharding/router.js';
 import { schemeOf, type ShardingScheme } from '../sharding/scheme.js';
 import { loadStatementParser } from '../sharding/statement-parser.js';
+import type { RouterCacheStatus } from './contract.js';
 import type { Routes } from './routes.js';
 import { searchPathOf, type DefaultPath } from './search-path.js';
 import { SessionSettings } from './settings.js';
@@ -138,6 +139,14 @@ export class ShardRouters {
 
   isSharded(database: string): boolean {
     return this.#routes.shardsOf(database) > 1;
+  }
+
+  /** What the router of each sharded database keeps, as far as there is one. */
+  get caches(): readonly RouterCacheStatus[] {
+    return this.#routes.sharded.flatMap((database) => {
+      const router = this.#readings.database(database)?.router;
+      return router === undefined ? [] : [{ database, ...router.statistics }];
+    });
   }
 
   /** What is there; null when it must be read first. What is old is read anew for those who come later. */

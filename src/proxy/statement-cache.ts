@@ -54,6 +54,10 @@ export class StatementCache {
   readonly #unused = new Set<Statement>();
   #made = 0;
 
+  get size(): number {
+    return this.#byBody.size;
+  }
+
   /** The statement of this body; the caller holds it until release(). */
   hold(body: Buffer): Statement {
     const key = body.toString('latin1');

@@ -1,6 +1,7 @@
 /** One task: tell what pools, clients and servers are doing, for SHOW POOLS, CLIENTS, SERVERS and STATS. */
 import type { ClientSession } from './client-session.js';
-import type { ClientStatus, PoolStats, PoolStatus, ServerStatus } from './contract.js';
+import type { ClientCount, ClientStatus, PoolStats, PoolStatus, ServerStatus } from './contract.js';
+import type { Visit } from './journal.js';
 import type { Pool } from './pool.js';
 import type { ServerConnection } from './server-connection.js';
 
@@ -67,6 +68,14 @@ export function poolStats(pool: Pool): PoolStats {
   return { ...pool.label, host: endpoint.host, port: endpoint.port, ...total };
 }
 
+/** What a client did, once it has left. */
+export function visitOf({ counters, channel }: ClientSession): Visit {
+  const { queries, transactions, errors } = counters;
+  const { bytesReceived, bytesSent } = channel;
+  const durationMs = Date.now() - counters.connectedAt.getTime();
+  return { durationMs, queries, transactions, bytesReceived, bytesSent, errors };
+}
+
 export function clientStatus(session: ClientSession): ClientStatus {
   const { counters } = session;
   return {
@@ -91,6 +100,20 @@ export function clientStatus(session: ClientSession): ClientStatus {
     tls: counters.tls,
   };
 }
+
+/** How many clients of each database are in each state, without a row for each client: there may be very many. */
+export function clientCounts(databases: readonly string[], sessions: Iterable<ClientSession>): readonly ClientCount[] {
+  const counts = new Map(databases.map((database) => [database, new Map(STATES.map((state) => [state, 0]))]));
+  for (const session of sessions) {
+    const states = counts.get(session.database);
+    if (states === undefined || session.phase === 'leaving') continue;
+    const state = clientState(session);
+    states.set(state, (states.get(state) ?? 0) + 1);
+  }
+  return [...counts].flatMap(([database, states]) => [...states].map(([state, count]) => ({ database, state, count })));
+}
+
+const STATES: readonly ClientStatus['state'][] = ['idle', 'active', 'idle in transaction', 'waiting'];
 
 function clientState(session: ClientSession): ClientStatus['state'] {
   const { phase, server } = session;

@@ -1,6 +1,6 @@
 /** One task: be a node or a worker in a process of its own, which tells before each step and waits until it may take it. */
 import { invariant } from '../../src/errors/invariant.js';
-import { makeLogger } from '../../src/main.js';
+import { ProgramLog } from '../../src/log.js';
 import { serveWorker } from '../../src/serve-worker.js';
 import { serve } from '../../src/serve.js';
 import { READY, type ProgramOptions } from './program-options.js';
@@ -13,7 +13,7 @@ redirectConnections(options.routes);
 const shared = {
   files: options.files,
   temporalAddress: options.temporalAddress,
-  logger: makeLogger('warn'),
+  logger: new ProgramLog({ level: 'warn' }).logger,
   onStep: async (plan: { readonly epoch: number }, step: string): Promise<void> => {
     await fetch(`${options.steps}/${options.name}/${plan.epoch.toString()}/${step}`);
   },

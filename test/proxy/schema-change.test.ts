@@ -1,4 +1,6 @@
 /** One task: what is taken for a change of the schema, and what is not: an application's own work must pass. */
+import { parseConfig } from '../../src/config/load.js';
+import { Journal } from '../../src/proxy/journal.js';
 import { describe, expect, it } from 'vitest';
 import { SILENT } from '../../src/proxy/logger.js';
 import { refusing, schemaChangeIn } from '../../src/proxy/schema-change.js';
@@ -56,8 +58,10 @@ describe('passes', () => {
 });
 
 it('a name cannot break out of the statement that refuses', () => {
+  const { logging } = parseConfig({ file: 'c', text: '' }, { file: 'u', text: '' }, { environment: {} });
+  const journal = new Journal(SILENT, () => logging);
   const hooks = { onFenceRefusal: () => Promise.resolve(), schemaGuard: () => guard };
-  const refuse = refusing({ hooks, logger: SILENT }, { id: 1, database: `a'b$cutover$; DROP TABLE item; --` });
+  const refuse = refusing({ hooks, journal }, { id: 1, user: 'app', database: `a'b$cutover$; DROP TABLE item; --` });
   const refusal = refuse(() => 'ALTER TABLE item ADD v int');
   expect(refusal).toContain('RAISE');
   expect(refusal).not.toContain('DROP');

@@ -97,6 +97,8 @@ export function configFor(targets: readonly Target[], overrides: Overrides = {})
       copyFormat: 'binary',
       copyRangeBytes: 0,
     },
+    logging: { connections: true, disconnections: true, format: 'json', level: 'info' },
+    monitoring: { host: '127.0.0.1', healthcheckPort: null, openmetricsPort: null, namespace: '' },
     files: null,
     warnings: [],
   };

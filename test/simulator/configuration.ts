@@ -1,6 +1,7 @@
 /** One task: the configuration of the simulated fleet, made in memory. */
 import type { Config, DatabaseEntry, NodeEntry } from '../../src/config/config.js';
 import { cutoverConfig, generalConfig } from '../../src/config/general.js';
+import { loggingConfig, monitoringConfig } from '../../src/config/monitoring.js';
 import { NOT_SHARDED } from '../../src/config/sharding.js';
 import { NO_TLS } from '../../src/config/tls.js';
 
@@ -43,6 +44,8 @@ export function configurationOf(nodes: readonly string[], patience: Patience): C
     temporal: { taskQueue: 'cutover' },
     replication: {},
     cutover: cutoverConfig(keys, () => undefined),
+    logging: loggingConfig({}, () => undefined),
+    monitoring: monitoringConfig({}, () => undefined),
     files: null,
     warnings: [],
   };

@@ -1,7 +1,7 @@
 /** One task: be one node of a fleet, in a process of its own, to be killed or frozen by a test; which at the step a file names sends a signal. */
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { invariant } from '../../src/errors/invariant.js';
-import { makeLogger } from '../../src/main.js';
+import { ProgramLog } from '../../src/log.js';
 import { serve } from '../../src/serve.js';
 
 const [, , config, users, temporalAddress, node, fault] = process.argv;
@@ -12,7 +12,7 @@ const served = await serve({
   worker: true,
   node,
   temporalAddress,
-  logger: makeLogger('warn'),
+  logger: new ProgramLog({ level: 'warn' }).logger,
   onStep: (_, step) => {
     if (!existsSync(fault)) return;
     const [wanted, signal, victim] = readFileSync(fault, 'utf8').split(' ');
