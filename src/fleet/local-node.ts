@@ -59,7 +59,6 @@ interface DatabaseState {
 const RESOLVE_RETRY_MS = 250;
 const WARM_DEADLINE_MS = 5_000;
 const CANCEL_GRACE_MS = 250;
-const LISTENERS_DEADLINE_MS = 250;
 
 export class LocalNode implements FleetNode {
   readonly name: string;
@@ -263,8 +262,7 @@ export class LocalNode implements FleetNode {
     this.#serve(request.database, request.peer, request.serving);
     state.toSave = this.#saves(request) ? request : null;
     // If this process dies here its clients are gone with it. Who is late follows by itself, and may miss what is notified until then.
-    if (!(await this.#proxy.listenersMoved(LISTENERS_DEADLINE_MS)))
-      this.#log.warn({ database: request.database }, 'sessions that LISTEN hear the other side later than the resume');
+    await this.#proxy.listenersMoved();
   }
 
   /** Writes the names in force into the files, for a migration that was run without cutover_save_config. */

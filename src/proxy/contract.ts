@@ -191,12 +191,12 @@ export interface Proxy {
    */
   apply(config: Config): void;
   /**
-   * Waits until the sessions that LISTEN hear the servers which apply() has led their database to. What they have on their server beside
-   * that cannot go along, and ended them in apply().
+   * Waits, at most a quarter of a second, until the sessions that LISTEN hear the servers which apply() has led their database to. What they
+   * have on their server beside that cannot go along, and ended them in apply().
    *
    * @returns false at the deadline: those that are late follow by themselves
    */
-  listenersMoved(deadlineMs: number): Promise<boolean>;
+  listenersMoved(): Promise<boolean>;
   /**
    * Makes the pools of `database` ready to take the load of `like`: as many connections as `like` uses now, with the
    * prepared statements its clients hold. Best effort, bounded by `deadlineMs`. Called ahead of a pause.

@@ -53,6 +53,8 @@ export interface ProxyOptions {
 
 const GATE_WAIT_MS = 60_000;
 const SWEEP_MS = 500;
+/** It is spent inside a pause. */
+const LISTENERS_DEADLINE_MS = 250;
 const FAREWELL_MS = 500;
 const CLIENT_ID_MAX = 0x7fff_ffff;
 
@@ -181,13 +183,14 @@ class RunningProxy implements WatchedProxy, SessionContext {
     this.#following = Promise.all([...this.#sessions.values()].map((session) => session.follow()));
   }
 
-  async listenersMoved(deadlineMs: number): Promise<boolean> {
+  async listenersMoved(): Promise<boolean> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<boolean>((resolve) => {
-      timer = setTimeout(resolve, deadlineMs, false);
+      timer = setTimeout(resolve, LISTENERS_DEADLINE_MS, false);
     });
     const moved = await Promise.race([this.#following.then(() => true), late]);
     clearTimeout(timer);
+    if (!moved) this.logger.warn({}, 'sessions that LISTEN hear the other side later than the resume');
     return moved;
   }
 
