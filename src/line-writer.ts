@@ -55,10 +55,14 @@ export class LineWriter {
     else for (const done of this.#idle.splice(0)) done();
   }
 
+  readonly #again = (bytes: Buffer): void => {
+    this.#write(bytes);
+  };
+
   #write(bytes: Buffer): void {
     write(this.#descriptor, bytes, (error, count) => {
       // A pipe that does not block is full; after any other error whoever read it is gone, and nobody is left to be told.
-      if (error?.code === 'EAGAIN') setTimeout(() => this.#write(bytes), TRY_AGAIN_MS).unref();
+      if (error?.code === 'EAGAIN') setTimeout(this.#again, TRY_AGAIN_MS, bytes).unref();
       else if (error === null && count < bytes.length) this.#write(bytes.subarray(count));
       else this.#next();
     });

@@ -144,6 +144,11 @@ test('without a server it is not ready and says why; when the server is back it 
     expect(reasons[0]).toContain(`prod has no server that can be reached: ${LOOPBACK}:${chaos.port.toString()} `);
     expect(valueOf(await scrape(port), 'server_up')).toBe(0);
     expect(await get(port, '/healthz')).toMatchObject({ status: 200 });
+    // As in a cutover: the server may be away, and clients wait for another one.
+    served.proxy.gate('prod').close('cutover');
+    expect(await readiness(port)).toEqual({ status: 200, reasons: [] });
+    served.proxy.gate('prod').open('cutover');
+    expect(await readiness(port)).toMatchObject({ status: 503 });
     chaos.set('calm');
     await until('it is ready', async () => (await readiness(port)).status === 200);
     expect(valueOf(await scrape(port), 'server_up')).toBe(1);
