@@ -28,8 +28,10 @@ const QUERY_TIMEOUT_MS = 30_000;
  * acknowledged decision.
  */
 export async function connect(endpoint: Endpoint, options: ConnectOptions = {}): Promise<Connection> {
+  const target = connectionTo(endpoint, options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
   const client = new pg.Client({
-    ...(await connectionTo(endpoint, options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS)),
+    // No turn is given away where nothing has to be waited for.
+    ...(target instanceof Promise ? await target : target),
     application_name: options.applicationName ?? 'cutover',
     query_timeout: options.queryTimeoutMs ?? QUERY_TIMEOUT_MS,
     keepAlive: true,

@@ -12,16 +12,22 @@ export interface DriverTarget extends ClientConfig {
 /**
  * The settings of a driver that is to reach `endpoint` within `timeoutMs`, logging in included.
  *
- * Without TLS the driver connects by itself. With it the socket is open when this returns, and `stream` gives it out once.
+ * Without TLS the driver connects by itself, and they are there at once. With it the socket is open when they are there, and `stream` gives
+ * it out once.
  *
  * @throws Error when the server cannot be reached or is not to be trusted
  */
-export async function connectionTo(endpoint: Endpoint, timeoutMs: number): Promise<DriverTarget> {
+export function connectionTo(endpoint: Endpoint, timeoutMs: number): DriverTarget | Promise<DriverTarget> {
   const { host, port, database, user, password, tls } = endpoint;
   const login = { host, port, database, user, ...(password === undefined ? {} : { password }), ssl: false };
+  if (tls === undefined || tls.verify === 'disabled')
+    return { ...login, connectionTimeoutMillis: timeoutMs, stream: () => new Socket() };
+  return openedTarget(endpoint, timeoutMs, login);
+}
+
+async function openedTarget(endpoint: Endpoint, timeoutMs: number, login: ClientConfig): Promise<DriverTarget> {
   const begun = performance.now();
-  const isPlain = tls === undefined || tls.verify === 'disabled';
-  const socket = isPlain ? new Socket() : connectedAlready(await openServerSocket(endpoint, timeoutMs));
+  const socket = connectedAlready(await openServerSocket(endpoint, timeoutMs));
   const leftMs = timeoutMs - (performance.now() - begun);
   return { ...login, connectionTimeoutMillis: Math.max(1, Math.ceil(leftMs)), stream: () => socket };
 }

@@ -41,6 +41,7 @@ export async function openRawConnection(endpoint: Endpoint): Promise<RawConnecti
   socket.on('data', (chunk: Buffer) => recorded.push(chunk));
   const client = new pg.Client({
     ...target,
+    stream: () => socket,
     application_name: 'cutover schema',
     options: '-c client_connection_check_interval=500ms',
   });
