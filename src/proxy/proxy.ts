@@ -3,6 +3,7 @@
  */
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { createServer, type AddressInfo, type ListenOptions, type Server, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
@@ -184,12 +185,8 @@ class RunningProxy implements WatchedProxy, SessionContext {
   }
 
   async listenersMoved(): Promise<boolean> {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<boolean>((resolve) => {
-      timer = setTimeout(resolve, LISTENERS_DEADLINE_MS, false);
-    });
+    const late = sleep(LISTENERS_DEADLINE_MS, false, { ref: false });
     const moved = await Promise.race([this.#following.then(() => true), late]);
-    clearTimeout(timer);
     if (!moved) this.logger.warn({}, 'sessions that LISTEN hear the other side later than the resume');
     return moved;
   }
