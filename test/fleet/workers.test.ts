@@ -211,7 +211,11 @@ test('ends with all its workers, and has lost nothing', { timeout: 60_000 }, asy
   const last = await connect({ host: LOOPBACK, port, database: 'prod', user: 'app', password: 'app secret' });
   await last.query('BEGIN');
   program.kill('SIGTERM');
-  await until('nobody should come any more', async () => (await readiness(monitoringPort)).status === 503);
+  // Of the program as a whole, and not only of workers that end one by one.
+  await until(
+    'nobody should come any more',
+    async () => (await readiness(monitoringPort)).reasons[0] === 'shutting down',
+  );
   await last.query('COMMIT');
   await last.end().catch(() => undefined);
   expect(await ended).toBe(0);
