@@ -23,8 +23,8 @@ const BESIDE = [
   'test/postgres/{schema,preflight,record,catalogue}.test.ts',
   'test/clients/clients.test.ts',
 ];
-/** Minutes long at any length that tells something: run by its name, with WRITES or SHARDED_TESTS. */
-const BY_NAME = 'test/moves/generated-writes.test.ts';
+/** Long at any length that tells something: run by their names, with WRITES or SHARDED_TESTS. */
+const BY_NAME = ['test/moves/generated-writes.test.ts', 'test/moves/encrypted.test.ts'];
 const isWanted = process.env.WRITES !== undefined || process.env.SHARDED_TESTS === 'all';
 const OTHERS = ['test/**/*.test.ts', 'src/**/*.test.ts'];
 
@@ -54,7 +54,7 @@ export default defineConfig({
         test: {
           name: 'others',
           include: OTHERS,
-          exclude: [...configDefaults.exclude, 'dist/**', ALONE, ...BESIDE, ...(isWanted ? [] : [BY_NAME])],
+          exclude: [...configDefaults.exclude, 'dist/**', ALONE, ...BESIDE, ...(isWanted ? [] : BY_NAME)],
           sequence: { groupOrder: 1 },
         },
       },
