@@ -33,7 +33,10 @@ describe.each([
   });
 
   it('moves the traffic and back with a client connected all along', async () => {
-    const client = await pair().client();
+    const [client, listener] = [await pair().client(), await pair().client()];
+    const heard: (string | undefined)[] = [];
+    listener.on('notification', ({ payload }) => heard.push(payload));
+    await listener.query('LISTEN moved');
     expect(await servedMajor(client)).toBe(majors.source);
     for (const heading of ['forward', 'reverse', 'forward', 'reverse'] as const) {
       await client.query(`INSERT INTO public.item (name) VALUES ($1)`, [heading]);
@@ -41,6 +44,9 @@ describe.each([
       const result = await section.moveTraffic(epoch);
       expect(result, JSON.stringify(result)).toMatchObject({ ok: true });
       expect(result.events.map((e) => e.type)).toEqual(STEPS.map((s) => EVENT_OF[s]));
+      // The first statement behind the resume: whoever listens is there already.
+      const serving = heading === 'forward' ? pair().destination : pair().source;
+      await serving.query('app', `SELECT pg_notify('moved', '${heading}')`);
       await writeTimeline(pair().context, epoch, {
         epoch: epoch.epoch,
         outcome: 'committed',
@@ -52,7 +58,9 @@ describe.each([
     }
     const { rows } = await client.query(`SELECT count(*)::int AS n FROM public.item`);
     expect(rows[0]).toEqual({ n: 104 });
-    await client.end();
+    await until('it has heard all', () => heard.length >= 4);
+    expect(heard).toEqual(['forward', 'reverse', 'forward', 'reverse']);
+    for (const each of [client, listener]) await each.end();
     await until('both sides are equal', async () => {
       const counts = await Promise.all(
         [pair().source, pair().destination].map((c) => c.query('app', 'SELECT count(*)::int AS n FROM public.item')),
