@@ -9,6 +9,7 @@ import { epochStream, STEPS, type Step } from '../../src/cutover/epoch.js';
 import { sideOf } from '../../src/cutover/side.js';
 import { signalProcess } from '../../src/dev/processes.js';
 import { connect, withConnection } from '../../src/postgres/connection.js';
+import { engineEndpoint } from '../../src/postgres/endpoint.js';
 import { abortEpoch, commitEpoch } from '../../src/postgres/record.js';
 import { SILENT } from '../../src/proxy/logger.js';
 import { serve, type Served } from '../../src/serve.js';
@@ -56,7 +57,7 @@ describe.each([
     const pair = pairOf();
     const plan = await planFor(pair, heading);
     const serving = heading === 'forward' ? pair.source : pair.destination;
-    const sealing = await pair.context.connections.get(serving.endpoint('app'), 'seal');
+    const sealing = await pair.context.connections.get(engineEndpoint(pair.proxy.config, 'prod'), 'seal');
     const { rows } = await sealing.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
     const pid = rows[0]?.pid ?? 0;
     onTestFinished(() => {
