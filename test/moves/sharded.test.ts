@@ -125,7 +125,8 @@ async function more(load: TenantLoad): Promise<void> {
 /** `VERIFY` while clients write: it fails where the sides differ. */
 async function compared(served: System): Promise<void> {
   const [started] = await served.admin<{ task_id: string }>('VERIFY prod prod_new');
-  const ended = ({ id, status }: TaskLine): boolean => id === started?.task_id && status !== 'running';
+  const ended = ({ id, status }: TaskLine): boolean =>
+    id === started?.task_id && status !== 'started' && status !== 'running';
   const task = await served.task('the comparison has ended', ended, SWITCH_DEADLINE_MS);
   expect(task.status).toBe('finished');
 }
