@@ -60,8 +60,16 @@ export class Exchange {
     }
   }
 
+  /** Prepares what the other side has prepared before it refused to run it: later both are asked alike. */
+  async learn(sent: Sent): Promise<void> {
+    const key = keyOf(sent);
+    if (sent.form !== 'prepared' || this.#prepared.has(key)) return;
+    const name = `s${this.#prepared.size.toString()}`;
+    if (read(await this.#answers(parse(name, bodyOf(sent)), SYNC), true).parsed) this.#prepared.set(key, name);
+  }
+
   async #named(sent: Sent): Promise<Answer> {
-    const key = `${sent.text}\0${sent.types.join()}`;
+    const key = keyOf(sent);
     const known = this.#prepared.get(key);
     if (known !== undefined) return read(await this.#answers(...bound(sent, known)), sent.ordered);
     const name = `s${this.#prepared.size.toString()}`;
@@ -87,6 +95,10 @@ export class Exchange {
     this.#client.send(...messages);
     return this.#client.until('Z');
   }
+}
+
+function keyOf({ text, types }: Sent): string {
+  return `${text}\0${types.join()}`;
 }
 
 function bodyOf({ text, types }: Sent): Buffer {

@@ -121,6 +121,7 @@ export class WriteStream {
       open = actual.status !== 'I';
       if (actual.error !== null && (actual.error.code === REFUSED || this.#isRefusal(sent, actual))) {
         this.#refused(actual.error.message);
+        if (actual.parsed) await this.#whole.learn(sent);
         outcome = 'refused';
         break;
       }
