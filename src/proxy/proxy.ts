@@ -1,19 +1,15 @@
 /**
- * One task: be the proxy that contract.ts promises: listen, let clients in, and hold together gates, routes and sessions.
+ * One task: be the proxy that contract.ts promises: listen, and hold together gates, routes and sessions.
  */
-import { randomBytes, timingSafeEqual } from 'node:crypto';
-import { createServer, type AddressInfo, type ListenOptions, type Server, type Socket } from 'node:net';
+import { timingSafeEqual } from 'node:crypto';
+import { createServer, type AddressInfo, type ListenOptions, type Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
-import { CutoverError, messageOf } from '../errors/errors.js';
+import { CutoverError } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
-import * as backend from '../wire/backend.js';
-import { FrameError } from '../wire/frames.js';
 import type { ChangeOptions } from '../sharding/coordinator-change.js';
-import { AdminSession } from './admin-session.js';
-import { authenticate, type Authenticated } from './client-login.js';
+import { Acceptor, type AcceptorContext } from './acceptor.js';
 import { ClientSession } from './client-session.js';
-import { ClientEncryption } from './client-tls.js';
 import type {
   AdminHandler,
   ClientStatus,
@@ -25,17 +21,14 @@ import type {
   ServerStatus,
   WatchedProxy,
 } from './contract.js';
-import { CredentialStore } from './credentials.js';
 import { Gate, type Holder } from './gate.js';
 import { Journal } from './journal.js';
 import { SILENT, type Logger } from './logger.js';
 import { Reach } from './reach.js';
 import { Routes } from './routes.js';
-import { SessionCounters } from './session-counters.js';
-import type { SessionContext } from './session-context.js';
+import type { LoggedInClient } from './session-context.js';
 import { ShardRecovery } from './shard-recovery.js';
 import { ShardRouters } from './shard-routers.js';
-import { parametersFor } from './startup-settings.js';
 import { StatementCache } from './statement-cache.js';
 import { clientCounts, clientStatus, poolStats, poolStatus, serverStatuses, visitOf } from './status.js';
 import { hotTexts, warmUp } from './warm-up.js';
@@ -66,7 +59,7 @@ export async function startProxy(options: ProxyOptions): Promise<WatchedProxy> {
   return proxy;
 }
 
-class RunningProxy implements WatchedProxy, SessionContext {
+class RunningProxy implements WatchedProxy, AcceptorContext {
   readonly routes: Routes;
   readonly routers: ShardRouters;
   readonly statements = new StatementCache();
@@ -75,16 +68,13 @@ class RunningProxy implements WatchedProxy, SessionContext {
   readonly journal: Journal;
   readonly gateWaitMs: number;
   #config: Config;
-  #credentials: CredentialStore;
-  #encryption: ClientEncryption | null;
-  readonly #admin: AdminHandler | undefined;
+  readonly admin: AdminHandler | undefined;
+  readonly #acceptor: Acceptor;
   readonly #listener: Server;
   /** where this worker alone is reached; null when it shares its port with nobody */
   #alone: Server | null = null;
   readonly #sessions = new Map<number, ClientSession>();
   readonly #gates = new Map<string, Gate>();
-  /** every connection that clients have opened */
-  readonly #sockets = new Set<Socket>();
   readonly #recovery: ShardRecovery;
   readonly #reach: Reach;
   readonly #sweeper: NodeJS.Timeout;
@@ -97,7 +87,7 @@ class RunningProxy implements WatchedProxy, SessionContext {
   constructor(options: ProxyOptions) {
     this.#config = options.config;
     this.hooks = options.hooks;
-    this.#admin = options.admin;
+    this.admin = options.admin;
     this.logger = options.logger ?? SILENT;
     this.journal = new Journal(this.logger, () => this.#config.logging);
     this.gateWaitMs = options.gateWaitMs ?? GATE_WAIT_MS;
@@ -105,8 +95,7 @@ class RunningProxy implements WatchedProxy, SessionContext {
     this.routers = new ShardRouters(this.routes, options.config, options.schemaChanges);
     this.#reach = new Reach(this.routes);
     this.#recovery = new ShardRecovery(this.routes, this.logger);
-    this.#credentials = new CredentialStore(options.config);
-    this.#encryption = encryptionOf(options.config);
+    this.#acceptor = new Acceptor(options.config, this);
     this.#listener = this.#makeListener();
     this.#sweeper = setInterval(() => {
       this.#sweep();
@@ -137,7 +126,7 @@ class RunningProxy implements WatchedProxy, SessionContext {
 
   #makeListener(): Server {
     return createServer({ noDelay: true, keepAlive: true, pauseOnConnect: true }, (socket) => {
-      void this.#accept(socket);
+      void this.#acceptor.accept(socket);
     });
   }
 
@@ -175,10 +164,8 @@ class RunningProxy implements WatchedProxy, SessionContext {
   }
 
   apply(config: Config): void {
-    // A swap changes nothing about it, and a pause is no time to read keys.
-    if (config.tls.clients !== this.#config.tls.clients) this.#encryption = encryptionOf(config);
     this.#config = config;
-    this.#credentials = new CredentialStore(config);
+    this.#acceptor.apply(config);
     this.routes.apply(config);
     this.routers.apply(config);
     this.#following = Promise.all([...this.#sessions.values()].map((session) => session.follow()));
@@ -264,9 +251,9 @@ class RunningProxy implements WatchedProxy, SessionContext {
     for (const session of this.#sessions.values()) session.terminate(new CutoverError('shutting_down'));
     for (const pool of this.routes.allPools) pool.destroy();
     // Last words get a moment to be read.
-    for (const socket of this.#sockets) socket.destroySoon();
+    for (const socket of this.#acceptor.sockets) socket.destroySoon();
     const timer = setTimeout(() => {
-      for (const socket of this.#sockets) socket.destroy();
+      for (const socket of this.#acceptor.sockets) socket.destroy();
     }, FAREWELL_MS);
     await closed;
     clearTimeout(timer);
@@ -280,122 +267,23 @@ class RunningProxy implements WatchedProxy, SessionContext {
     if (this.#sessions.size === 0) this.#onForgotten?.();
   }
 
-  // ---- letting clients in
+  // ---- clients
 
-  async #accept(bare: Socket): Promise<void> {
-    this.#follow(bare);
-    const door: Door = { socket: bare, handshakes: false };
-    const waitedMs = this.#config.general.clientLoginTimeoutMs;
-    const timer = setTimeout(() => {
-      this.#refuse(door, new CutoverError('login_timeout', { waitedMs }));
-    }, waitedMs);
-    try {
-      await this.#logIn(door);
-    } catch (error) {
-      this.#refuse(door, error);
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
-  #follow(socket: Socket): void {
-    this.#sockets.add(socket);
-    socket.on('error', () => undefined);
-    socket.on('close', () => this.#sockets.delete(socket));
-  }
-
-  async #logIn(door: Door): Promise<void> {
-    const encryption = this.#encryption;
-    const client = await authenticate(door.socket, {
-      config: this.#config,
-      credentials: this.#credentials,
-      cancel: (processId, secret) => {
-        this.#cancel(processId, secret);
-      },
-      encryption,
-      encrypt: encryption === null ? null : (bare, direct) => this.#encrypt(door, encryption, bare, direct),
-      checkRoute: (user, database) => void this.routes.of(user, database),
-    });
-    if (client === null) door.socket.destroySoon();
-    else if (client.database === this.#config.admin.name) this.#beginAdmin(door.socket, client);
-    else await this.#begin(door.socket, client);
-  }
-
-  async #encrypt(door: Door, encryption: ClientEncryption, bare: Socket, direct: boolean): Promise<Socket> {
-    door.handshakes = true;
-    door.socket = await encryption.encrypt(bare, direct);
-    door.handshakes = false;
-    this.#follow(door.socket);
-    this.#sockets.delete(bare);
-    return door.socket;
-  }
-
-  async #begin(socket: Socket, client: Authenticated): Promise<void> {
-    const { user, database, settings, asked } = client;
-    const reported = await this.#reportedFor(user, database);
-    if (socket.destroyed) return;
-    if (this.#closing) throw new CutoverError('shutting_down');
-    const id = this.#nextId();
-    const secret = randomBytes(4);
-    const parameters = parametersFor(reported, asked);
-    socket.write(greeting(id, secret, parameters));
-    const unread = client.reader.release();
-    const session = new ClientSession({ id, secret, socket, user, database, settings, parameters, unread }, this);
+  begin(client: LoggedInClient): void {
+    const session = new ClientSession(client, this);
     this.journal.connected(session);
     if (session.phase === 'closed') this.journal.disconnected(session, visitOf(session));
-    else this.#sessions.set(id, session);
+    else this.#sessions.set(client.id, session);
   }
 
-  /** What a server of this route reports. With the gate closed nobody waits for a server that may be away. */
-  async #reportedFor(user: string, database: string): Promise<ReadonlyMap<string, string> | null> {
-    const { pool } = this.routes.of(user, database);
-    if (pool.parameters !== null) return pool.parameters;
-    if (!this.gate(database).closed) return pool.reported();
-    return this.routes.pools.find((other) => other.parameters !== null)?.parameters ?? null;
-  }
-
-  #beginAdmin(socket: Socket, client: Authenticated): void {
-    const handler = this.#admin ?? {
-      execute: () => Promise.reject(new CutoverError('feature_unsupported', { feature: 'the admin database' })),
-    };
-    const { user, database } = client;
-    const counters = new SessionCounters(socket);
-    const guest = { id: this.#nextId(), user, database, counters };
-    this.journal.connected(guest);
-    socket.once('close', () => {
-      const durationMs = Date.now() - counters.connectedAt.getTime();
-      const { bytesRead: bytesReceived, bytesWritten: bytesSent } = socket;
-      this.journal.disconnected(guest, { durationMs, bytesReceived, bytesSent });
-    });
-    socket.write(greeting(guest.id, randomBytes(4), parametersFor(null, client.asked)));
-    new AdminSession(socket, client.reader.release(), handler, this, guest);
-  }
-
-  #refuse({ socket, handshakes }: Door, error: unknown): void {
-    // What is said inside of a handshake would only break it.
-    if (handshakes) socket.destroy();
-    if (socket.destroyed) return;
-    let known: CutoverError;
-    if (error instanceof CutoverError) known = error;
-    else if (error instanceof FrameError)
-      known = new CutoverError('protocol_violation', { problem: error.message }, { cause: error });
-    else known = new CutoverError('internal', { problem: messageOf(error) }, { cause: error });
-    const named = (name: 'user' | 'database'): object => {
-      const value = known.details[name];
-      return typeof value === 'string' ? { [name]: value } : {};
-    };
-    const guest = { ...named('user'), ...named('database'), counters: new SessionCounters(socket) };
-    socket.end(this.journal.answer(known, 'FATAL', guest));
-    socket.destroySoon();
-  }
-
-  #nextId(): number {
+  admit(): number {
+    if (this.#closing) throw new CutoverError('shutting_down');
     do this.#lastId = (this.#lastId % CLIENT_ID_MAX) + 1;
     while (this.#sessions.has(this.#lastId));
     return this.#lastId;
   }
 
-  #cancel(processId: number, secret: Buffer): void {
+  cancel(processId: number, secret: Buffer): void {
     const session = this.#sessions.get(processId);
     if (session?.secret.length === secret.length && timingSafeEqual(session.secret, secret)) session.cancel();
   }
@@ -430,17 +318,6 @@ class RunningProxy implements WatchedProxy, SessionContext {
   }
 }
 
-/** A connection that nobody has logged in on yet. */
-interface Door {
-  /** another than at first once it is encrypted */
-  socket: Socket;
-  handshakes: boolean;
-}
-
-function encryptionOf({ tls, general }: Config): ClientEncryption | null {
-  return tls.clients === null ? null : new ClientEncryption(tls.clients, general.clientLoginTimeoutMs);
-}
-
 function holderOf(session: ClientSession): Holder {
   return {
     clientId: session.id,
@@ -457,10 +334,4 @@ function closing(listener: Server): Promise<void> {
       resolve();
     }),
   );
-}
-
-/** Everything a client is told between AuthenticationOk and its first statement, in one piece. */
-function greeting(id: number, secret: Buffer, parameters: ReadonlyMap<string, string>): Buffer {
-  const reports = [...parameters].map(([name, value]) => backend.parameterStatus(name, value));
-  return Buffer.concat([...reports, backend.backendKeyData(id, secret), backend.READY_IDLE]);
 }

@@ -5,8 +5,7 @@ import type pg from 'pg';
 import type { Proxy } from '../../src/proxy/contract.js';
 import { cancelRequest } from '../../src/wire/frontend.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
-import { until } from '../support/wait.js';
-import { clientOf, configFor, proxyFor } from './support.js';
+import { clientOf, configFor, proxyFor, statementsSleep } from './support.js';
 
 const clusters = useClusters({ main: { major: 17 } });
 
@@ -43,22 +42,12 @@ function cancel(proxy: Proxy, client: pg.Client, secretOffset = 0): Promise<void
   });
 }
 
-async function running(databaseName: string, count: number): Promise<void> {
-  await until(`${count.toString()} statements run`, async () => {
-    const rows = await clusters.main.query(
-      'postgres',
-      `SELECT 1 FROM pg_stat_activity WHERE datname = '${databaseName}' AND state = 'active' AND wait_event = 'PgSleep'`,
-    );
-    return rows.length === count;
-  });
-}
-
 test('only the statement of the client that asked is cancelled', async () => {
   const { proxy, databaseName } = await start(2);
   const [first, second] = await Promise.all([clientOf(proxy, 'prod'), clientOf(proxy, 'prod')]);
   const slow = first.query('SELECT pg_sleep(30)');
   const other = second.query('SELECT pg_sleep(1), 1 AS one');
-  await running(databaseName, 2);
+  await statementsSleep(clusters.main, databaseName, 2);
   await cancel(proxy, first);
   await expect(slow).rejects.toMatchObject({ code: '57014' });
   expect((await other).rows).toMatchObject([{ one: 1 }]);
@@ -69,7 +58,7 @@ test('a wrong secret cancels nothing', async () => {
   const { proxy, databaseName } = await start(1);
   const client = await clientOf(proxy, 'prod');
   const slow = client.query('SELECT pg_sleep(1), 1 AS one');
-  await running(databaseName, 1);
+  await statementsSleep(clusters.main, databaseName, 1);
   await cancel(proxy, client, 1);
   expect((await slow).rows).toMatchObject([{ one: 1 }]);
 });
@@ -90,7 +79,7 @@ test('cancelRunning stops every statement of the database, and query_timeout tho
   const { proxy, databaseName } = await start(2);
   const clients = await Promise.all([clientOf(proxy, 'prod'), clientOf(proxy, 'prod')]);
   const answers = clients.map((client) => client.query('SELECT pg_sleep(30)').catch((error: unknown) => error));
-  await running(databaseName, 2);
+  await statementsSleep(clusters.main, databaseName, 2);
   proxy.cancelRunning('prod');
   expect(await Promise.all(answers)).toMatchObject([{ code: '57014' }, { code: '57014' }]);
   const limited = await start(1, 100);

@@ -10,6 +10,7 @@ import type { Proxy } from '../../src/proxy/contract.js';
 import { startProxy, type ProxyOptions } from '../../src/proxy/proxy.js';
 import { FrameScanner, frameRules } from '../../src/wire/frames.js';
 import { startupMessage } from '../../src/wire/frontend.js';
+import { until } from '../support/wait.js';
 
 export const USER = 'postgres';
 
@@ -29,6 +30,17 @@ const GENERAL: GeneralConfig = {
   queryTimeoutMs: null,
   preparedStatementsLimit: 100,
 };
+
+/** Waits until `count` statements sleep in pg_sleep(), as the server says: one that is still on its way cannot be cancelled. */
+export async function statementsSleep(cluster: Cluster, databaseName: string, count = 1): Promise<void> {
+  await until(`${count.toString()} statements sleep`, async () => {
+    const rows = await cluster.query(
+      'postgres',
+      `SELECT FROM pg_stat_activity WHERE datname = '${databaseName}' AND state = 'active' AND wait_event = 'PgSleep'`,
+    );
+    return rows.length === count;
+  });
+}
 
 export interface Target {
   /** the name clients connect to */

@@ -14,8 +14,7 @@ import { serve } from '../../src/serve.js';
 import { cancelRequest, query, SSL_REQUEST, startupMessage } from '../../src/wire/frontend.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 import { writeCertificate } from '../support/certificates.js';
-import { until } from '../support/wait.js';
-import { clientOf, configFor, endLater, proxyFor, USER, type Overrides } from './support.js';
+import { clientOf, configFor, endLater, proxyFor, statementsSleep, USER, type Overrides } from './support.js';
 import { authority, certified, fileOf, offered, stranger, tlsOf } from './tls-support.js';
 
 const clusters = useClusters({ main: { major: 18 } });
@@ -102,7 +101,7 @@ test('tls_client_required lets nobody in without, but for a cancel request, whic
   const client = await clientOf(proxy, 'prod', { ssl: VERIFIED });
   for (const how of ['plain', 'encrypted'] as const) {
     const slow = client.query('SELECT pg_sleep(30)').catch((error: unknown) => error);
-    await until('the statement runs', () => Promise.resolve(proxy.clients()[0]?.state === 'active'));
+    await statementsSleep(clusters.main, databaseName);
     const { processID, secretKey } = client as unknown as { processID: number; secretKey: number };
     const secret = Buffer.alloc(4);
     secret.writeInt32BE(secretKey);

@@ -11,8 +11,7 @@ import type { Proxy } from '../../src/proxy/contract.js';
 import { SSL_REQUEST } from '../../src/wire/frontend.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 import { setTls } from '../support/tls-cluster.js';
-import { until } from '../support/wait.js';
-import { clientOf, configFor, endLater, proxyFor } from './support.js';
+import { clientOf, configFor, endLater, proxyFor, statementsSleep } from './support.js';
 import { authority, fileOf, tlsOf } from './tls-support.js';
 
 const clusters = useClusters({ main: { major: 17, auth: 'scram' } });
@@ -99,7 +98,7 @@ test('a cancel request is encrypted as its session is, and the built-in pg_dump 
   const proxy = await start(keysOf('verify_full'), 'localhost', heard.port);
   const client = await clientOf(proxy, 'prod');
   const slow = client.query('SELECT pg_sleep(30)').catch((error: unknown) => error);
-  await until('the statement runs', () => Promise.resolve(proxy.servers()[0]?.state === 'active'));
+  await statementsSleep(clusters.main, first);
   proxy.cancelRunning('prod');
   expect(await slow).toMatchObject({ code: '57014' });
   expect(await dumpSchema(engineEndpoint(proxy.config, 'prod'))).toContain('CREATE TABLE public.dumped');
