@@ -5,6 +5,7 @@ import type { Major } from '../src/dev/embedded-postgres.js';
 import { messageOf } from '../src/errors/errors.js';
 import { boot } from './boot.js';
 import { copy } from './copy.js';
+import { crowd } from './crowd.js';
 import { killed } from './killed.js';
 import { relay } from './relay.js';
 import { shardedReads } from './sharded-reads.js';
@@ -16,6 +17,8 @@ const USAGE = `Usage: npm run bench -- <name> [options]
             --rounds 5
   copy    rows copied to shards and a backlog drained, beside psql and one plain subscription
             --rows 5000000  --wide 50000  --backlog 200000
+  crowd   what idle clients cost the proxy in memory, and when the last of many paused ones is served
+            --clients 10000  --rounds 5  --pool 20
   killed  how long clients wait when the engine is killed inside the pause
             --runs 20  --writers 8  --rows 20000  --from 17  --to 18  --think-ms 2  --lease-ms 2000
   reads   reads over two shards, plain and in parts, beside one database with the same rows
@@ -36,6 +39,7 @@ const OPTIONS = {
   writers: { type: 'string', default: '8' },
   tables: { type: 'string', default: '0' },
   rows: { type: 'string', default: '20000' },
+  pool: { type: 'string', default: '20' },
   wide: { type: 'string', default: '50000' },
   backlog: { type: 'string', default: '200000' },
   from: { type: 'string', default: '17' },
@@ -51,6 +55,7 @@ const OPTIONS = {
 
 /** What `copy` copies when nothing else is said: as many as the ledger has would be over too soon to be measured. */
 const COPIED_ROWS = 5_000_000;
+const CROWD = 10_000;
 const READ_ROWS = 1_000_000;
 const MAJORS: readonly Major[] = [14, 15, 16, 17, 18];
 
@@ -82,6 +87,15 @@ async function run(cleanup: Cleanup): Promise<number> {
           rows: values.rows === OPTIONS.rows.default ? COPIED_ROWS : count('rows', 1, 100_000_000),
           wide: count('wide', 0, 10_000_000),
           backlog: count('backlog', 1, 10_000_000),
+        },
+        cleanup,
+      );
+    case 'crowd':
+      return crowd(
+        {
+          clients: values.clients === OPTIONS.clients.default ? CROWD : count('clients', 1, 15_000),
+          rounds: count('rounds', 1, 100),
+          poolSize: count('pool', 1, 500),
         },
         cleanup,
       );

@@ -1,8 +1,11 @@
 /** One task: run `serve` and `worker` as processes: logging, signals, a clean end. */
+import { activated } from './activation.js';
 import type { Config } from './config/config.js';
 import { loadConfig, type ConfigFiles } from './config/load.js';
 import { CutoverError, messageOf } from './errors/errors.js';
 import { ownRow } from './fleet/own-row.js';
+import { Predecessor } from './hand-over.js';
+import { HandingOver } from './handing-over.js';
 import { keepWorker } from './keep-worker.js';
 import { STANDARD_ERROR } from './line-writer.js';
 import { ProgramLog } from './log.js';
@@ -24,19 +27,31 @@ export interface ProcessOptions {
   readonly node?: string;
 }
 
-/** Serves until SIGTERM, SIGINT or SHUTDOWN; SIGHUP reloads. Resolves when everything is closed. */
+const WITH_DEV = 'the embedded Temporal of --dev ends with this process';
+const WITH_WORKERS = 'the workers share a port of their supervisor; each may be ended by SIGTERM and is started again';
+
+/** Serves until SIGTERM, SIGINT or SHUTDOWN; SIGHUP reloads, SIGUSR2 hands over. Resolves when everything is closed. */
 export async function runServe(options: ProcessOptions): Promise<void> {
   const number = Number(process.env[WORKER_NUMBER] ?? 0);
   if (number > 0) return runSibling(options, number);
   const log = new ProgramLog({ level: options.logLevel });
   const { logger } = log;
   const end = endOfProcess();
-  const served = await serve({ ...options, ...logged(log), onShutdown: end.now });
+  const predecessor = Predecessor.take();
+  const inherit = predecessor?.inherit ?? activated();
+  const served = await serve({
+    ...{ ...options, ...logged(log), onShutdown: end.now },
+    ...(inherit ? { inherit } : {}),
+    ...(predecessor ? { predecessorGone: predecessor.gone } : {}),
+  });
   logger.info(served.address, 'listening');
   sayWhere(served.monitoring, logger);
+  const handingOver = new HandingOver(served, logger, options.temporalAddress === undefined ? null : WITH_DEV);
+  process.on('SIGUSR2', () => void handingOver.asked());
+  predecessor?.ready();
   const reload = reloading(served, logger);
   process.on('SIGHUP', reload);
-  await end.asked;
+  await Promise.race([end.asked, handingOver.done]);
   process.off('SIGHUP', reload);
   logger.info({}, 'stopping');
   await served.close();
@@ -74,6 +89,9 @@ export async function runWorkers(options: ProcessOptions, workers: number): Prom
     supervisor.reload();
   };
   process.on('SIGHUP', reload);
+  process.on('SIGUSR2', () => {
+    logger.error({ problem: WITH_WORKERS }, 'not handed over');
+  });
   await Promise.race([supervisor.listening, supervisor.ended, end.asked]);
   logger.info({ host: config.general.host, port: supervisor.sharedPort, workers }, 'listening');
   sayWhere(monitoring, logger);

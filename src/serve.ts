@@ -14,7 +14,8 @@ import { SchemaGuardWatch } from './fleet/schema-guard-watch.js';
 import { keepWorker } from './keep-worker.js';
 import { Connections } from './postgres/connections.js';
 import { LocalWatch, Monitoring } from './monitoring/monitoring.js';
-import type { Proxy } from './proxy/contract.js';
+import type { WatchedProxy } from './proxy/contract.js';
+import type { Inherit } from './proxy/inherited.js';
 import type { Logger } from './proxy/logger.js';
 import { startProxy } from './proxy/proxy.js';
 import { requireAnswer, temporalClient } from './temporal/connection.js';
@@ -30,6 +31,10 @@ export interface ServeOptions {
   readonly node?: string;
   /** set where several workers share the port */
   readonly siblings?: Siblings & { readonly name: string };
+  /** where somebody listens already for this process */
+  readonly inherit?: Inherit;
+  /** resolves when the process that this one follows has ended: no cutover begins before */
+  readonly predecessorGone?: Promise<void>;
   /** where an embedded Temporal listens; wins over file and environment */
   readonly temporalAddress?: string;
   readonly logger: Logger;
@@ -43,7 +48,7 @@ export interface ServeOptions {
 }
 
 export interface Served {
-  readonly proxy: Proxy;
+  readonly proxy: WatchedProxy;
   readonly node: LocalNode;
   readonly fleet: Fleet;
   readonly address: { readonly host: string; readonly port: number };
@@ -53,6 +58,8 @@ export interface Served {
   /** resolves once the worker runs; stays pending while Temporal cannot be reached */
   readonly workerReady: Promise<void>;
   reload(): Promise<void>;
+  /** Another process serves beside this one: takes no new client and ends the engine; resolves when the clients have left or had `shutdown_timeout`. */
+  retire(): Promise<void>;
   close(graceMs?: number): Promise<void>;
 }
 
@@ -70,8 +77,8 @@ export async function serve(options: ServeOptions): Promise<Served> {
   // The admin database and the node are reached through the proxy, and reach it: the two references close the circle.
   const late: { node?: LocalNode; admin?: AdminDatabase; guards?: SchemaGuardWatch; monitoring?: Monitoring } = {};
   const proxy = await startProxy({
-    config,
-    logger,
+    ...{ config, logger },
+    ...(options.inherit ? { inherit: options.inherit } : {}),
     hooks: {
       onFenceRefusal: async (database) => {
         await late.node?.onFenceRefusal(database);
@@ -84,6 +91,12 @@ export async function serve(options: ServeOptions): Promise<Served> {
   const { siblings } = options;
   const node = new LocalNode(siblings?.name ?? row ?? 'local', proxy, logger, siblings);
   late.node = node;
+  if (options.predecessorGone) {
+    node.service.share();
+    void options.predecessorGone.then(() => {
+      node.service.alone();
+    });
+  }
   const fleet = new Fleet({ config: () => proxy.config, own: node, row });
   const reload = async (): Promise<void> => {
     // A password that was generated lasts as long as the process.
@@ -115,7 +128,8 @@ export async function serve(options: ServeOptions): Promise<Served> {
     await late.monitoring?.close();
   };
   try {
-    if (siblings === undefined) late.monitoring = await Monitoring.start(config.monitoring, watch, logger);
+    if (siblings === undefined)
+      late.monitoring = await Monitoring.start(config.monitoring, watch, logger, options.inherit);
     await recoverFirst(node, proxy, logger);
   } catch (error) {
     await close(0);
@@ -136,6 +150,11 @@ export async function serve(options: ServeOptions): Promise<Served> {
     monitoring: late.monitoring ?? null,
     workerReady: temporal.workerReady,
     reload,
+    retire: async () => {
+      watch.phase = 'ending';
+      const others = [late.monitoring?.close(), temporal.close()];
+      await Promise.all([proxy.retire(proxy.config.general.shutdownTimeoutMs), ...others]);
+    },
     close: (graceMs = config.general.shutdownTimeoutMs) => close(graceMs),
   };
 }
@@ -145,7 +164,7 @@ export async function serve(options: ServeOptions): Promise<Served> {
  *
  * @throws CutoverError `record_newer`: what a newer program decided must not be guessed at
  */
-async function recoverFirst(node: LocalNode, proxy: Proxy, logger: Logger): Promise<void> {
+async function recoverFirst(node: LocalNode, proxy: WatchedProxy, logger: Logger): Promise<void> {
   const names = node.directory.names;
   for (const name of names) proxy.gate(name).close('recovery');
   try {
@@ -158,7 +177,7 @@ async function recoverFirst(node: LocalNode, proxy: Proxy, logger: Logger): Prom
 }
 
 function engineContext(
-  proxy: Proxy,
+  proxy: WatchedProxy,
   node: LocalNode,
   fleet: Fleet,
   temporal: TemporalLink,

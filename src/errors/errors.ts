@@ -204,6 +204,18 @@ export const ERRORS = {
     message: 'node {node} does not do as told: {problem}',
     remedy: 'Check that the proxy runs and that [admin] is the same in both processes.',
   },
+  successor_failed: {
+    sqlstate: '58000',
+    level: 'error',
+    message: 'the clients were not handed over: {problem}',
+    remedy: 'This process goes on serving. Correct what the other one says, and send SIGUSR2 again.',
+  },
+  node_handed_over: {
+    sqlstate: '55006',
+    level: 'warn',
+    message: 'node {node} is being handed over: two processes serve its clients',
+    remedy: 'Wait until the process before has ended; a cutover is tried again.',
+  },
   node_stranger: {
     sqlstate: '08004',
     level: 'error',

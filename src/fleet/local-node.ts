@@ -8,7 +8,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
 import { fingerprint } from '../config/fingerprint.js';
-import { commitSwap, discardPrepared, type PreparedFiles } from '../config/save.js';
+import { commitSwap, discardPrepared } from '../config/save.js';
 import { swapNames } from '../config/swap.js';
 import { sameSide, sideKey, type Side } from '../cutover/side.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
@@ -18,8 +18,10 @@ import type { Proxy } from '../proxy/contract.js';
 import { Directory } from './directory.js';
 import { Distrust } from './distrust.js';
 import type { FleetNode, Member, NodeEpochs, NodeState, PauseAnswer, PauseRequest, SwapRequest } from './node.js';
+import { unheardOf, type DatabaseState, type Hold } from './node-state.js';
 import { PairRecord } from './pair-record.js';
-import { resolveEpoch, type Epoch, type Serving } from './resolution.js';
+import { resolveEpoch, type Serving } from './resolution.js';
+import { SoleService } from './sole-service.js';
 import { SwappedFiles } from './swapped-files.js';
 
 export interface NodeLog {
@@ -35,27 +37,6 @@ export interface Siblings {
   readonly savesFiles: boolean;
 }
 
-/** A pause this node holds. */
-interface Hold {
-  readonly epoch: Epoch;
-  deadline: number;
-  timer: NodeJS.Timeout;
-}
-
-interface DatabaseState {
-  epochSeen: number;
-  epochResolved: number;
-  peer: string | null;
-  serving: Side | null;
-  hold: Hold | null;
-  prepared: PreparedFiles | null;
-  /** the names to be written into the files once clients are released */
-  toSave: SwapRequest | null;
-  /** the writing that runs; never rejects */
-  saving: Promise<void>;
-  recovering: Promise<void> | null;
-}
-
 const RESOLVE_RETRY_MS = 250;
 const WARM_DEADLINE_MS = 5_000;
 const CANCEL_GRACE_MS = 250;
@@ -65,6 +46,7 @@ export class LocalNode implements FleetNode {
   readonly directory: Directory;
   readonly connections = new Connections({ applicationName: 'cutover node', queryTimeoutMs: 5_000 });
   readonly distrust: Distrust;
+  readonly service = new SoleService();
   readonly #proxy: Proxy;
   readonly #log: NodeLog;
   readonly #states = new Map<string, DatabaseState>();
@@ -94,17 +76,7 @@ export class LocalNode implements FleetNode {
   #state(database: string): DatabaseState {
     let state = this.#states.get(database);
     if (!state) {
-      state = {
-        epochSeen: 0,
-        epochResolved: 0,
-        peer: null,
-        serving: null,
-        hold: null,
-        prepared: null,
-        toSave: null,
-        saving: Promise.resolve(),
-        recovering: null,
-      };
+      state = unheardOf();
       this.#states.set(database, state);
     }
     return state;
@@ -121,6 +93,7 @@ export class LocalNode implements FleetNode {
   }
 
   async state(database: string): Promise<NodeState> {
+    this.service.expect(this.name);
     const state = this.#state(database);
     await state.saving;
     return {
@@ -156,6 +129,7 @@ export class LocalNode implements FleetNode {
   }
 
   async pause(request: PauseRequest): Promise<PauseAnswer> {
+    this.service.expect(this.name);
     const state = this.#state(request.database);
     if (request.epoch <= state.epochResolved || request.epoch < state.epochSeen)
       throw new CutoverError('epoch_closed', {

@@ -7,6 +7,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { messageOf } from '../errors/errors.js';
+import { listenAt, type Inherit } from '../proxy/inherited.js';
 import type { Logger } from '../proxy/logger.js';
 
 export interface Page {
@@ -32,24 +33,22 @@ const REQUESTS_OF_CONNECTION_MAX = 1_000;
 const TEXT = 'text/plain; charset=utf-8';
 
 export class HttpListener {
-  readonly #server: Server;
+  readonly server: Server;
 
   private constructor(server: Server) {
-    this.#server = server;
+    this.server = server;
   }
 
   /** Resolves once it listens; port 0 lets the operating system choose. @throws the error of listen(), as EADDRINUSE */
-  static async open(host: string, port: number, pages: Pages, logger: Logger): Promise<HttpListener> {
+  static async open(
+    { host, port, inherit }: { readonly host: string; readonly port: number; readonly inherit: Inherit | undefined },
+    pages: Pages,
+    logger: Logger,
+  ): Promise<HttpListener> {
     const server = limited((request, response) => {
       void answer(request, response, pages, logger);
     });
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject);
-      server.listen({ host, port }, () => {
-        server.off('error', reject);
-        resolve();
-      });
-    });
+    await listenAt(server, { host, port }, inherit);
     server.on('error', (error) => {
       logger.error({}, `monitoring: ${error.message}`);
     });
@@ -57,13 +56,13 @@ export class HttpListener {
   }
 
   get port(): number {
-    return (this.#server.address() as AddressInfo).port;
+    return (this.server.address() as AddressInfo).port;
   }
 
   /** Cuts off who is connected. */
   async close(): Promise<void> {
-    const closed = new Promise((resolve) => this.#server.close(resolve));
-    this.#server.closeAllConnections();
+    const closed = new Promise((resolve) => this.server.close(resolve));
+    this.server.closeAllConnections();
     await closed;
   }
 }

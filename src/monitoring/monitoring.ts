@@ -1,7 +1,9 @@
 /** One task: say over HTTP how a process, or all workers of a port together, are doing: `/healthz`, `/readyz` and `/metrics`. */
+import type { Server } from 'node:net';
 import type { MonitoringConfig } from '../config/config.js';
 import type { LocalNode } from '../fleet/local-node.js';
 import type { WatchedProxy } from '../proxy/contract.js';
+import type { Inherit } from '../proxy/inherited.js';
 import type { Logger } from '../proxy/logger.js';
 import { familiesOf } from './families.js';
 import { figuresOf, type Figures, type ProgramFacts } from './figures.js';
@@ -56,7 +58,12 @@ export class Monitoring {
   }
 
   /** Listens where the configuration says so; one listener does for both where the port is the same. @throws the error of listen() */
-  static async start(config: MonitoringConfig, watched: Watched, logger: Logger): Promise<Monitoring> {
+  static async start(
+    config: MonitoringConfig,
+    watched: Watched,
+    logger: Logger,
+    inherit?: Inherit,
+  ): Promise<Monitoring> {
     const { host, healthcheckPort, openmetricsPort } = config;
     const health = [
       ['/healthz', () => healthPage(watched)],
@@ -66,7 +73,7 @@ export class Monitoring {
     const open = (
       port: number,
       pages: readonly (readonly [string, () => Page | Promise<Page>])[],
-    ): Promise<HttpListener> => HttpListener.open(host, port, new Map(pages), logger);
+    ): Promise<HttpListener> => HttpListener.open({ host, port, inherit }, new Map(pages), logger);
     if (healthcheckPort === null || healthcheckPort === openmetricsPort) {
       if (openmetricsPort === null) return new Monitoring(null, null);
       const listener = await open(openmetricsPort, healthcheckPort === null ? [metrics] : [...health, metrics]);
@@ -82,6 +89,11 @@ export class Monitoring {
     }
   }
 
+  get servers(): readonly Server[] {
+    return this.#listeners.map(({ server }) => server);
+  }
+
+  /** May be called again. */
   async close(): Promise<void> {
     await Promise.all(this.#listeners.map((listener) => listener.close()));
   }

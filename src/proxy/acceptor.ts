@@ -27,6 +27,8 @@ export interface AcceptorContext extends SessionContext {
 export class Acceptor {
   /** every connection that clients have opened */
   readonly sockets = new Set<Socket>();
+  /** of these, how many log in now */
+  logins = 0;
   readonly #context: AcceptorContext;
   #config: Config;
   #credentials: CredentialStore;
@@ -50,6 +52,7 @@ export class Acceptor {
   /** Takes a connection that somebody has just opened. Never rejects. */
   async accept(bare: Socket): Promise<void> {
     this.#follow(bare);
+    this.logins += 1;
     const door: Door = { socket: bare, handshakes: false };
     const waitedMs = this.#config.general.clientLoginTimeoutMs;
     const timer = setTimeout(() => {
@@ -61,6 +64,7 @@ export class Acceptor {
       this.#refuse(door, error);
     } finally {
       clearTimeout(timer);
+      this.logins -= 1;
     }
   }
 

@@ -1,4 +1,5 @@
 /** One task: what the layers above (fleet, admin, main) may ask of the proxy. */
+import type { Server } from 'node:net';
 import type { Config } from '../config/config.js';
 import type { Gate } from './gate.js';
 
@@ -214,8 +215,15 @@ export interface Proxy {
   close(graceMs: number): Promise<void>;
 }
 
-/** A proxy as monitoring sees it. */
+/** A proxy as monitoring and the process around it see it. */
 export interface WatchedProxy extends Proxy {
+  /** at which clients come in */
+  readonly listener: Server;
+  /**
+   * Takes no new client any more, while those that are here, and those that log in, go on. Resolves when the last one has left, or after
+   * `patienceMs`. close() comes next; may be called once.
+   */
+  retire(patienceMs: number): Promise<void>;
   figures(): ProxyFigures;
   /** The servers of `figures()` alone: what a load balancer makes asked every few seconds. */
   reached(): readonly ReachedServer[];

@@ -22,6 +22,7 @@ import type {
   WatchedProxy,
 } from './contract.js';
 import { Gate, type Holder } from './gate.js';
+import { listenAt, type Inherit } from './inherited.js';
 import { Journal } from './journal.js';
 import { SILENT, type Logger } from './logger.js';
 import { Reach } from './reach.js';
@@ -39,6 +40,8 @@ export interface ProxyOptions {
   /** absent: the admin database answers with an error */
   readonly admin?: AdminHandler;
   readonly logger?: Logger;
+  /** where another process, or systemd, listens already for the clients */
+  readonly inherit?: Inherit;
   /** longest time a client waits at a closed gate before it is told; default 60 s */
   readonly gateWaitMs?: number;
   /** how a change of the schema of all shards takes the coordinator along */
@@ -50,12 +53,13 @@ const SWEEP_MS = 500;
 /** It is spent inside a pause. */
 const LISTENERS_DEADLINE_MS = 250;
 const FAREWELL_MS = 500;
+const RETIRE_POLL_MS = 50;
 const CLIENT_ID_MAX = 0x7fff_ffff;
 
 /** Starts listening and resolves once clients can connect. @throws the error of listen(), as EADDRINUSE */
 export async function startProxy(options: ProxyOptions): Promise<WatchedProxy> {
   const proxy = new RunningProxy(options);
-  await proxy.listen();
+  await proxy.listen(options.inherit);
   return proxy;
 }
 
@@ -70,7 +74,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   #config: Config;
   readonly admin: AdminHandler | undefined;
   readonly #acceptor: Acceptor;
-  readonly #listener: Server;
+  readonly listener: Server;
   /** where this worker alone is reached; null when it shares its port with nobody */
   #alone: Server | null = null;
   readonly #sessions = new Map<number, ClientSession>();
@@ -96,7 +100,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     this.#reach = new Reach(this.routes);
     this.#recovery = new ShardRecovery(this.routes, this.logger);
     this.#acceptor = new Acceptor(options.config, this);
-    this.#listener = this.#makeListener();
+    this.listener = this.#makeListener();
     this.#sweeper = setInterval(() => {
       this.#sweep();
     }, SWEEP_MS);
@@ -108,14 +112,14 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   }
 
   get address(): { readonly host: string; readonly port: number } {
-    const address = this.#listener.address() as AddressInfo | null;
+    const address = this.listener.address() as AddressInfo | null;
     invariant(address !== null, 'the proxy listens');
     return { host: address.address, port: address.port };
   }
 
-  async listen(): Promise<void> {
+  async listen(inherit?: Inherit): Promise<void> {
     const { host, port } = this.#config.general;
-    await this.#listenAt(this.#listener, { host, port });
+    await this.#listenAt(this.listener, { host, port }, inherit);
   }
 
   async listenAlone(): Promise<number> {
@@ -130,14 +134,8 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     });
   }
 
-  async #listenAt(listener: Server, options: ListenOptions): Promise<void> {
-    await new Promise<void>((resolve, reject) => {
-      listener.once('error', reject);
-      listener.listen(options, () => {
-        listener.off('error', reject);
-        resolve();
-      });
-    });
+  async #listenAt(listener: Server, options: ListenOptions, inherit?: Inherit): Promise<void> {
+    await listenAt(listener, options, inherit);
     listener.on('error', (error) => {
       this.logger.error({}, `listener: ${error.message}`);
     });
@@ -240,12 +238,18 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     return this.#reach.ask();
   }
 
+  async retire(patienceMs: number): Promise<void> {
+    this.listener.close();
+    const end = performance.now() + patienceMs;
+    const someAreHere = (): boolean => this.#sessions.size + this.#acceptor.logins > 0;
+    while (someAreHere() && performance.now() < end) await sleep(RETIRE_POLL_MS);
+  }
+
   async close(graceMs: number): Promise<void> {
     this.#closing = true;
     clearInterval(this.#sweeper);
-    const closed = Promise.all(
-      [this.#listener, this.#alone].flatMap((listener) => (listener ? closing(listener) : [])),
-    );
+    const listeners = [this.listener, this.#alone].filter((listener) => listener !== null);
+    const closed = Promise.all(listeners.map(closing));
     this.#endIdleSessions();
     await this.#sessionsEnded(graceMs);
     for (const session of this.#sessions.values()) session.terminate(new CutoverError('shutting_down'));
