@@ -399,7 +399,7 @@ export const ERRORS = {
     sqlstate: '08P01',
     level: 'warn',
     message: 'protocol violation: {problem}',
-    remedy: 'Use a driver that speaks protocol 3.0 of PostgreSQL.',
+    remedy: 'Use a driver that speaks protocol 3 of PostgreSQL.',
   },
   login_failed: {
     sqlstate: '28P01',

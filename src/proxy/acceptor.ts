@@ -5,6 +5,7 @@ import type { Config } from '../config/config.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import * as backend from '../wire/backend.js';
 import { FrameError } from '../wire/frames.js';
+import { secretBytes } from '../wire/startup.js';
 import { AdminSession } from './admin-session.js';
 import { authenticate, type Authenticated } from './client-login.js';
 import { ClientEncryption } from './client-tls.js';
@@ -105,7 +106,7 @@ export class Acceptor {
     const reported = await this.#reportedFor(user, database);
     if (socket.destroyed) return;
     const id = this.#context.admit();
-    const secret = randomBytes(4);
+    const secret = randomBytes(secretBytes(client.minor));
     const parameters = parametersFor(reported, asked);
     socket.write(greeting(id, secret, parameters));
     const unread = client.reader.release();
@@ -135,7 +136,8 @@ export class Acceptor {
       const { bytesRead: bytesReceived, bytesWritten: bytesSent } = socket;
       journal.disconnected(guest, { durationMs, bytesReceived, bytesSent });
     });
-    socket.write(greeting(guest.id, randomBytes(4), parametersFor(null, client.asked)));
+    const secret = randomBytes(secretBytes(client.minor));
+    socket.write(greeting(guest.id, secret, parametersFor(null, client.asked)));
     new AdminSession(socket, client.reader.release(), handler, this.#context, guest);
   }
 

@@ -8,6 +8,7 @@ import * as backend from '../wire/backend.js';
 import { FRONTEND } from '../wire/codes.js';
 import { FrameError, HEADER_BYTES } from '../wire/frames.js';
 import type { PacketReader } from '../wire/packet-reader.js';
+import { spokenMinor } from '../wire/startup.js';
 import { readOpening, type OpeningContext } from './client-opening.js';
 import type { ClientEncryption } from './client-tls.js';
 import {
@@ -37,6 +38,8 @@ export interface Authenticated {
   readonly socket: Socket;
   readonly user: string;
   readonly database: string;
+  /** minor version of the protocol */
+  readonly minor: number;
   readonly settings: SessionSettings;
   /** parameters of the startup packet, by name in lower case */
   readonly asked: ReadonlyMap<string, string>;
@@ -61,13 +64,15 @@ export async function authenticate(bare: Socket, context: LoginContext): Promise
     throw new CutoverError('feature_unsupported', { feature: 'the replication protocol' });
   }
   const unknownOptions = [...parameters.keys()].filter((name) => name.startsWith('_pq_.'));
-  if (startup.minor > 0 || unknownOptions.length > 0) socket.write(backend.negotiateProtocolVersion(0, unknownOptions));
+  const minor = spokenMinor(startup.minor);
+  if (startup.minor > minor || unknownOptions.length > 0)
+    socket.write(backend.negotiateProtocolVersion(minor, unknownOptions));
   const settings = settingsOf(parameters);
   checkEncryption(socket, context, user, database);
   await checkPassword(socket, reader, context, user, database);
   socket.write(backend.AUTHENTICATION_OK);
   const asked = new Map([...parameters].map(([name, value]) => [name.toLowerCase(), value]));
-  return { socket, user, database, settings, asked, reader };
+  return { socket, user, database, minor, settings, asked, reader };
 }
 
 /**

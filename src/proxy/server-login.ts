@@ -3,11 +3,12 @@ import type { Socket } from 'node:net';
 import { messageOf } from '../errors/errors.js';
 import type { Endpoint } from '../postgres/endpoint.js';
 import { openServerSocket } from '../postgres/server-socket.js';
-import { errorField, readParameterStatus } from '../wire/backend.js';
+import { errorField, negotiatedDownTo, readParameterStatus } from '../wire/backend.js';
 import { BACKEND } from '../wire/codes.js';
 import { HEADER_BYTES } from '../wire/frames.js';
 import { passwordMessage, saslInitialResponse, saslResponse, startupMessage } from '../wire/frontend.js';
 import { PacketReader, type Packet } from '../wire/packet-reader.js';
+import { PROTOCOL_MINOR } from '../wire/startup.js';
 import { md5Answer } from './credentials.js';
 import { MECHANISM, ScramClient } from './scram.js';
 
@@ -46,7 +47,7 @@ export async function logIn(endpoint: Endpoint, timeoutMs: number, statementTime
   const reader = new PacketReader(socket);
   try {
     const timeout = statementTimeoutMs === undefined ? {} : { statement_timeout: statementTimeoutMs.toString() };
-    socket.write(startupMessage({ user: endpoint.user, database: endpoint.database, ...timeout }));
+    socket.write(startupMessage({ user: endpoint.user, database: endpoint.database, ...timeout }, PROTOCOL_MINOR));
     await authenticate(socket, reader, endpoint);
     return await untilReady(socket, reader);
   } catch (error) {
@@ -62,7 +63,14 @@ export async function logIn(endpoint: Endpoint, timeoutMs: number, statementTime
 async function authenticate(socket: Socket, reader: PacketReader, endpoint: Endpoint): Promise<void> {
   const scram = new ScramClient();
   for (let messages = 0; messages < LOGIN_MESSAGES_MAX; messages += 1) {
-    const { bytes } = await expect(reader, BACKEND.authentication);
+    const { type, bytes } = await expect(reader);
+    if (type === BACKEND.negotiateProtocolVersion) {
+      // A server before 18 goes on with 3.0.
+      if (negotiatedDownTo(bytes, PROTOCOL_MINOR)) continue;
+
+      throw new Error('the server offers a version of the protocol that is not spoken here');
+    }
+    if (type !== BACKEND.authentication) throw new Error('the server answers with an unexpected message');
     const data = bytes.subarray(HEADER_BYTES + 4);
     const method = bytes.readInt32BE(HEADER_BYTES);
     // Numbers: PostgreSQL documentation, 54.7, Authentication*.
@@ -124,12 +132,11 @@ async function untilReady(socket: Socket, reader: PacketReader): Promise<LoggedI
   throw new Error('the server does not become ready');
 }
 
-/** The next message; an ErrorResponse is thrown, anything else than `type` as well. */
-async function expect(reader: PacketReader, type?: number): Promise<Packet> {
+/** The next message; an ErrorResponse is thrown. */
+async function expect(reader: PacketReader): Promise<Packet> {
   const packet = await reader.message();
   if (packet.type === BACKEND.errorResponse) {
     throw new Error(errorField(packet.bytes, 0, packet.bytes.length, 'M') ?? 'the server refused without a reason');
   }
-  if (type !== undefined && packet.type !== type) throw new Error('the server answers with an unexpected message');
   return packet;
 }

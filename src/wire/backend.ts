@@ -8,6 +8,9 @@
 import type { CutoverError } from '../errors/errors.js';
 import { HEADER_BYTES } from './frames.js';
 
+/** Version 3.0 as the protocol writes it; a minor version is added to it. */
+export const PROTOCOL_MAJOR = 0x0003_0000;
+
 /** One frame from a type byte and the parts of its body. */
 export function frame(type: string, ...parts: readonly Buffer[]): Buffer {
   const header = Buffer.allocUnsafe(HEADER_BYTES);
@@ -75,9 +78,20 @@ export function backendKeyData(processId: number, secret: Buffer): Buffer {
   return frame('K', int32(processId), secret);
 }
 
-/** NegotiateProtocolVersion: the newest minor version spoken here and the options not understood. */
+/**
+ * NegotiateProtocolVersion: the version to go on with and the options not understood.
+ *
+ * The documentation calls the first field a minor version; PostgreSQL sends the whole version, and libpq refuses what is below 3.0.
+ */
 export function negotiateProtocolVersion(minor: number, options: readonly string[]): Buffer {
-  return frame('v', int32(minor), int32(options.length), ...options.map(cstring));
+  return frame('v', int32(PROTOCOL_MAJOR + minor), int32(options.length), ...options.map(cstring));
+}
+
+/** True when a NegotiateProtocolVersion answers what was asked for: protocol 3, no newer than `minor`, no option left out. */
+export function negotiatedDownTo(bytes: Buffer, minor: number): boolean {
+  if (bytes.length < HEADER_BYTES + 8) return false;
+  const offered = bytes.readUInt32BE(HEADER_BYTES);
+  return offered >= PROTOCOL_MAJOR && offered <= PROTOCOL_MAJOR + minor && bytes.readInt32BE(HEADER_BYTES + 4) === 0;
 }
 
 export interface ErrorText {

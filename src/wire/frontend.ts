@@ -5,7 +5,7 @@
  * FrameError when a name does not end inside them. Rewriters copy the header and names only; the rest of a
  * frame stays where it is. Formats: PostgreSQL documentation, 54.7.
  */
-import { cstring, frame, int32, uint16 } from './backend.js';
+import { cstring, frame, int32, PROTOCOL_MAJOR, uint16 } from './backend.js';
 import { FrameError, HEADER_BYTES } from './frames.js';
 
 export const SYNC = frame('S');
@@ -45,10 +45,10 @@ export function describeStatement(name: string): Buffer {
   return frame('D', Buffer.from('S'), cstring(name));
 }
 
-/** StartupMessage of protocol 3.0. */
-export function startupMessage(parameters: Readonly<Record<string, string>>): Buffer {
+/** StartupMessage of protocol 3. */
+export function startupMessage(parameters: Readonly<Record<string, string>>, minor = 0): Buffer {
   const pairs = Object.entries(parameters).flatMap(([name, value]) => [cstring(name), cstring(value)]);
-  const body = Buffer.concat([int32(0x0003_0000), ...pairs, Buffer.from([0])]);
+  const body = Buffer.concat([int32(PROTOCOL_MAJOR + minor), ...pairs, Buffer.from([0])]);
   return Buffer.concat([int32(body.length + 4), body]);
 }
 

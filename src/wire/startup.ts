@@ -3,11 +3,13 @@
  *
  * Contract: a packet is at most STARTUP_BYTES_MAX long, as PostgreSQL's MAX_STARTUP_PACKET_LENGTH; its length is checked before
  * its body is waited for. Formats and codes: PostgreSQL documentation, 54.7 (StartupMessage, SSLRequest, GSSENCRequest,
- * CancelRequest); a secret longer than four bytes is protocol 3.2.
+ * CancelRequest).
  */
 import { FrameError } from './frames.js';
 
 export const STARTUP_BYTES_MAX = 10_000;
+/** The newest minor version of protocol 3 that is spoken: that of PostgreSQL 18. */
+export const PROTOCOL_MINOR = 2;
 const SECRET_BYTES_MAX = 256;
 
 export type StartupPacket =
@@ -19,6 +21,16 @@ export type StartupPacket =
       readonly minor: number;
       readonly parameters: ReadonlyMap<string, string>;
     };
+
+/** The minor version to go on with: a newer one is negotiated down, 3.1 stays what it is and means nothing (as in PostgreSQL). */
+export function spokenMinor(asked: number): number {
+  return Math.min(asked, PROTOCOL_MINOR);
+}
+
+/** Length of the secret in BackendKeyData: before 3.2 a client expects four bytes, later ones as many as PostgreSQL 18 sends. */
+export function secretBytes(minor: number): number {
+  return minor >= 2 ? 32 : 4;
+}
 
 /**
  * Bytes of the packet whose first four bytes are given.

@@ -7,7 +7,7 @@ import type { AuthType, UserEntry } from '../../src/config/config.js';
 import { connect } from '../../src/postgres/connection.js';
 import type { Proxy } from '../../src/proxy/contract.js';
 import { errorField } from '../../src/wire/backend.js';
-import { query, startupMessage } from '../../src/wire/frontend.js';
+import { startupMessage } from '../../src/wire/frontend.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 import { until } from '../support/wait.js';
 import { clientOf, configFor, proxyFor, RawClient } from './support.js';
@@ -144,19 +144,6 @@ test('SSLRequest and GSSENCRequest are answered N, and the login goes on in clea
   await expect.poll(() => Buffer.concat(answers).toString()).toBe('NN');
   raw.send(startupMessage({ user: 'postgres', database: 'prod' }));
   await expect.poll(() => Buffer.concat(answers).toString('latin1')).toMatch(/^NNR[^]*Z\0\0\0\x05I$/);
-});
-
-test('a newer minor version and unknown protocol options are negotiated down', async () => {
-  const proxy = await start('trust');
-  const raw = new RawClient(proxy);
-  const startup = startupMessage({ user: 'postgres', database: 'prod', '_pq_.shiny': '1' });
-  startup.writeInt32BE(0x0003_0002, 4);
-  raw.send(startup);
-  const messages = await raw.until('Z');
-  expect(messages[0]?.type).toBe('v');
-  expect(messages[0]?.bytes.toString()).toContain('_pq_.shiny');
-  raw.send(query('SELECT 1'));
-  expect(raw.types(await raw.until('Z'))).toBe('TDCZ');
 });
 
 test('the replication protocol is refused with a reason', async () => {
