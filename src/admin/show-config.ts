@@ -31,6 +31,7 @@ function generalSettings({ general, tls }: Config): Setting[] {
     ['min_pool_size', general.minPoolSize],
     ['pooler_mode', general.poolerMode],
     ['auth_type', general.authType],
+    ['passthrough_auth', general.passthroughAuth],
     ['connect_timeout', general.connectTimeoutMs],
     ['checkout_timeout', general.checkoutTimeoutMs],
     ['idle_timeout', general.idleTimeoutMs],

@@ -4,6 +4,9 @@ import type { TlsConfig } from './tls.js';
 
 export type PoolerMode = 'transaction' | 'session' | 'statement';
 export type AuthType = 'scram' | 'md5' | 'plain' | 'trust';
+/** Whether a server is asked about passwords that no file has: over TLS or also in plain text, once or again when another one comes. */
+export type PassthroughAuth =
+  'disabled' | 'enabled' | 'enabled_plain' | 'enabled_allow_change' | 'enabled_plain_allow_change';
 
 /** One `[[databases]]` row: a server that plays one shard of the database `name`. */
 export interface DatabaseEntry {
@@ -23,6 +26,14 @@ export interface DatabaseEntry {
   readonly idleTimeoutMs?: number;
 }
 
+/** What stands for a password in SCRAM. Proven by a client, held in memory only: no file has a client key. */
+export interface ScramKeys {
+  readonly salt: Buffer;
+  readonly iterations: number;
+  readonly clientKey: Buffer;
+  readonly serverKey: Buffer;
+}
+
 /** One `[[users]]` row expanded to one (user, database) pair. */
 export interface UserEntry {
   readonly name: string;
@@ -31,8 +42,12 @@ export interface UserEntry {
   readonly passwords: readonly string[];
   /** SCRAM verifier a client may use instead */
   readonly passwordHash?: string;
+  /** a client with a certificate of this name needs no password */
+  readonly identity?: string;
   readonly serverUser?: string;
   readonly serverPassword?: string;
+  /** in the place of a password toward servers; added while the proxy runs */
+  readonly serverKeys?: ScramKeys;
   readonly poolSize?: number;
   readonly minPoolSize?: number;
   readonly poolerMode?: PoolerMode;
@@ -51,6 +66,7 @@ export interface GeneralConfig {
   readonly minPoolSize: number;
   readonly poolerMode: PoolerMode;
   readonly authType: AuthType;
+  readonly passthroughAuth: PassthroughAuth;
   readonly connectTimeoutMs: number;
   readonly checkoutTimeoutMs: number;
   readonly idleTimeoutMs: number;

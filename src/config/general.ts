@@ -19,6 +19,7 @@ export function generalConfig(keys: GeneralKeys): GeneralConfig {
     minPoolSize: keys.min_pool_size ?? 1,
     poolerMode: keys.pooler_mode ?? 'transaction',
     authType: keys.auth_type ?? 'scram',
+    passthroughAuth: keys.passthrough_auth ?? 'disabled',
     connectTimeoutMs: keys.connect_timeout ?? 5_000,
     checkoutTimeoutMs: keys.checkout_timeout ?? 5_000,
     idleTimeoutMs: keys.idle_timeout ?? 60_000,

@@ -30,6 +30,8 @@ export interface LoadOptions {
   readonly adminPassword?: string;
 }
 
+/** Values of passthrough_auth that mean nothing to a client in plain text. */
+const OVER_TLS_ONLY = new Set<GeneralKeys['passthrough_auth']>(['enabled', 'enabled_allow_change']);
 const TASK_QUEUE = 'cutover';
 const GENERATED_PASSWORD_BYTES = 18;
 
@@ -59,6 +61,8 @@ export function parseConfig(configSource: Source, usersSource: Source, options: 
   const databases = databaseEntries(config);
   const tls = tlsConfig(general, (key, problem) => config.invalid(['general', key], problem), warn);
   checkDatabases(config, databases, admin.name, warn);
+  if (OVER_TLS_ONLY.has(general.passthrough_auth) && tls.clients === null)
+    warn('"passthrough_auth" has no effect without "tls_certificate": in plain text only the values with "plain" ask');
   return {
     general: generalConfig(general),
     tls,

@@ -64,6 +64,9 @@ export const GENERAL = {
   min_pool_size: poolSize.optional(),
   pooler_mode: poolerMode.optional(),
   auth_type: z.enum(['scram', 'md5', 'plain', 'trust']).optional(),
+  passthrough_auth: z
+    .enum(['disabled', 'enabled', 'enabled_plain', 'enabled_allow_change', 'enabled_plain_allow_change'])
+    .optional(),
   connect_timeout: positiveTimeMs.optional(),
   checkout_timeout: positiveTimeMs.optional(),
   idle_timeout: positiveTimeMs.optional(),
@@ -115,7 +118,7 @@ const GENERAL_IGNORED = ignored([
   'read_write_strategy', 'read_write_split', 'prepared_statements', 'prepared_statements_ttl',
   'prepared_statements_ttl_jitter', 'pub_sub_channel_size', 'stats_period', 'dns_ttl', 'mirror_queue', 'mirror_exposure',
   'lsn_check_delay', 'lsn_check_interval', 'lsn_check_timeout', 'ban_replica_lag', 'ban_replica_lag_bytes',
-  'passthrough_auth', 'cross_shard_disabled', 'dry_run', 'expanded_explain',
+  'cross_shard_disabled', 'dry_run', 'expanded_explain',
   'omnisharded_sticky', 'system_catalogs', 'query_parser', 'query_parser_enabled', 'query_parser_engine',
   'query_cache_limit', 'load_schema', 'reload_schema_on_ddl', 'canonicalize_type_information', 'unique_id_function',
   'unique_id_min', 'sharding_lookup_cache_size', 'sharding_lookup_timeout', 'two_phase_commit', 'two_phase_commit_auto',
@@ -163,6 +166,7 @@ const USER = {
   password: z.string().optional(),
   passwords: z.array(z.string()).optional(),
   password_hash: text.optional(),
+  identity: z.string().regex(/^[^.]/, 'a name, without a "." before it').optional(),
   server_user: text.optional(),
   server_password: z.string().optional(),
   schema_admin: z.boolean().optional(),
@@ -173,7 +177,6 @@ const USER = {
 const USER_REFUSED = {
   read_only: READ_ONLY,
   server_auth: only(['password'], 'only password authentication toward servers is implemented'),
-  identity: z.never({ error: 'a client certificate in the place of a password is not implemented' }).optional(),
   vault_path: z.never({ error: 'Vault is not implemented, so the password could not be checked' }).optional(),
 };
 

@@ -21,10 +21,12 @@ export function userEntries(
   const schemaAdmins = new Map<string, string>();
   for (const [index, keys] of (source.data.users ?? []).entries()) {
     const problem = aliasProblem(keys) ?? (databasesOf(keys, known).length === 0 ? noDatabase(keys) : null);
-    if (keys.tls_client_certificate_required === true && !certificatesAsked) {
-      const needs = '"tls_client_certificate_required" needs "tls_client_ca_certificate" in [general]';
-      throw source.invalid(['users', index, 'tls_client_certificate_required'], needs);
-    }
+    const certified = certificateKey(keys);
+    if (certified !== null && !certificatesAsked)
+      throw source.invalid(
+        ['users', index, certified],
+        `"${certified}" needs "tls_client_ca_certificate" in [general]`,
+      );
     if (problem !== null) throw source.invalid(['users', index], problem);
     for (const database of databasesOf(keys, known)) {
       if (!known.has(database)) {
@@ -55,6 +57,12 @@ function databasesOf(keys: UserKeys, known: ReadonlySet<string>): readonly strin
   return [...new Set(keys.database === undefined ? (keys.databases ?? []) : [keys.database])];
 }
 
+/** A key that means something only where clients are asked for certificates. */
+function certificateKey(keys: UserKeys): 'tls_client_certificate_required' | 'identity' | null {
+  if (keys.tls_client_certificate_required === true) return 'tls_client_certificate_required';
+  return keys.identity === undefined ? null : 'identity';
+}
+
 function noDatabase(keys: UserKeys): string | null {
   if (keys.all_databases === true) return null;
   return `user "${keys.name}" has no database: set "database", "databases" or "all_databases"`;
@@ -68,6 +76,7 @@ function userEntry(keys: UserKeys, database: string): UserEntry {
     // PostgreSQL accepts no empty password either: it would let anyone in.
     passwords: [...new Set(passwords)].filter((password) => password !== ''),
     ...(keys.password_hash === undefined ? {} : { passwordHash: keys.password_hash }),
+    ...(keys.identity === undefined ? {} : { identity: keys.identity }),
     ...(keys.server_user === undefined ? {} : { serverUser: keys.server_user }),
     ...(keys.server_password === undefined ? {} : { serverPassword: keys.server_password }),
     schemaAdmin: keys.schema_admin ?? false,

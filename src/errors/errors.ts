@@ -413,6 +413,19 @@ export const ERRORS = {
     message: 'the login took longer than {waitedMs} ms',
     remedy: 'See client_login_timeout.',
   },
+  password_unchecked: {
+    sqlstate: '28000',
+    level: 'warn',
+    message:
+      'the server of database "{database}" asks for no password, so it cannot say whether that of user "{user}" is right',
+    remedy: 'Let the server ask for one (scram-sha-256 in pg_hba.conf), or put the user into users.toml ([[users]]).',
+  },
+  passthrough_full: {
+    sqlstate: '53300',
+    level: 'warn',
+    message: 'user "{user}" cannot be let in by passthrough_auth now: {limit} others are remembered, or wait to be',
+    remedy: 'Try again later, or put users into users.toml ([[users]]).',
+  },
   user_missing: {
     sqlstate: '28000',
     level: 'warn',

@@ -1,5 +1,5 @@
 /** One task: say where a PostgreSQL database is and with which role to reach it. */
-import type { Config, DatabaseEntry, UserEntry } from '../config/config.js';
+import type { Config, DatabaseEntry, ScramKeys, UserEntry } from '../config/config.js';
 import type { ServerTls } from '../config/tls.js';
 import { CutoverError } from '../errors/errors.js';
 
@@ -10,6 +10,8 @@ export interface Endpoint {
   readonly database: string;
   readonly user: string;
   readonly password?: string;
+  /** in the place of a password where the server asks for SCRAM */
+  readonly keys?: ScramKeys;
   /** absent: plain text */
   readonly tls?: ServerTls;
 }
@@ -28,6 +30,7 @@ export function endpointFor(config: Config, entry: DatabaseEntry, user: UserEntr
     database: entry.databaseName,
     user: entry.user ?? user.serverUser ?? user.name,
     ...(password === undefined ? {} : { password }),
+    ...(password === undefined && user.serverKeys && { keys: user.serverKeys }),
     tls: config.tls.servers,
   };
 }

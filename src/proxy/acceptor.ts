@@ -11,12 +11,15 @@ import { authenticate, type Authenticated } from './client-login.js';
 import { ClientEncryption } from './client-tls.js';
 import type { AdminHandler } from './contract.js';
 import { CredentialStore } from './credentials.js';
+import { Passthrough } from './passthrough.js';
+import type { ProvenCredentials } from './proven-credentials.js';
 import { SessionCounters } from './session-counters.js';
 import type { LoggedInClient, SessionContext } from './session-context.js';
 import { parametersFor } from './startup-settings.js';
 
 /** What the acceptor needs of the proxy around it. */
 export interface AcceptorContext extends SessionContext {
+  readonly proven: ProvenCredentials;
   readonly admin: AdminHandler | undefined;
   /** @returns the id of one more client. @throws CutoverError `shutting_down` */
   admit(): number;
@@ -32,12 +35,14 @@ export class Acceptor {
   logins = 0;
   readonly #context: AcceptorContext;
   #config: Config;
+  readonly #passthrough: Passthrough;
   #credentials: CredentialStore;
   #encryption: ClientEncryption | null;
 
   constructor(config: Config, context: AcceptorContext) {
     this.#context = context;
     this.#config = config;
+    this.#passthrough = new Passthrough(context.proven);
     this.#credentials = new CredentialStore(config);
     this.#encryption = encryptionOf(config);
   }
@@ -80,6 +85,8 @@ export class Acceptor {
     const client = await authenticate(door.socket, {
       config: this.#config,
       credentials: this.#credentials,
+      proven: this.#context.proven,
+      passthrough: this.#passthrough,
       cancel: (processId, secret) => {
         this.#context.cancel(processId, secret);
       },

@@ -1,31 +1,18 @@
 /** One task: take a fresh connection through the startup packet and authentication, up to where a session begins. */
-import { randomBytes } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
-import type { Config } from '../config/config.js';
 import { CutoverError } from '../errors/errors.js';
 import * as backend from '../wire/backend.js';
-import { FRONTEND } from '../wire/codes.js';
-import { FrameError, HEADER_BYTES } from '../wire/frames.js';
 import type { PacketReader } from '../wire/packet-reader.js';
 import { spokenMinor } from '../wire/startup.js';
 import { readOpening, type OpeningContext } from './client-opening.js';
 import type { ClientEncryption } from './client-tls.js';
-import {
-  type Credentials,
-  type CredentialStore,
-  md5AnswerAccepted,
-  methodFor,
-  plainPasswordAccepted,
-} from './credentials.js';
-import { MECHANISM, ScramError, ScramServer } from './scram.js';
+import { passwordAccepted, type PasswordContext } from './client-password.js';
 import { settingsOf } from './startup-settings.js';
 import type { SessionSettings } from './settings.js';
 
 /** What a login needs of the proxy. */
-export interface LoginContext extends OpeningContext {
-  readonly config: Config;
-  readonly credentials: CredentialStore;
+export interface LoginContext extends OpeningContext, PasswordContext {
   /** null: clients come in plain text */
   readonly encryption: ClientEncryption | null;
   /** @throws CutoverError when the pair is not configured */
@@ -69,7 +56,14 @@ export async function authenticate(bare: Socket, context: LoginContext): Promise
     socket.write(backend.negotiateProtocolVersion(minor, unknownOptions));
   const settings = settingsOf(parameters);
   checkEncryption(socket, context, user, database);
-  await checkPassword(socket, reader, context, user, database);
+  if (!certificateNames(socket, context, user, database)) {
+    const encrypted = socket instanceof TLSSocket;
+    const binding = encrypted ? (context.encryption?.binding ?? null) : null;
+    const claimant = { socket, reader, user, database, encrypted, binding };
+    if (!(await passwordAccepted(claimant, context))) throw new CutoverError('login_failed', { user });
+  }
+  checkRoute(context, user, database);
+  context.proven.hold(user, database, socket);
   socket.write(backend.AUTHENTICATION_OK);
   const asked = new Map([...parameters].map(([name, value]) => [name.toLowerCase(), value]));
   return { socket, user, database, minor, settings, asked, reader };
@@ -97,68 +91,17 @@ function checkEncryption(socket: Socket, context: LoginContext, user: string, da
   if (entry?.clientCertificateRequired ?? true) throw new CutoverError('client_certificate_missing', { user });
 }
 
-async function checkPassword(
-  socket: Socket,
-  reader: PacketReader,
-  context: LoginContext,
-  user: string,
-  database: string,
-): Promise<void> {
-  const { config } = context;
-  const credentials = await context.credentials.of(user, database);
-  let accepted: boolean;
-  switch (methodFor(config, database)) {
-    case 'trust':
-      accepted = credentials.known;
-      break;
-    case 'plain':
-      socket.write(backend.AUTHENTICATION_CLEARTEXT);
-      accepted = await plainPasswordAccepted(credentials, await readPassword(reader));
-      break;
-    case 'md5': {
-      const salt = randomBytes(4);
-      socket.write(backend.authenticationMd5(salt));
-      accepted = md5AnswerAccepted(credentials, user, salt, await readPassword(reader));
-      break;
-    }
-    case 'scram':
-      accepted = await scramAccepted(socket, reader, credentials);
-      break;
-  }
-  if (!accepted) throw new CutoverError('login_failed', { user });
-  if (database !== config.admin.name) context.checkRoute(user, database);
-  else if (user !== config.admin.user) throw new CutoverError('user_missing', { user, database });
+/** @throws CutoverError when the user may not use the database; only who has proven who it is may hear that */
+function checkRoute(context: LoginContext, user: string, database: string): void {
+  const { admin } = context.config;
+  if (database !== admin.name) context.checkRoute(user, database);
+  else if (user !== admin.user) throw new CutoverError('user_missing', { user, database });
 }
 
-async function scramAccepted(socket: Socket, reader: PacketReader, credentials: Credentials): Promise<boolean> {
-  socket.write(backend.authenticationSasl(MECHANISM));
-  const initial = (await readPasswordMessage(reader)).subarray(HEADER_BYTES);
-  const zero = initial.indexOf(0);
-  const mechanism = zero < 0 ? '' : initial.toString('latin1', 0, zero);
-  if (mechanism !== MECHANISM)
-    throw new CutoverError('protocol_violation', { problem: 'a SASL mechanism that was not offered' });
-  try {
-    const exchange = new ScramServer(initial.toString('utf8', zero + 5), credentials.shape);
-    socket.write(backend.authenticationSaslContinue(exchange.first));
-    const final = (await readPasswordMessage(reader)).toString('utf8', HEADER_BYTES);
-    const proof = exchange.finish(final, credentials.verifiers);
-    if (proof === null || !credentials.known) return false;
-    socket.write(backend.authenticationSaslFinal(proof));
-    return true;
-  } catch (error) {
-    if (error instanceof ScramError)
-      throw new CutoverError('protocol_violation', { problem: error.message }, { cause: error });
-    throw error;
-  }
-}
-
-async function readPassword(reader: PacketReader): Promise<string> {
-  const message = await readPasswordMessage(reader);
-  return message.toString('utf8', HEADER_BYTES, message.length - 1);
-}
-
-async function readPasswordMessage(reader: PacketReader): Promise<Buffer> {
-  const { type, bytes } = await reader.message();
-  if (type !== FRONTEND.password) throw new FrameError('expected a password message');
-  return bytes;
+/** Whether the certificate that a client has shown, and that checkEncryption() has found right, is that of this user. */
+function certificateNames(socket: Socket, { config }: LoginContext, user: string, database: string): boolean {
+  const identity = config.users.find((row) => row.name === user && row.database === database)?.identity;
+  if (identity === undefined || !(socket instanceof TLSSocket) || !socket.authorized) return false;
+  // By a DNS name of the certificate, without one by its CN; `*` stands for nobody.
+  return socket.getPeerX509Certificate()?.checkHost(identity, { subject: 'default', wildcards: false }) !== undefined;
 }

@@ -6,6 +6,7 @@
 import type { Socket } from 'node:net';
 import { createServer, type Server, type TLSSocket } from 'node:tls';
 import type { ClientTls } from '../config/tls.js';
+import { channelBinding } from './channel-binding.js';
 
 /** What PostgreSQL's clients name by ALPN since 17; without it a direct handshake is refused. */
 const ALPN = 'postgresql';
@@ -15,6 +16,8 @@ export class ClientEncryption {
   readonly required: boolean;
   /** clients are asked for certificates, which only this authority issues */
   readonly asksCertificates: boolean;
+  /** what a SCRAM exchange over these connections may be bound to; null: nothing */
+  readonly binding: Buffer | null;
   /** never listens: it does the handshakes of sockets it is handed (Node documentation, event `connection` of tls.Server) */
   readonly #server: Server;
   readonly #handshakes = new Map<string, (socket: TLSSocket) => void>();
@@ -23,6 +26,7 @@ export class ClientEncryption {
   constructor({ pair, required, authority }: ClientTls, timeoutMs: number) {
     this.required = required;
     this.asksCertificates = authority !== undefined;
+    this.binding = channelBinding(pair.certificate.pem);
     this.#server = createServer({
       cert: pair.certificate.pem,
       key: pair.privateKey.pem,

@@ -15,6 +15,8 @@ export interface Credentials {
   readonly verifiers: readonly Verifier[];
   /** salt and rounds announced in a SCRAM exchange */
   readonly shape: Pick<Verifier, 'salt' | 'iterations'>;
+  /** the configured verifier, where there is no password that servers could be shown */
+  readonly hash?: string;
 }
 
 const secret = randomBytes(32);
@@ -24,7 +26,7 @@ function saltOf(user: string): Buffer {
 }
 
 /** Compares without telling by its time where two texts differ. */
-function same(left: string, right: string): boolean {
+export function same(left: string, right: string): boolean {
   const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
   return timingSafeEqual(digest(left), digest(right));
 }
@@ -69,6 +71,7 @@ export class CredentialStore {
       passwords,
       verifiers: stored === null ? verifiers : [stored, ...verifiers],
       shape,
+      ...(hash !== undefined && stored !== null && passwords.length === 0 && { hash }),
     }));
     this.#known.set(key(user, database), credentials);
     if (!this.#byUser.has(user)) this.#byUser.set(user, credentials);

@@ -44,6 +44,8 @@ const SAID_IN_FULL: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'gate_timeout',
   'login_failed',
   'login_timeout',
+  'passthrough_full',
+  'password_unchecked',
   'protocol_violation',
   'record_contradictory',
   'schema_change_refused',

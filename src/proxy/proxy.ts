@@ -25,6 +25,7 @@ import { Gate, type Holder } from './gate.js';
 import { listenAt, type Inherit } from './inherited.js';
 import { Journal } from './journal.js';
 import { SILENT, type Logger } from './logger.js';
+import { ProvenCredentials } from './proven-credentials.js';
 import { Reach } from './reach.js';
 import { Routes } from './routes.js';
 import type { LoggedInClient } from './session-context.js';
@@ -65,6 +66,9 @@ export async function startProxy(options: ProxyOptions): Promise<WatchedProxy> {
 
 class RunningProxy implements WatchedProxy, AcceptorContext {
   readonly routes: Routes;
+  readonly proven = new ProvenCredentials(() => {
+    this.#route();
+  });
   readonly routers: ShardRouters;
   readonly statements = new StatementCache();
   readonly hooks: ProxyHooks | undefined;
@@ -95,6 +99,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     this.logger = options.logger ?? SILENT;
     this.journal = new Journal(this.logger, () => this.#config.logging);
     this.gateWaitMs = options.gateWaitMs ?? GATE_WAIT_MS;
+    this.proven.apply(options.config);
     this.routes = new Routes(options.config);
     this.routers = new ShardRouters(this.routes, options.config, options.schemaChanges);
     this.#reach = new Reach(this.routes);
@@ -164,9 +169,15 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   apply(config: Config): void {
     this.#config = config;
     this.#acceptor.apply(config);
-    this.routes.apply(config);
+    this.proven.apply(config);
+    this.#route();
     this.routers.apply(config);
     this.#following = Promise.all([...this.#sessions.values()].map((session) => session.follow()));
+  }
+
+  /** Also when a client has proven something that its pools need. */
+  #route(): void {
+    this.routes.apply(this.proven.addedTo(this.#config));
   }
 
   async listenersMoved(): Promise<boolean> {
@@ -177,6 +188,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   }
 
   async warm(database: string, like: string, deadlineMs: number): Promise<void> {
+    this.proven.makeAlike(database, like);
     const users = this.#config.users.flatMap((user) => (user.database === database ? [user.name] : []));
     const read = async (user: string): Promise<void> => {
       await this.routers.read(user, database);
@@ -296,6 +308,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
 
   #sweep(): void {
     this.routes.sweep();
+    this.proven.sweep(this.#config.general.idleTimeoutMs);
     this.journal.sweep();
     this.#recovery.sweep();
     const limitMs = this.#config.general.queryTimeoutMs;

@@ -18,8 +18,21 @@ export interface LoggedIn {
   readonly processId: number;
   readonly secret: Buffer;
   readonly parameters: Map<string, string>;
+  /** the server has asked for the password and found it right; it may also let in whoever comes from here */
+  readonly passwordChecked: boolean;
   /** bytes that came after ReadyForQuery */
   readonly unread: Buffer;
+}
+
+/** The server said no. The message is its own sentence. */
+export class ServerRefusal extends Error {
+  override readonly name = 'ServerRefusal';
+  readonly sqlstate: string;
+
+  constructor(error: Buffer) {
+    super(errorField(error, 0, error.length, 'M') ?? 'the server refused without a reason');
+    this.sqlstate = errorField(error, 0, error.length, 'C') ?? '';
+  }
 }
 
 /** More messages than any login has; a server that sends more is none. */
@@ -30,7 +43,7 @@ const LOGIN_MESSAGES_MAX = 1_000;
  *
  * @param timeoutMs bound of connecting, encrypting and logging in together
  * @param statementTimeoutMs the session's statement_timeout; absent: the server's own
- * @throws Error with the server's own sentence; never with a password
+ * @throws Error with the server's own sentence, as the cause a ServerRefusal where it said no; never with a password
  */
 export async function logIn(endpoint: Endpoint, timeoutMs: number, statementTimeoutMs?: number): Promise<LoggedIn> {
   const begun = performance.now();
@@ -48,8 +61,8 @@ export async function logIn(endpoint: Endpoint, timeoutMs: number, statementTime
   try {
     const timeout = statementTimeoutMs === undefined ? {} : { statement_timeout: statementTimeoutMs.toString() };
     socket.write(startupMessage({ user: endpoint.user, database: endpoint.database, ...timeout }, PROTOCOL_MINOR));
-    await authenticate(socket, reader, endpoint);
-    return await untilReady(socket, reader);
+    const passwordChecked = await authenticate(socket, reader, endpoint);
+    return { ...(await untilReady(socket, reader)), passwordChecked };
   } catch (error) {
     socket.destroy();
     throw new Error(messageOf(problems[0] ?? error), { cause: error });
@@ -60,8 +73,10 @@ export async function logIn(endpoint: Endpoint, timeoutMs: number, statementTime
   }
 }
 
-async function authenticate(socket: Socket, reader: PacketReader, endpoint: Endpoint): Promise<void> {
+/** @returns whether a password was asked for */
+async function authenticate(socket: Socket, reader: PacketReader, endpoint: Endpoint): Promise<boolean> {
   const scram = new ScramClient();
+  let asked = false;
   for (let messages = 0; messages < LOGIN_MESSAGES_MAX; messages += 1) {
     const { type, bytes } = await expect(reader);
     if (type === BACKEND.negotiateProtocolVersion) {
@@ -76,11 +91,13 @@ async function authenticate(socket: Socket, reader: PacketReader, endpoint: Endp
     // Numbers: PostgreSQL documentation, 54.7, Authentication*.
     switch (method) {
       case 0:
-        return;
+        return asked;
       case 3:
+        asked = true;
         socket.write(passwordMessage(passwordOf(endpoint)));
         break;
       case 5:
+        asked = true;
         socket.write(passwordMessage(md5Answer(endpoint.user, passwordOf(endpoint), data.subarray(0, 4))));
         break;
       case 10:
@@ -89,10 +106,11 @@ async function authenticate(socket: Socket, reader: PacketReader, endpoint: Endp
         socket.write(saslInitialResponse(MECHANISM, scram.first));
         break;
       case 11:
-        socket.write(saslResponse(await scram.answer(data.toString(), passwordOf(endpoint))));
+        socket.write(saslResponse(await scram.answer(data.toString(), endpoint.keys ?? passwordOf(endpoint))));
         break;
       case 12:
         scram.verify(data.toString());
+        asked = true;
         break;
       default:
         throw new Error(`the server asks for authentication method ${method.toString()}, which is not supported`);
@@ -107,7 +125,7 @@ function passwordOf(endpoint: Endpoint): string {
   return endpoint.password;
 }
 
-async function untilReady(socket: Socket, reader: PacketReader): Promise<LoggedIn> {
+async function untilReady(socket: Socket, reader: PacketReader): Promise<Omit<LoggedIn, 'passwordChecked'>> {
   const parameters = new Map<string, string>();
   let processId = 0;
   let secret: Buffer = Buffer.alloc(4);
@@ -135,8 +153,6 @@ async function untilReady(socket: Socket, reader: PacketReader): Promise<LoggedI
 /** The next message; an ErrorResponse is thrown. */
 async function expect(reader: PacketReader): Promise<Packet> {
   const packet = await reader.message();
-  if (packet.type === BACKEND.errorResponse) {
-    throw new Error(errorField(packet.bytes, 0, packet.bytes.length, 'M') ?? 'the server refused without a reason');
-  }
+  if (packet.type === BACKEND.errorResponse) throw new ServerRefusal(packet.bytes);
   return packet;
 }

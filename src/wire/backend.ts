@@ -58,8 +58,8 @@ export function authenticationMd5(salt: Buffer): Buffer {
 }
 
 /** AuthenticationSASL: the list of mechanisms offered. */
-export function authenticationSasl(mechanism: string): Buffer {
-  return frame('R', int32(10), cstring(mechanism), Buffer.from([0]));
+export function authenticationSasl(mechanisms: readonly string[]): Buffer {
+  return frame('R', int32(10), ...mechanisms.map(cstring), Buffer.from([0]));
 }
 
 export function authenticationSaslContinue(data: string): Buffer {

@@ -33,7 +33,7 @@ describe('a file of PgDog', () => {
 
   test('loads unchanged, and every key without an effect is named once', () => {
     const ignored = config.warnings.filter((warning) => warning.includes('has no effect')).join('\n');
-    for (const key of ['workers', 'lb_weight', 'passthrough_auth', '[tcp]', '[[mirroring]]']) {
+    for (const key of ['workers', 'lb_weight', '[tcp]', '[[mirroring]]']) {
       expect(ignored.split(key)).toHaveLength(2);
     }
     expect(ignored).not.toContain('cutover_timeout"');
@@ -146,7 +146,7 @@ test('a password never gets into an error, whatever is wrong around it', () => {
     `[[users]]\nname = "app"\npassword = ["${secret}"]`,
     `[[users]]\nname = "app"\npasword = "${secret}"`,
     `[[users]]\nname = "app"\nserver_auth = "${secret}"`,
-    `[[users]]\nname = "app"\nidentity = "${secret}"`,
+    `[[users]]\nname = "app"\nidentity = ".${secret}"`,
   ];
   for (const users of broken) {
     const error = failure(DATABASES, users);

@@ -74,6 +74,19 @@ test.each([
   expect(said).not.toContain(secret);
 });
 
+test('pass-through over TLS needs a certificate, and identity somebody who issues those of clients', () => {
+  const warned = (value: string, keys = {}): string => load({ ...keys, passthrough_auth: value }).warnings.join();
+  for (const value of ['enabled', 'enabled_allow_change']) {
+    expect(warned(value)).toContain('"passthrough_auth" has no effect without "tls_certificate"');
+    expect(warned(value, pair)).not.toContain('passthrough_auth');
+  }
+  expect(warned('enabled_plain')).not.toContain('passthrough_auth');
+  const identity = 'identity = "app"\n';
+  expect(refusal(pair, identity)).toContain('users.toml:4: "identity" needs "tls_client_ca_certificate"');
+  const [user] = load({ ...pair, tls_client_ca_certificate: root }, identity).users;
+  expect(user).toMatchObject({ identity: 'app' });
+});
+
 test('a user cannot be asked for a certificate where nobody is', () => {
   const needed = 'tls_client_certificate_required = true\n';
   expect(refusal(pair, needed)).toContain('users.toml:4: "tls_client_certificate_required" needs');

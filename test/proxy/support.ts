@@ -21,6 +21,7 @@ const GENERAL: GeneralConfig = {
   minPoolSize: 0,
   poolerMode: 'transaction',
   authType: 'trust',
+  passthroughAuth: 'disabled',
   connectTimeoutMs: 5_000,
   checkoutTimeoutMs: 10_000,
   idleTimeoutMs: 60_000,
