@@ -18,6 +18,8 @@ export interface PoolStatus {
   readonly longestWaitMs: number;
   readonly poolerMode: string;
   readonly paused: boolean;
+  /** a replica that gets no reads */
+  readonly banned: boolean;
   readonly errors: number;
 }
 
