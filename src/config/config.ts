@@ -1,4 +1,5 @@
 /** One task: the shape of a loaded configuration. Loading, checking, swapping and saving live beside it. */
+import type { ReplicaConfig } from './replicas.js';
 import type { ShardingConfig } from './sharding.js';
 import type { TlsConfig } from './tls.js';
 
@@ -24,6 +25,10 @@ export interface DatabaseEntry {
   readonly poolerMode?: PoolerMode;
   readonly statementTimeoutMs?: number;
   readonly idleTimeoutMs?: number;
+  /** share of the reads under `weighted_round_robin`; absent: 255 */
+  readonly weight?: number;
+  /** a replica that serves no clients */
+  readonly reshardingOnly?: boolean;
 }
 
 /** What stands for a password in SCRAM. Proven by a client, held in memory only: no file has a client key. */
@@ -174,6 +179,7 @@ export interface Config {
   readonly general: GeneralConfig;
   readonly tls: TlsConfig;
   readonly databases: readonly DatabaseEntry[];
+  readonly replicas: ReplicaConfig;
   readonly sharding: ShardingConfig;
   readonly users: readonly UserEntry[];
   readonly admin: AdminConfig;

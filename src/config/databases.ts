@@ -1,6 +1,7 @@
 /** One task: the `[[databases]]` rows: defaults, and the combinations that would serve wrongly. */
 import type { DatabaseEntry } from './config.js';
 import { aliasProblem, poolKeys } from './pool-keys.js';
+import { readReplicas, roleKeys } from './replicas.js';
 import type { ConfigFile, DatabaseKeys } from './schema.js';
 import type { CheckedSource } from './source.js';
 
@@ -32,6 +33,7 @@ function databaseEntry(keys: DatabaseKeys): DatabaseEntry {
     ...(keys.user === undefined ? {} : { user: keys.user }),
     ...(keys.password === undefined ? {} : { password: keys.password }),
     ...poolKeys(keys),
+    ...roleKeys(keys),
   };
 }
 
@@ -56,8 +58,8 @@ export function checkDatabases(
     }
     checkPrimaries(source, rows, name);
     checkShards(source, rows, name);
-    if (rows.some(([, entry]) => entry.role === 'replica')) {
-      warn(`replicas of database "${name}" are not used: every query goes to the primary`);
+    if (shardCount(entries, name) > 1 && readReplicas(entries, name).length > 0) {
+      warn(`replicas of database "${name}" are not used, as it has several shards: every query goes to a primary`);
     }
   }
 }

@@ -8,6 +8,7 @@ import { generalFromEnvironment, type Environment } from './environment.js';
 import { cutoverConfig, generalConfig } from './general.js';
 import { loggingConfig, monitoringConfig } from './monitoring.js';
 import { nodeEntries } from './nodes.js';
+import { replicaConfig } from './replicas.js';
 import { checkSource, type Source } from './source.js';
 import { CONFIG_FILE, USERS_FILE, type AdminKeys, type GeneralKeys } from './schema.js';
 import { shardingConfig } from './sharding-rows.js';
@@ -70,6 +71,7 @@ export function parseConfig(configSource: Source, usersSource: Source, options: 
     logging: loggingConfig(general, warn),
     monitoring: monitoringConfig(general, warn),
     databases,
+    replicas: replicaConfig(general),
     sharding: shardingConfig(config, databases, warn),
     users: userEntries(users, databases, tls.clients?.authority !== undefined, warn),
     admin,

@@ -6,6 +6,7 @@
  * `docs/configuration.md` lists the same keys; a test compares the two.
  */
 import { z } from 'zod';
+import { REPLICA_DATABASE, REPLICA_GENERAL } from './replica-schema.js';
 import { SHARDED_TABLES_IGNORED, SHARDING_TABLES } from './sharding-schema.js';
 
 /** Longest delay of a Node timer; a longer one would fire at once (Node documentation, `setTimeout`). */
@@ -107,15 +108,15 @@ export const GENERAL = {
   resharding_parallel_copies: z.int().min(1).max(PARALLEL_COPIES_MAX).optional(),
   resharding_copy_bytes_per_second: z.int().min(1).optional(),
   resharding_copy_format: z.enum(['binary', 'text']).optional(),
+  ...REPLICA_GENERAL,
 };
 
 // prettier-ignore
 const GENERAL_IGNORED = ignored([
   'workers', 'connect_attempts', 'connect_attempt_delay', 'client_idle_timeout', 'client_idle_in_transaction_timeout',
-  'rollback_timeout', 'ban_timeout', 'shutdown_termination_timeout', 'server_lifetime_jitter', 'healthcheck_interval',
+  'rollback_timeout', 'shutdown_termination_timeout', 'server_lifetime_jitter', 'healthcheck_interval',
   'idle_healthcheck_interval', 'idle_healthcheck_delay', 'healthcheck_timeout',
-  'require_healthcheck_on_discovery', 'connection_recovery', 'client_connection_recovery', 'load_balancing_strategy',
-  'read_write_strategy', 'read_write_split', 'prepared_statements', 'prepared_statements_ttl',
+  'require_healthcheck_on_discovery', 'connection_recovery', 'client_connection_recovery', 'prepared_statements', 'prepared_statements_ttl',
   'prepared_statements_ttl_jitter', 'pub_sub_channel_size', 'stats_period', 'dns_ttl', 'mirror_queue', 'mirror_exposure',
   'lsn_check_delay', 'lsn_check_interval', 'lsn_check_timeout', 'ban_replica_lag', 'ban_replica_lag_bytes',
   'cross_shard_disabled', 'dry_run', 'expanded_explain',
@@ -150,12 +151,12 @@ const DATABASE = {
   user: text.optional(),
   password: z.string().optional(),
   ...POOL,
+  ...REPLICA_DATABASE,
 };
 
 // prettier-ignore
 const DATABASE_IGNORED = ignored([
-  'lock_timeout', 'server_lifetime', 'server_lifetime_jitter', 'resharding_only', 'lb_weight', 'pool_size_primary',
-  'pool_size_replica', 'min_pool_size_primary', 'min_pool_size_replica', 'idle_timeout_primary', 'idle_timeout_replica',
+  'lock_timeout', 'server_lifetime', 'server_lifetime_jitter',
 ]);
 
 const USER = {

@@ -13,6 +13,7 @@ import { errorField } from '../wire/backend.js';
 import type { Gate } from './gate.js';
 import { GateWait } from './gate-wait.js';
 import type { Borrower, Pool } from './pool.js';
+import { isReplica } from './replica-set.js';
 import { sendCancel } from './server-cancel.js';
 import type { ServerConnection, ServerOwner } from './server-connection.js';
 import type { Route } from './routes.js';
@@ -47,6 +48,8 @@ export class Borrowing implements Borrower {
   step: Step = 'none';
   /** what the client has in the server's session, so that it keeps the server in every mode; null: nothing */
   state: SessionState | null = null;
+  /** replicas in a row that gave no connection for the batch at hand */
+  refusals = 0;
   readonly #user: string;
   readonly #database: string;
   readonly #context: SessionContext;
@@ -89,6 +92,16 @@ export class Borrowing implements Borrower {
   /** Server sessions are kept between transactions. */
   get keeps(): boolean {
     return this.state !== null || (this.#route?.mode === 'session' && this.pool?.retired === false);
+  }
+
+  /** where it is, or was last */
+  get shard(): number {
+    return this.#shard;
+  }
+
+  /** What is sent now goes to a replica: the next batch may belong elsewhere. */
+  get onReplica(): boolean {
+    return isReplica(this.#shard);
   }
 
   /** The client is in a transaction that no server has: it must not go on as if there were none. */
@@ -256,7 +269,19 @@ export class Borrowing implements Borrower {
 
   denied(error: CutoverError): void {
     this.step = 'none';
-    this.#listener.notObtained(error);
+    if (!this.onReplica) {
+      this.#listener.notObtained(error);
+      return;
+    }
+    // Another server can answer the same.
+    this.refusals += 1;
+    this.#context.routes.replicasOf(this.#user, this.#database)?.failed(this.pool, error);
+    if (this.#opening === null) this.#listener.placeAnew();
+    else {
+      this.#routeVersion = -1;
+      this.#placeOn(0);
+      this.#enter();
+    }
   }
 
   sentAway(): void {
@@ -356,6 +381,7 @@ export class Borrowing implements Borrower {
     this.step = 'none';
     this.#opening = null;
     this.#setups = 0;
+    this.refusals = 0;
     this.#listener.obtained(server);
   }
 

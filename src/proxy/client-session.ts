@@ -21,17 +21,17 @@ import { BatchRecord } from './batch-record.js';
 import { Borrowing, type BorrowingListener } from './borrowing.js';
 import { ClientChannel } from './client-channel.js';
 import { ClientStatements } from './client-statements.js';
+import type { Mover } from './first-statement.js';
 import { Forwarder } from './forwarder.js';
 import type { Gate } from './gate.js';
 import { SESSION_TAG, type ServerConnection } from './server-connection.js';
-import type { Placement } from './placement.js';
 import { Reroute } from './reroute.js';
 import { refusing } from './schema-change.js';
 import { SessionCounters } from './session-counters.js';
 import { GOODBYE_TIMEOUT_MS, SessionEnd, VANISHED_TIMEOUT_MS } from './session-end.js';
 import { sessionError } from './session-error.js';
 import { SessionKeeping } from './session-keeping.js';
-import { ONLY_SHARD, SessionPlace } from './session-place.js';
+import { SessionPlace } from './session-place.js';
 import { SessionWriter, type Next } from './session-writer.js';
 import type { LoggedInClient, SessionContext } from './session-context.js';
 import { TrackedSettings } from './tracked-settings.js';
@@ -212,7 +212,7 @@ export class ClientSession implements BorrowingListener {
 
   /** Goes for a server. @returns false when more of the batch must come first */
   #begin(): boolean {
-    const place = this.#place.look()?.next(this.#scanner) ?? ONLY_SHARD;
+    const place = this.#place.next(this.#scanner, this.#borrowing);
     if (place.kind === 'more') return false;
     if (place.kind === 'refused') {
       this.#answerWith(place.error);
@@ -246,13 +246,13 @@ export class ClientSession implements BorrowingListener {
   };
 
   /** @returns false when the batch cannot go to this server: it belongs to another shard, or has not come far enough to tell */
-  #staysHere(placement: Placement): boolean {
-    const move = placement.move(this.#scanner);
+  #staysHere(mover: Mover): boolean {
+    const move = mover.move(this.#scanner);
     if (move.kind === 'stay' || move.kind === 'more') return move.kind === 'stay';
     this.counters.waiting();
     this.#phase = move.kind === 'anew' ? 'waiting' : 'writing';
-    if (move.kind === 'anew') this.#borrowing.move(move.shard, placement.opening);
-    else this.#writer.beginIn(move.plan, placement.opening, this.#borrowing.lend(), this.#scanner, this.#writing);
+    if (move.kind === 'anew') this.#borrowing.move(move.shard, mover.opening);
+    else this.#writer.beginIn(move.plan, mover.opening, this.#borrowing.lend(), this.#scanner, this.#writing);
     return false;
   }
 
@@ -273,15 +273,15 @@ export class ClientSession implements BorrowingListener {
 
   #forward(): void {
     const { server } = this;
-    const { placement } = this.#place;
+    const { placement, mover } = this.#place;
     // One that skips what it gets until a Sync would not hear what has to be said to it first.
     const free = server?.replies.empty === true && !server.replies.skipping;
-    if (server === null || (placement !== null && free && !this.#staysHere(placement))) return;
+    if (server === null || (mover !== null && free && !this.#staysHere(mover))) return;
     // Between two answers, where nothing of the server's can be cut in two.
     const notice = server.replies.empty ? (placement?.takeNotice() ?? null) : null;
     if (notice !== null) this.#say(errorResponse({ severity: 'NOTICE', sqlstate: '00000', message: notice }));
     const forwarder = this.#forwarder;
-    const stopAtBoundary = this.#gate.closed || placement !== null;
+    const stopAtBoundary = this.#gate.closed || placement !== null || this.#borrowing.onReplica;
     const outcome = forwarder.forward(this.#scanner, server, stopAtBoundary, this.#keep);
     server.lastRequestAtMs = this.counters.requested(forwarder);
     if (forwarder.sawFlush) {
@@ -411,7 +411,7 @@ export class ClientSession implements BorrowingListener {
     const idle = server.transactionStatus === STATUS.idle;
     this.counters.answered(idle, this.#forwarder, this.#borrowing.pool);
     if (idle) this.#settings.commit(server);
-    this.#place.placement?.settled(server.transactionStatus);
+    this.#place.mover?.settled(server.transactionStatus);
     if (this.#phase === 'leaving') {
       this.#end.finish(server);
       return;

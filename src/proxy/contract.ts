@@ -19,6 +19,8 @@ export interface PoolStatus {
   readonly longestWaitMs: number;
   readonly poolerMode: string;
   readonly paused: boolean;
+  /** a replica that gets no reads */
+  readonly banned: boolean;
   readonly errors: number;
 }
 

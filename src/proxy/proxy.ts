@@ -26,6 +26,7 @@ import { listenAt, type Inherit } from './inherited.js';
 import { Journal } from './journal.js';
 import { SILENT, type Logger } from './logger.js';
 import { ProvenCredentials } from './proven-credentials.js';
+import type { Pool } from './pool.js';
 import { Reach } from './reach.js';
 import { Routes } from './routes.js';
 import type { LoggedInClient } from './session-context.js';
@@ -211,7 +212,11 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   }
 
   pools(): readonly PoolStatus[] {
-    return this.routes.pools.map((pool) => poolStatus(pool, this.gate(pool.label.database).closed));
+    return this.routes.pools.map((pool) => this.#statusOf(pool));
+  }
+
+  #statusOf(pool: Pool): PoolStatus {
+    return poolStatus(pool, this.gate(pool.label.database).closed, this.routes.bans.of(pool) !== null);
   }
 
   clients(): readonly ClientStatus[] {
@@ -231,7 +236,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     return {
       clients: clientCounts(databases, this.#sessions.values()),
       pools: this.routes.pools.map((pool) => ({
-        ...poolStatus(pool, this.gate(pool.label.database).closed),
+        ...this.#statusOf(pool),
         ...poolStats(pool),
         size: pool.options.size,
       })),

@@ -63,8 +63,9 @@ export class Reach {
   #byServer(): readonly (readonly [Pool, ...Pool[]])[] {
     const servers = new Map<string, [Pool, ...Pool[]]>();
     for (const pool of this.#routes.pools) {
-      const { database, shard } = pool.label;
-      if (shard === COORDINATOR) continue;
+      const { database, shard, role } = pool.label;
+      // Without its primary a database is not served, whoever answers some of its reads.
+      if (shard === COORDINATOR || role === 'replica') continue;
       const key = JSON.stringify([database, shard]);
       const pools = servers.get(key);
       if (pools === undefined) servers.set(key, [pool]);

@@ -6,10 +6,14 @@
  */
 import type { Config, DatabaseEntry, PoolerMode, UserEntry } from '../config/config.js';
 import { shardCount } from '../config/databases.js';
+import { readReplicas } from '../config/replicas.js';
 import { CutoverError } from '../errors/errors.js';
 import { endpointFor, tlsRuleOf, type Endpoint } from '../postgres/endpoint.js';
 import { coordinatorAt } from '../sharding/coordinator-place.js';
+import { Bans } from './bans.js';
 import { Pool, type PoolLabel, type PoolOptions } from './pool.js';
+import { ReadTexts } from './read-texts.js';
+import { isReplica, replicaShard, ReplicaSet } from './replica-set.js';
 
 /** In the place of a shard's number: the database that answers reads over several shards. */
 export const COORDINATOR = -1;
@@ -22,9 +26,13 @@ export interface Route {
 export class Routes {
   /** raised by apply(): who remembers a route looks it up again */
   version = 0;
+  readonly bans = new Bans();
+  readonly #texts = new ReadTexts();
   #routes = new Map<string, Route>();
   /** number of shards by database */
   #shards = new Map<string, number>();
+  /** of databases with replicas, by user and database */
+  #replicas = new Map<string, ReplicaSet>();
   #pools = new Map<string, Pool>();
   /** pools no name leads to, until their last connection is closed */
   readonly #leaving = new Set<Pool>();
@@ -52,9 +60,14 @@ export class Routes {
     throw new CutoverError('database_unknown', { database });
   }
 
-  /** The pool of shard 0, for counts; null: the configuration has lost the user or the database. */
-  poolOf(user: string, database: string): Pool | null {
-    return this.#routes.get(JSON.stringify([user, database, 0]))?.pool ?? null;
+  /** The pool of a shard, 0 for counts; null: the configuration has lost the user or the database. */
+  poolOf(user: string, database: string, shard = 0): Pool | null {
+    return this.#routes.get(JSON.stringify([user, database, shard]))?.pool ?? null;
+  }
+
+  /** What spreads the reads of this user; null: the database has no replicas, or its sessions keep their servers. */
+  replicasOf(user: string, database: string): ReplicaSet | null {
+    return this.#replicas.get(JSON.stringify([user, database])) ?? null;
   }
 
   /** Routes of every user to every shard of a database, by user and shard as one text. */
@@ -81,24 +94,42 @@ export class Routes {
   apply(config: Config): void {
     const pools = new Map<string, Pool>();
     const routes = new Map<string, Route>();
+    const replicas = new Map<string, ReplicaSet>();
     const primaries = config.databases.filter((row) => row.role !== 'replica');
     this.#shards = new Map(primaries.map(({ name }) => [name, shardCount(primaries, name)]));
     for (const user of config.users) {
       for (const entry of primaries.filter((row) => row.name === user.database)) {
         const mode = this.#modeOf(config, entry, user);
         const options = { ...optionsOf(config, entry, user), mode };
-        const add = (target: PoolOptions, shard: number): void => {
-          const pool = this.#poolFor(pools, poolKey(target.endpoint, user), target, labelOf(entry, user, shard));
+        const add = (target: PoolOptions, shard: number, row = entry): Pool => {
+          const pool = this.#poolFor(pools, poolKey(target.endpoint, user), target, labelOf(row, user, shard));
           routes.set(JSON.stringify([user.name, user.database, shard]), { pool, mode });
+          return pool;
         };
-        add(options, entry.shard);
-        if (entry.shard > 0 || this.shardsOf(entry.name) === 1) continue;
-        add({ ...options, endpoint: coordinatorAt(config, entry.name, options.endpoint) }, COORDINATOR);
+        const primary = { pool: add(options, entry.shard), weight: entry.weight };
+        if (entry.shard > 0) continue;
+        if (this.shardsOf(entry.name) > 1) {
+          add({ ...options, endpoint: coordinatorAt(config, entry.name, options.endpoint) }, COORDINATOR);
+          continue;
+        }
+        const rows = mode === 'session' ? [] : readReplicas(config.databases, entry.name);
+        if (rows.length === 0) continue;
+        const members = rows.map((row, index) => ({
+          pool: add({ ...optionsOf(config, row, user), mode }, replicaShard(index), row),
+          weight: row.weight,
+        }));
+        const shared = { bans: this.bans, texts: this.#texts };
+        replicas.set(
+          JSON.stringify([user.name, user.database]),
+          new ReplicaSet(primary, members, config.replicas, shared),
+        );
       }
     }
     const before = this.#pools;
     this.#pools = pools;
     this.#routes = routes;
+    this.#replicas = replicas;
+    if (replicas.size > 0) void this.#texts.load();
     this.version += 1;
     for (const [key, pool] of before) {
       if (pools.has(key)) continue;
@@ -140,7 +171,7 @@ function poolKey(endpoint: Endpoint, user: UserEntry): string {
 
 function labelOf(entry: DatabaseEntry, user: UserEntry, shard: number): PoolLabel {
   const role = shard === COORDINATOR ? 'coordinator' : entry.role;
-  return { database: entry.name, user: user.name, shard, role };
+  return { database: entry.name, user: user.name, shard: isReplica(shard) ? entry.shard : shard, role };
 }
 
 function optionsOf(config: Config, entry: DatabaseEntry, user: UserEntry): Omit<PoolOptions, 'mode'> {

@@ -1,10 +1,10 @@
-/** One task: tell which shard or key a session has asked for with SET. */
+/** One task: tell which shard, key or role a session has asked for with SET. */
 import type { Hint } from '../sharding/router-hints.js';
 import type { SessionHint } from '../sharding/statement-verdict.js';
 import type { SessionSettings } from './settings.js';
 
 const NAMES = ['shard', 'sharding_key'] as const;
-const VALUE = /(?:=|\sTO\s|',)\s*'?((?:[^']|'')*?)'?(?:, false\))?\s*$/is;
+const VALUE = /(?:=|\sTO\s|',)\s*(?:"([^"]*)"|'?((?:[^']|'')*?)'?)(?:, false\))?\s*$/is;
 
 /**
  * The hint in force, ready to be spread into a route's request: what the open transaction has set last, else what the session has.
@@ -20,7 +20,9 @@ export function hintOf(settings: SessionSettings, open: readonly SessionHint[]):
   return {};
 }
 
-function setValue(statement: string | undefined): string | null {
-  const value = statement === undefined ? undefined : VALUE.exec(statement)?.[1];
+/** The value that a SET, or a set_config() of the startup packet, gives; null where it is not said. */
+export function setValue(statement: string | undefined): string | null {
+  const match = statement === undefined ? null : VALUE.exec(statement);
+  const value = match?.[1] ?? match?.[2];
   return value?.replaceAll("''", "'") ?? null;
 }

@@ -66,7 +66,7 @@ export class SessionKeeping {
   async follow(): Promise<void> {
     const { state, pool, server, step } = this.#borrowing;
     if (state === null || server === null || this.#following || (step !== 'none' && step !== 'gate')) return;
-    const next = this.#context.routes.poolOf(this.#session.user, this.#session.database);
+    const next = this.#context.routes.poolOf(this.#session.user, this.#session.database, this.#borrowing.shard);
     if (next === pool) return;
     if (next === null || state.bound.length > 0) {
       this.#session.terminate(stateLost(this.#session.database, state));

@@ -1,15 +1,19 @@
-/** One task: keep, for one session, what tells on which shard its batches run, through a RELOAD or a swap of names. */
+/** One task: keep, for one session, what tells where its batches run, through a RELOAD or a swap of names. */
 import { messageOf, type CutoverError } from '../errors/errors.js';
+import type { FrameScanner } from '../wire/frames.js';
+import type { Borrowing } from './borrowing.js';
 import type { ClientStatements } from './client-statements.js';
 import type { Forwarder } from './forwarder.js';
+import type { Mover } from './first-statement.js';
 import { Placement, type Place } from './placement.js';
+import { ReadSplit } from './read-split.js';
 import type { SessionContext } from './session-context.js';
 import { refusedChange } from './schema-change.js';
 import { sessionError } from './session-error.js';
 import type { TrackedSettings } from './tracked-settings.js';
 
-/** Where everything of a database with one shard runs. */
-export const ONLY_SHARD: Place = { kind: 'shard', shard: 0 };
+/** Where everything of a database with one shard and no replicas runs. */
+const ONLY_SHARD: Place = { kind: 'shard', shard: 0 };
 
 interface Session {
   readonly id: number;
@@ -25,6 +29,10 @@ export class SessionPlace {
   readonly #context: SessionContext;
   readonly #settings: TrackedSettings;
   readonly #forwarder: Forwarder;
+  /** of a database with replicas */
+  #split: ReadSplit | null = null;
+  /** the configuration by which there is one */
+  #splitVersion = -1;
 
   constructor(session: Session, context: SessionContext, settings: TrackedSettings, forwarder: Forwarder) {
     this.#session = session;
@@ -40,6 +48,33 @@ export class SessionPlace {
     else this.placement ??= this.#newPlacement();
     this.#forwarder.screen = this.placement;
     return this.placement;
+  }
+
+  /** Where the next batch runs, when no transaction is open. A session that keeps its server stays there. */
+  next(scanner: FrameScanner, borrowing: Borrowing): Place {
+    const placement = this.look();
+    if (placement !== null) return placement.next(scanner);
+    const split = this.#currentSplit();
+    if (split === null) return ONLY_SHARD;
+    if (borrowing.keeps) return { kind: 'shard', shard: borrowing.shard };
+    // Each refusal is a ban, but bans may be short.
+    return borrowing.refusals > split.size ? ONLY_SHARD : split.next(scanner);
+  }
+
+  /** Asked of an open transaction whose server is free; null: it stays where it is. */
+  get mover(): Mover | null {
+    const split = this.#splitVersion === this.#context.routes.version ? this.#split : null;
+    return this.placement ?? split?.first ?? null;
+  }
+
+  #currentSplit(): ReadSplit | null {
+    const { routes } = this.#context;
+    if (this.#splitVersion === routes.version) return this.#split;
+    const { user, database, statements } = this.#session;
+    const replicas = routes.replicasOf(user, database);
+    this.#split = replicas === null ? null : new ReadSplit(statements, this.#settings, replicas);
+    this.#splitVersion = routes.version;
+    return this.#split;
   }
 
   #newPlacement(): Placement {

@@ -27,6 +27,8 @@ export interface Rest {
 export class StatementsAhead {
   /** once there is no next one: what has not come of the batch; null when it has come to its end */
   rest: Rest | null = null;
+  /** once there is no next one: nothing behind it belongs to the batch: it is a Query, or ends with its Sync */
+  complete = false;
   readonly #statements: ClientStatements;
   readonly #scanner = new FrameScanner(CLIENT_RULES);
   readonly #unreadBytes: number;
@@ -49,9 +51,13 @@ export class StatementsAhead {
       if (end - start < length) return this.#end({ neededBytes: start + length, cut: true });
       if (type === FRONTEND.query) {
         this.#ended = true;
+        this.complete = true;
         return { text: readQuery(buffer, start, end), parameters: NO_PARAMETERS, portal: '', start };
       }
-      if (ENDS.has(type)) return this.#end(null);
+      if (ENDS.has(type)) {
+        this.complete = type === FRONTEND.sync;
+        return this.#end(null);
+      }
       scanner.consume();
       if (type === FRONTEND.parse) {
         const { name, bodyAt } = readParse(buffer, start, end);

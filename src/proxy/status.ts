@@ -10,8 +10,11 @@ function stateOf(server: ServerConnection): 'idle' | 'active' | 'idle in transac
   return server.idle ? 'idle' : 'idle in transaction';
 }
 
-/** @param paused the gate of the pool's database is closed */
-export function poolStatus(pool: Pool, paused: boolean): PoolStatus {
+/**
+ * @param paused the gate of the pool's database is closed
+ * @param banned it is a replica's, which gets no reads
+ */
+export function poolStatus(pool: Pool, paused: boolean, banned: boolean): PoolStatus {
   const servers = [...pool.servers];
   const lent = servers.filter((server) => server.owner !== null);
   const idleInTransaction = lent.filter((server) => stateOf(server) === 'idle in transaction').length;
@@ -28,6 +31,7 @@ export function poolStatus(pool: Pool, paused: boolean): PoolStatus {
     longestWaitMs: pool.longestWaitMs,
     poolerMode: mode,
     paused,
+    banned,
     errors: pool.counters.errors,
   };
 }

@@ -53,7 +53,8 @@ export class TrackedSettings {
     if (this.#toldKey === server.parametersKey) return [];
     const news: Buffer[] = [];
     for (const [name, value] of server.parameters) {
-      if (this.#told.get(name) === value) continue;
+      // A session that writes is on no standby, though one answers some of its reads.
+      if (this.#told.get(name) === value || name === 'in_hot_standby') continue;
       this.#told.set(name, value);
       news.push(parameterStatus(name, value));
     }

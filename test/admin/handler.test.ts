@@ -309,7 +309,7 @@ describe('views', () => {
     const place = { database: 'prod', user: 'app', host: '10.0.0.1', port: 5432, shard: 0, role: 'primary' };
     ports.rows.pools.push({
       ...{ ...place, id: 1, clientsWaiting: 2, serversIdle: 3, serversActive: 4, serversIdleInTransaction: 5 },
-      ...{ longestWaitMs: 1_234.567, poolerMode: 'transaction', paused: true, errors: 6 },
+      ...{ longestWaitMs: 1_234.567, poolerMode: 'transaction', paused: true, banned: false, errors: 6 },
     });
     expect(await rowsOf('SHOW POOLS')).toMatchObject([
       {

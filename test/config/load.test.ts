@@ -33,7 +33,7 @@ describe('a file of PgDog', () => {
 
   test('loads unchanged, and every key without an effect is named once', () => {
     const ignored = config.warnings.filter((warning) => warning.includes('has no effect')).join('\n');
-    for (const key of ['workers', 'lb_weight', '[tcp]', '[[mirroring]]']) {
+    for (const key of ['workers', '[tcp]', '[[mirroring]]']) {
       expect(ignored.split(key)).toHaveLength(2);
     }
     expect(ignored).not.toContain('cutover_timeout"');
@@ -52,6 +52,10 @@ describe('a file of PgDog', () => {
       databaseName: 'prod',
     });
     expect(config.databases.find((entry) => entry.name === 'reports')).toMatchObject({ databaseName: 'reports' });
+    expect(config.databases.map(({ role, weight }) => [role, weight]).slice(0, 2)).toStrictEqual([
+      ['primary', 200],
+      ['replica', undefined],
+    ]);
     expect(config.temporal.taskQueue).toBe('cutover');
   });
 
@@ -63,6 +67,19 @@ describe('a file of PgDog', () => {
     ]);
     expect(config.users[2]?.passwords).toEqual(['secret-of-batch-1', 'secret-of-batch-2']);
   });
+});
+
+test('pool keys of a role hold for its rows only, and a replica of several shards is a warning', () => {
+  const row = (more: string): string => `[[databases]]\nname = "prod"\nhost = "h"\n${more}\n`;
+  const sizes = 'pool_size = 1\npool_size_replica = 2\npool_size_primary = 3\nidle_timeout_replica = 4';
+  const environment = { PGDOG_READ_WRITE_SPLIT: 'exclude_primary' };
+  const config = load(`${row(sizes)}${row(`role = "replica"\n${sizes}`)}`, '', { environment });
+  expect(config.databases).toMatchObject([{ poolSize: 3 }, { poolSize: 2, idleTimeoutMs: 4 }]);
+  expect(config.databases[0]).not.toHaveProperty('idleTimeoutMs');
+  expect(config.replicas).toMatchObject({ strategy: 'random', split: 'exclude_primary', banTimeoutMs: 300_000 });
+  expect(config.warnings.join()).not.toContain('replicas');
+  const sharded = load(`${row('')}${row('role = "replica"')}${row('shard = 1')}`, '');
+  expect(sharded.warnings.join()).toContain('replicas of database "prod" are not used');
 });
 
 describe('a wrong file says file, line, key and what was meant', () => {

@@ -69,6 +69,12 @@ describe('in the text', () => {
       'databases = [{ name = "prod_new", database_name = "prod", host = "h" }, {name="prod",host="h",database_name="x"}]',
     ],
     [
+      'replicas on both sides',
+      'config',
+      `[[databases]]\nname = "prod"\nhost = "a"\n[[databases]]\nname = "prod"\nhost = "b"\nrole = "replica"\n[[databases]]\nname = "prod_new"\nhost = "c"\ndatabase_name = "prod"\n[[databases]]\nname = "prod_new"\nhost = "d"\ndatabase_name = "prod"\nrole = "replica"`,
+      `[[databases]]\nname = "prod_new"\ndatabase_name = "prod"\nhost = "a"\n[[databases]]\nname = "prod_new"\ndatabase_name = "prod"\nhost = "b"\nrole = "replica"\n[[databases]]\nname = "prod"\nhost = "c"\ndatabase_name = "prod"\n[[databases]]\nname = "prod"\nhost = "d"\ndatabase_name = "prod"\nrole = "replica"`,
+    ],
+    [
       'multi-line quotes',
       'users',
       '[[users]]\nname="a"\ndatabase="""\nprod"""',

@@ -4,6 +4,7 @@ import { dirname, join, normalize } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { parseCommand } from '../../src/admin/parse.js';
 import { parseConfig } from '../../src/config/load.js';
+import { REPLICA_DATABASE } from '../../src/config/replica-schema.js';
 import { GENERAL } from '../../src/config/schema.js';
 import { STEPS } from '../../src/cutover/epoch.js';
 import { ERRORS } from '../../src/errors/errors.js';
@@ -113,7 +114,8 @@ describe.each(PAGES)('%s', (page) => {
     const named = inlineCode(text).map((code) => code.split(' ')[0] ?? '');
     const settings = named.filter((code) => /^(cutover|resharding)_[a-z_]+$/.test(code));
     const known = (key: string): boolean =>
-      Object.hasOwn(GENERAL, key) || readDocument('src/config/schema.ts').includes(`'${key}'`);
+      Object.hasOwn({ ...GENERAL, ...REPLICA_DATABASE }, key) ||
+      readDocument('src/config/schema.ts').includes(`'${key}'`);
     expect(settings.filter((key) => !known(key) && !key.startsWith('cutover_fence_'))).toEqual([]);
   });
 });

@@ -3,6 +3,7 @@ import { connect, type Socket } from 'node:net';
 import pg from 'pg';
 import { afterEach } from 'vitest';
 import type { Config, DatabaseEntry, GeneralConfig, UserEntry } from '../../src/config/config.js';
+import { replicaConfig } from '../../src/config/replicas.js';
 import { NOT_SHARDED } from '../../src/config/sharding.js';
 import { NO_TLS, PREFER_TLS, type TlsConfig } from '../../src/config/tls.js';
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
@@ -78,6 +79,7 @@ export function configFor(targets: readonly Target[], overrides: Overrides = {})
     general: { ...GENERAL, ...overrides.general },
     tls: { ...NO_TLS, servers: PREFER_TLS, ...overrides.tls },
     databases,
+    replicas: replicaConfig({}),
     sharding: NOT_SHARDED,
     users,
     admin: { name: 'admin', user: 'admin', password: 'admin secret', passwordConfigured: true },

@@ -2,6 +2,7 @@
 import type { Config, DatabaseEntry, NodeEntry } from '../../src/config/config.js';
 import { cutoverConfig, generalConfig } from '../../src/config/general.js';
 import { loggingConfig, monitoringConfig } from '../../src/config/monitoring.js';
+import { replicaConfig } from '../../src/config/replicas.js';
 import { NOT_SHARDED } from '../../src/config/sharding.js';
 import { NO_TLS } from '../../src/config/tls.js';
 
@@ -34,6 +35,7 @@ export function configurationOf(nodes: readonly string[], patience: Patience): C
     general: generalConfig({}),
     tls: NO_TLS,
     databases: [database('app', SOURCE_HOST), database('app_new', DESTINATION_HOST)],
+    replicas: replicaConfig({}),
     sharding: NOT_SHARDED,
     users: [
       { ...user, database: 'app' },

@@ -177,10 +177,10 @@ async function largeTables(context: PreflightContext): Promise<readonly TableNam
 
 /** Of all proxies, at most, to the shards of the destination on one server. */
 function pooled({ config, destination, shards }: PreflightContext, here: ServerShards): number {
-  const rows = config.databases.filter(({ name }) => name === destination.name);
+  const primary = config.databases.find(({ name, role }) => name === destination.name && role !== 'replica');
   const sizes = config.users
     .filter(({ database }) => database === destination.name)
-    .map(({ poolSize }) => poolSize ?? rows[0]?.poolSize ?? config.general.defaultPoolSize);
+    .map(({ poolSize }) => poolSize ?? primary?.poolSize ?? config.general.defaultPoolSize);
   const pool = sizes.reduce((sum, size) => sum + size, 0) * Math.max(1, config.nodes.length);
   if ((shards?.destination ?? 1) === 1) return here.destination * pool;
   return here.destination * 2 * pool + (here.coordinator ? pool : 0);

@@ -1,0 +1,48 @@
+/** One task: what the files say about replicas: how reads are spread, and which pool keys hold for a row by its role. */
+import type { DatabaseEntry } from './config.js';
+import type { DatabaseKeys, GeneralKeys } from './schema.js';
+
+export type LoadBalancing = 'random' | 'round_robin' | 'least_active_connections' | 'weighted_round_robin';
+/** Whether the primary answers reads beside its replicas. */
+export type ReadSplit = 'include_primary' | 'exclude_primary' | 'include_primary_if_replica_banned' | 'prefer_primary';
+
+/** How the reads of a database with replicas are spread. */
+export interface ReplicaConfig {
+  readonly strategy: LoadBalancing;
+  readonly split: ReadSplit;
+  /** `aggressive`: the first statement of a transaction decides where all of it runs */
+  readonly transactions: 'conservative' | 'aggressive';
+  /** how long a replica that could not be reached gets no reads */
+  readonly banTimeoutMs: number;
+}
+
+const BAN_TIMEOUT_MS = 300_000;
+
+export function replicaConfig(keys: GeneralKeys): ReplicaConfig {
+  return {
+    strategy: keys.load_balancing_strategy ?? 'random',
+    split: keys.read_write_split ?? 'include_primary',
+    transactions: keys.read_write_strategy ?? 'conservative',
+    banTimeoutMs: keys.ban_timeout ?? BAN_TIMEOUT_MS,
+  };
+}
+
+/** Keys of a row that hold for one role only, over those that hold for both. Only keys that are set appear. */
+export function roleKeys(keys: DatabaseKeys): Partial<DatabaseEntry> {
+  const replica = keys.role === 'replica';
+  const poolSize = replica ? keys.pool_size_replica : keys.pool_size_primary;
+  const minPoolSize = replica ? keys.min_pool_size_replica : keys.min_pool_size_primary;
+  const idleTimeoutMs = replica ? keys.idle_timeout_replica : keys.idle_timeout_primary;
+  return {
+    ...(poolSize === undefined ? {} : { poolSize }),
+    ...(minPoolSize === undefined ? {} : { minPoolSize }),
+    ...(idleTimeoutMs === undefined ? {} : { idleTimeoutMs }),
+    ...(keys.lb_weight === undefined ? {} : { weight: keys.lb_weight }),
+    ...(keys.resharding_only === true ? { reshardingOnly: true } : {}),
+  };
+}
+
+/** Rows whose servers answer reads beside the primary of a database with one shard. */
+export function readReplicas(databases: readonly DatabaseEntry[], name: string): readonly DatabaseEntry[] {
+  return databases.filter((row) => row.name === name && row.role === 'replica' && row.reshardingOnly !== true);
+}
