@@ -220,11 +220,12 @@ export class ClientSession implements BorrowingListener {
       this.#answerWith(place.error);
       return true;
     }
-    this.counters.waiting();
     this.#phase = place.kind === 'several' ? 'writing' : 'waiting';
     if (place.kind === 'several') this.#writer.begin(place.plan, this.#scanner, this.#writing);
     else if (place.kind === 'read') void this.#place.read().then(this.#routerRead);
     else this.#borrowing.begin(place.shard);
+    // Mostly a server has been there at once, and the clock need not be asked.
+    if (this.phase === 'waiting' || this.phase === 'writing') this.counters.waiting();
     return true;
   }
 
@@ -285,7 +286,7 @@ export class ClientSession implements BorrowingListener {
     const forwarder = this.#forwarder;
     const stopAtBoundary = this.#gate.closed || placement !== null;
     const outcome = forwarder.forward(this.#scanner, server, stopAtBoundary, this.#keep);
-    server.lastRequestAtMs = this.counters.requested(forwarder);
+    server.lastRequestAt = this.counters.requested(forwarder);
     if (forwarder.sawFlush) {
       forwarder.sawFlush = false;
       server.stopWatching();

@@ -125,8 +125,8 @@ export class ServerConnection {
   cancelsInFlight = 0;
   /** the server's own FATAL was passed on: the client knows why the connection ends */
   saidWhy = false;
-  /** ms since 1970; 0 = never */
-  lastRequestAtMs = 0;
+  /** by the monotonic clock; 0 = never */
+  lastRequestAt = 0;
   transactions = 0;
   queries = 0;
   rollbacks = 0;
