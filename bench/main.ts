@@ -7,6 +7,7 @@ import { boot } from './boot.js';
 import { copy } from './copy.js';
 import { crowd } from './crowd.js';
 import { killed } from './killed.js';
+import { SCRIPTS, type Script } from './pgbench.js';
 import { relay } from './relay.js';
 import { shardedReads } from './sharded-reads.js';
 import { shardedStall } from './sharded-stall.js';
@@ -24,7 +25,7 @@ const USAGE = `Usage: npm run bench -- <name> [options]
   reads   reads over two shards, plain and in parts, beside one database with the same rows
             --rows 1000000  --rounds 5
   relay   pgbench -S direct, through PgBouncer, a bare Node relay and the proxy
-            --rounds 5  --seconds 4  --clients 8  --shards 1
+            --rounds 5  --seconds 4  --clients 8  --shards 1  --script select-only (or tpcb-like, on one shard)
   stall   longest gap between acknowledged writes, per cutover and per rollback
             --runs 20  --writers 8  --tables 0  --rows 20000  --from 17  --to 18  --think-ms 2
             --nodes 1  --idle 0  --temporal-delay-ms 0
@@ -48,6 +49,7 @@ const OPTIONS = {
   nodes: { type: 'string', default: '1' },
   idle: { type: 'string', default: '0' },
   shards: { type: 'string', default: '1' },
+  script: { type: 'string', default: 'select-only' },
   'lease-ms': { type: 'string', default: '2000' },
   'temporal-delay-ms': { type: 'string', default: '0' },
   help: { type: 'boolean', short: 'h', default: false },
@@ -71,6 +73,11 @@ async function run(cleanup: Cleanup): Promise<number> {
   const major = (name: 'from' | 'to'): Major => {
     const found = MAJORS.find((known) => known.toString() === values[name]);
     if (found === undefined) throw new Error(`--${name} is one of ${MAJORS.join(', ')}`);
+    return found;
+  };
+  const script = (): Script => {
+    const found = SCRIPTS.find((known) => known === values.script);
+    if (found === undefined) throw new Error(`--script is one of ${SCRIPTS.join(', ')}`);
     return found;
   };
   const [name] = positionals;
@@ -125,8 +132,9 @@ async function run(cleanup: Cleanup): Promise<number> {
         {
           rounds: count('rounds', 1, 100),
           seconds: count('seconds', 1, 600),
-          clients: count('clients', 1, 100),
+          clients: count('clients', 1, 500),
           shards: count('shards', 1, 16),
+          script: script(),
         },
         cleanup,
       );

@@ -8,12 +8,17 @@ import type { Endpoint } from '../src/postgres/endpoint.js';
 export const MODES = ['simple', 'extended', 'prepared'] as const;
 export type Mode = (typeof MODES)[number];
 
+/** Scripts that pgbench has in it: a read by key, and a transaction of five statements that writes. */
+export const SCRIPTS = ['select-only', 'tpcb-like'] as const;
+export type Script = (typeof SCRIPTS)[number];
+
 export interface PgbenchResult {
   readonly transactionsPerSecond: number;
   readonly latencyMs: number;
 }
 
 export interface PgbenchLoad {
+  readonly script: Script;
   readonly mode: Mode;
   readonly clients: number;
   readonly seconds: number;
@@ -36,7 +41,7 @@ export async function initialise(program: string, endpoint: Endpoint, scale: num
   await run(program, endpoint, ['-i', '-q', '-s', scale.toString()], GRACE_MS);
 }
 
-/** One run of the built-in `select-only` script; against several places at once, with the clients spread over them. */
+/** One run of a built-in script; against several places at once, with the clients spread over them. */
 export async function measure(
   program: string,
   endpoints: readonly Endpoint[],
@@ -50,10 +55,10 @@ export async function measure(
 }
 
 async function measureOne(program: string, endpoint: Endpoint, load: PgbenchLoad): Promise<PgbenchResult> {
-  const { mode, clients, seconds } = load;
+  const { script, mode, clients, seconds } = load;
   const threads = Math.min(THREADS, clients);
   const size = ['-c', clients.toString(), '-j', threads.toString(), '-T', seconds.toString()];
-  const text = await run(program, endpoint, ['-n', '-S', '-M', mode, ...size], seconds * 1_000 + GRACE_MS);
+  const text = await run(program, endpoint, ['-n', '-b', script, '-M', mode, ...size], seconds * 1_000 + GRACE_MS);
   return {
     transactionsPerSecond: numberIn(text, /^tps = ([\d.]+)/m),
     latencyMs: numberIn(text, /^latency average = ([\d.]+) ms/m),

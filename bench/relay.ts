@@ -12,12 +12,13 @@ import type { Cleanup } from '../src/cli/demo/cleanup.js';
 import { writeConfiguration } from '../src/cli/demo/configuration.js';
 import { startProgram } from '../src/cli/demo/program.js';
 import { machine } from './machine.js';
-import { initialise, measure, MODES, programPath, type Mode } from './pgbench.js';
+import { initialise, measure, MODES, programPath, type Mode, type Script } from './pgbench.js';
 import { startPgBouncer } from './pgbouncer.js';
 import { processorMs } from './processor-time.js';
 import { median, rounded } from './statistics.js';
 
 export interface RelayOptions {
+  readonly script: Script;
   readonly rounds: number;
   readonly seconds: number;
   readonly clients: number;
@@ -50,6 +51,8 @@ interface Measurement {
 
 const SCALE = 10;
 const WARM_UP_SECONDS = 1;
+const CONNECTING_TARGETS = 5;
+const SPARE_CONNECTIONS = 50;
 /** Linux counts in these on every architecture that Node runs on. */
 
 /** Runs the whole comparison; prints a JSON line per measurement and a summary at the end. */
@@ -70,7 +73,9 @@ async function startTargets(options: RelayOptions, pgbench: string, cleanup: Cle
     rmSync(folder, { recursive: true, force: true });
     keepAtEnd(folder);
   });
-  const cluster = await startCluster({ major: 18 });
+  // Each target that pools keeps its connections while the others are measured.
+  const connections = clients * (CONNECTING_TARGETS + options.shards) + SPARE_CONNECTIONS;
+  const cluster = await startCluster({ major: 18, settings: { max_connections: connections.toString() } });
   cleanup.defer('a cluster', () => cluster.remove());
   await cluster.createDatabase('bench');
   const server = cluster.endpoint('bench');
@@ -203,12 +208,12 @@ async function measureOnce(
   target: Target,
   mode: Mode,
   round: number,
-  { clients, seconds }: RelayOptions,
+  { script, clients, seconds }: RelayOptions,
 ): Promise<Measurement> {
   const endpoints = target.endpoints(mode);
-  if (round === 0) await measure(pgbench, endpoints, { mode, clients, seconds: WARM_UP_SECONDS });
+  if (round === 0) await measure(pgbench, endpoints, { script, mode, clients, seconds: WARM_UP_SECONDS });
   const before = processorMs(target.pid);
-  const result = await measure(pgbench, endpoints, { mode, clients, seconds });
+  const result = await measure(pgbench, endpoints, { script, mode, clients, seconds });
   const after = processorMs(target.pid);
   const { transactionsPerSecond } = result;
   const transactions = transactionsPerSecond * seconds;

@@ -9,6 +9,7 @@ import { checkServerIdentity, connect as connectTls, createSecureContext, type S
 import type { ServerTls } from '../config/tls.js';
 import { messageOf } from '../errors/errors.js';
 import { SSL_REQUEST } from '../wire/frontend.js';
+import { DirectRead } from './direct-read.js';
 import type { Endpoint } from './endpoint.js';
 
 const OFFERED = 0x53;
@@ -23,7 +24,9 @@ const NOT_OFFERED = 0x4e;
  */
 export async function openServerSocket(endpoint: Endpoint, timeoutMs: number): Promise<Socket> {
   const { host, port, tls } = endpoint;
-  const bare = connect({ host, port, noDelay: true, keepAlive: true });
+  const read = new DirectRead();
+  const bare = connect({ host, port, noDelay: true, keepAlive: true, onread: read.options });
+  read.opened(bare);
   const timer = setTimeout(() => {
     bare.destroy(new Error(`no answer within ${timeoutMs.toString()} ms`));
   }, timeoutMs);

@@ -4,7 +4,9 @@
 const BATCH_BYTES_MAX = 1_048_576;
 
 export class BatchRecord {
-  #parts: Buffer[] = [];
+  /** most batches come in one piece */
+  #first: Buffer | null = null;
+  #others: Buffer[] = [];
   #bytes = 0;
 
   /** false once more was sent than is kept */
@@ -15,17 +17,23 @@ export class BatchRecord {
   /** Keeps a view, not a copy. */
   add(bytes: Buffer): void {
     this.#bytes += bytes.length;
-    if (this.complete) this.#parts.push(bytes);
-    else this.#parts.length = 0;
+    if (!this.complete) this.#forget();
+    else if (this.#first === null) this.#first = bytes;
+    else this.#others.push(bytes);
   }
 
   clear(): void {
-    this.#parts.length = 0;
+    this.#forget();
     this.#bytes = 0;
   }
 
   /** Everything kept, as one. */
   bytes(): Buffer {
-    return Buffer.concat(this.#parts);
+    return Buffer.concat(this.#first === null ? [] : [this.#first, ...this.#others]);
+  }
+
+  #forget(): void {
+    this.#first = null;
+    if (this.#others.length > 0) this.#others = [];
   }
 }

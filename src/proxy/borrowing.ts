@@ -355,7 +355,8 @@ export class Borrowing implements Borrower {
 
   #attach(server: ServerConnection): void {
     server.owner = this.#listener;
-    server.changedParameters.clear();
+    // An empty map that is cleared is allocated anew.
+    if (server.changedParameters.size > 0) server.changedParameters.clear();
     this.server = server;
     this.#prepare(server);
   }

@@ -1,11 +1,12 @@
 /** One task: write to a client's socket and know when it has enough; read from it only while that is wanted. */
 import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
 
 /** What a channel tells its session. */
 export interface ChannelListener {
   received(chunk: Buffer): void;
-  /** the client has taken enough: it may be written to again */
-  drained(): void;
+  /** more was written than the client has read, said at each write until it has taken enough: then `full` is false once */
+  filled(full: boolean): void;
   /** the client closed its side, or the connection broke; may be called twice */
   gone(): void;
 }
@@ -19,17 +20,21 @@ export class ClientChannel {
   bytesReceived = 0;
   bytesSent = 0;
   readonly #socket: Socket;
+  readonly #listener: ChannelListener;
+  readonly #tls: boolean;
   #reading = true;
 
   constructor(socket: Socket, listener: ChannelListener) {
     this.#socket = socket;
+    this.#listener = listener;
+    this.#tls = socket instanceof TLSSocket;
     socket.on('data', (chunk: Buffer) => {
       this.bytesReceived += chunk.length;
       listener.received(chunk);
     });
     socket.on('drain', () => {
       this.full = false;
-      listener.drained();
+      listener.filled(false);
     });
     socket.on('end', () => {
       listener.gone();
@@ -47,6 +52,18 @@ export class ClientChannel {
   write(bytes: Buffer): void {
     this.bytesSent += bytes.length;
     if (!this.#socket.write(bytes)) this.full = true;
+    if (this.full) this.#listener.filled(true);
+  }
+
+  /** As write(), of bytes that are overwritten once it has returned. @returns false: not all have gone, and they must stay as they are */
+  relay(bytes: Buffer): boolean {
+    const socket = this.#socket;
+    if (this.#tls || socket.writableLength > 0) {
+      this.write(Buffer.from(bytes));
+      return true;
+    }
+    this.write(bytes);
+    return socket.writableLength === 0;
   }
 
   /** Reads on, or leaves what comes in the socket. */

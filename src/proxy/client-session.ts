@@ -93,10 +93,12 @@ export class ClientSession implements BorrowingListener {
         this.#scanner.feed(chunk);
         this.#advance();
       },
-      drained: () => {
-        this.server?.resume();
-        this.#writer.hold(false);
-        this.#advance();
+      filled: (full) => {
+        if (full) this.server?.pause();
+        else this.server?.resume();
+        this.#writer.hold(full);
+        if (full) this.#updateReading();
+        else this.#advance();
       },
       gone: () => {
         // With a server in hand, what was sent before is still run: PostgreSQL would not do less.
@@ -157,7 +159,7 @@ export class ClientSession implements BorrowingListener {
   /** Ends the session with a reason; what it left unfinished is rolled back. */
   terminate(error: CutoverError): void {
     if (this.#phase === 'leaving' || this.#phase === 'closed') return;
-    this.#say(this.#context.journal.answer(error, 'FATAL', this));
+    this.channel.write(this.#context.journal.answer(error, 'FATAL', this));
     this.#leave(VANISHED_TIMEOUT_MS);
   }
 
@@ -218,11 +220,12 @@ export class ClientSession implements BorrowingListener {
       this.#answerWith(place.error);
       return true;
     }
-    this.counters.waiting();
     this.#phase = place.kind === 'several' ? 'writing' : 'waiting';
     if (place.kind === 'several') this.#writer.begin(place.plan, this.#scanner, this.#writing);
     else if (place.kind === 'read') void this.#place.read().then(this.#routerRead);
     else this.#borrowing.begin(place.shard);
+    // Mostly a server has been there at once, and the clock need not be asked.
+    if (this.phase === 'waiting' || this.phase === 'writing') this.counters.waiting();
     return true;
   }
 
@@ -235,7 +238,7 @@ export class ClientSession implements BorrowingListener {
   /** What a statement on several shards tells: answers, that more of a COPY can be taken, and that it has been answered. */
   readonly #writing = {
     say: (bytes: Buffer): void => {
-      if (this.#phase === 'writing') this.#say(bytes);
+      if (this.#phase === 'writing') this.channel.write(bytes);
     },
     more: this.#advance,
     done: (next: Next): void => {
@@ -279,11 +282,11 @@ export class ClientSession implements BorrowingListener {
     if (server === null || (mover !== null && free && !this.#staysHere(mover))) return;
     // Between two answers, where nothing of the server's can be cut in two.
     const notice = server.replies.empty ? (placement?.takeNotice() ?? null) : null;
-    if (notice !== null) this.#say(errorResponse({ severity: 'NOTICE', sqlstate: '00000', message: notice }));
+    if (notice !== null) this.channel.write(errorResponse({ severity: 'NOTICE', sqlstate: '00000', message: notice }));
     const forwarder = this.#forwarder;
     const stopAtBoundary = this.#gate.closed || placement !== null || this.#borrowing.onReplica;
     const outcome = forwarder.forward(this.#scanner, server, stopAtBoundary, this.#keep);
-    server.lastRequestAtMs = this.counters.requested(forwarder);
+    server.lastRequestAt = this.counters.requested(forwarder);
     if (forwarder.sawFlush) {
       forwarder.sawFlush = false;
       server.stopWatching();
@@ -307,17 +310,9 @@ export class ClientSession implements BorrowingListener {
     this.channel.read(room && !this.channel.full);
   }
 
-  #say(bytes: Buffer): void {
-    this.channel.write(bytes);
-    if (!this.channel.full) return;
-    this.server?.pause();
-    this.#writer.hold(true);
-    this.#updateReading();
-  }
-
   #discarded(): void {
     this.#discarding = false;
-    this.#say(READY_IDLE);
+    this.channel.write(READY_IDLE);
   }
 
   // ---- borrowing a server
@@ -354,7 +349,7 @@ export class ClientSession implements BorrowingListener {
     this.counters.errors += 1;
     this.counters.waited();
     this.#phase = 'idle';
-    this.#say(this.#context.journal.answer(error, 'ERROR', this));
+    this.channel.write(this.#context.journal.answer(error, 'ERROR', this));
     this.#discarding = true;
     if (scanner.peek() && (scanner.type === FRONTEND.query || scanner.type === FRONTEND.functionCall)) {
       scanner.consume();
@@ -381,7 +376,11 @@ export class ClientSession implements BorrowingListener {
   // ---- the server's side
 
   deliver(bytes: Buffer): void {
-    if (this.#phase !== 'leaving') this.#say(bytes);
+    if (this.#phase !== 'leaving') this.channel.write(bytes);
+  }
+
+  relay(bytes: Buffer): boolean {
+    return this.#phase === 'leaving' || this.channel.relay(bytes);
   }
 
   writable(): void {
@@ -459,7 +458,7 @@ export class ClientSession implements BorrowingListener {
     void this.#reroute.ask().then((told) => {
       if (this.#phase !== 'rerouting') return;
       if (told) this.#scanner.unshift(batch);
-      else this.#say(reply);
+      else this.channel.write(reply);
       this.#phase = 'idle';
       this.#advance();
     });
@@ -475,7 +474,7 @@ export class ClientSession implements BorrowingListener {
     else if (loss !== null && this.#phase !== 'attached') this.terminate(loss);
     else if (!retried && (this.#phase === 'waiting' ? preparing : this.#phase === 'attached')) {
       const error = new CutoverError('server_lost', { database: this.database });
-      if (!told) this.#say(this.#context.journal.answer(error, 'FATAL', this));
+      if (!told) this.channel.write(this.#context.journal.answer(error, 'FATAL', this));
       this.#leave(VANISHED_TIMEOUT_MS);
     }
     this.#gate.released();

@@ -9,6 +9,8 @@ export const STATEMENTS_MAX = 20_000;
 export class ClientStatements {
   readonly #cache: StatementCache;
   readonly #named = new Map<string, Statement>();
+  /** what named() has found last, with the bytes of its name */
+  #last: { readonly name: Buffer; readonly statement: Statement } | null = null;
   /** text and types of the unnamed statement; null = there is none */
   unnamed: Buffer | null = null;
   /** names given or taken in this batch, to go back when it is sent anew */
@@ -24,6 +26,15 @@ export class ClientStatements {
 
   get(name: string): Statement | undefined {
     return this.#named.get(name);
+  }
+
+  /** As get(), of a name that stands in a message. Mostly it is the one that was asked for last. */
+  named(buffer: Buffer, start: number, end: number): Statement | undefined {
+    const last = this.#last;
+    if (last !== null && isAt(last.name, buffer, start, end)) return last.statement;
+    const statement = this.#named.get(buffer.toString('utf8', start, end));
+    if (statement !== undefined) this.#last = { name: Buffer.from(buffer.subarray(start, end)), statement };
+    return statement;
   }
 
   /** Gives a name that is free to a statement. */
@@ -78,6 +89,7 @@ export class ClientStatements {
   #forget(name: string, statement: Statement): void {
     if (this.#named.get(name) !== statement) return;
     this.#named.delete(name);
+    this.#last = null;
     this.#cache.release(statement);
   }
 
@@ -93,4 +105,11 @@ export class ClientStatements {
     this.#changes.push(change);
     return change;
   }
+}
+
+/** Whether the bytes from `start` to `end` are these, and no others. */
+function isAt(bytes: Buffer, buffer: Buffer, start: number, end: number): boolean {
+  if (bytes.length !== end - start) return false;
+  for (let at = 0; at < bytes.length; at += 1) if (bytes[at] !== buffer[start + at]) return false;
+  return true;
 }

@@ -8,7 +8,7 @@ import { CutoverError } from '../errors/errors.js';
 import { NO_PARAMETERS, type StatementParameters } from '../sharding/router-parameters.js';
 import { FRONTEND } from '../wire/codes.js';
 import { cstring } from '../wire/backend.js';
-import type { FrameScanner } from '../wire/frames.js';
+import { HEADER_BYTES, type FrameScanner } from '../wire/frames.js';
 import {
   bindUnnamed,
   closeStatement,
@@ -21,6 +21,7 @@ import {
   readQuery,
   readTarget,
   rebindHead,
+  type BindNames,
 } from '../wire/frontend.js';
 import { boundTo, TOO_LONG_BYTES } from './bound-statement.js';
 import { STATEMENTS_MAX, type ClientStatements } from './client-statements.js';
@@ -28,6 +29,7 @@ import { raising } from './raising.js';
 import { REPLY, type Undo } from './reply-queue.js';
 import type { ServerConnection } from './server-connection.js';
 import { mentionsState } from './session-state.js';
+import { Splice } from './splice.js';
 import type { Statement } from './statement-cache.js';
 
 export type Outcome = 'dry' | 'stopped' | 'terminated';
@@ -38,6 +40,15 @@ const STATEMENT = 0x53;
 const EMPTY = Buffer.alloc(0);
 /** No parameter types, at the end of a Parse. */
 const NO_TYPES = Buffer.alloc(2);
+
+interface RenamedBind {
+  readonly statement: Statement | null;
+  /** of the client's message, and of the name in it with its zero byte */
+  readonly length: number;
+  readonly nameBytes: number;
+  readonly head: Buffer;
+}
+const NOT_BOUND: RenamedBind = { statement: null, length: 0, nameBytes: 0, head: EMPTY };
 
 type Refuse = (text: () => string) => string | null;
 
@@ -70,10 +81,10 @@ export class Forwarder {
   readonly #statements: ClientStatements;
   /** of the client's unnamed statement */
   #unnamedMentions = false;
-  #pieces: Buffer[] = [];
-  /** beginning of what is not in #pieces yet */
-  #from = 0;
+  readonly #splice = new Splice();
   #buffer: Buffer = EMPTY;
+  /** the Bind that was renamed last: the next one is mostly of the same statement, and as long */
+  #bound: RenamedBind = NOT_BOUND;
 
   readonly #refuse: Refuse;
 
@@ -98,7 +109,7 @@ export class Forwarder {
   ): Outcome {
     const { buffer, position: first } = scanner;
     this.#buffer = buffer;
-    this.#from = first;
+    this.#splice.begin(buffer, first);
     let last = first;
     let outcome: Outcome = 'dry';
     try {
@@ -114,7 +125,7 @@ export class Forwarder {
       }
     } finally {
       if (last > first) sent(first === 0 && last === buffer.length ? buffer : buffer.subarray(first, last));
-      this.#send(server, last);
+      this.#send(server, first, last);
     }
     return outcome;
   }
@@ -251,14 +262,26 @@ export class Forwarder {
       this.mentionedState ||= this.#unnamedMentions;
       return;
     }
-    const statement = this.#statements.get(buffer.toString('utf8', names.portalEnd + 1, names.statementEnd));
+    const statement = this.#statements.named(buffer, names.portalEnd + 1, names.statementEnd);
     if (statement !== undefined) {
       this.mentionedState ||= statement.mentionsState;
       this.#ensure(statement, server, start);
-      this.#replace(start, names.statementEnd, rebindHead(buffer, start, scanner.length, names, statement.name));
+      this.#replace(start, names.statementEnd, this.#renamed(scanner, names, statement));
     }
     // Without one the name may be that of an SQL PREPARE, or wrong: the server knows.
     server.replies.push(REPLY.bind, statement ?? null);
+  }
+
+  /** The beginning of a Bind under the name that servers know. */
+  #renamed({ start, length }: FrameScanner, names: BindNames, statement: Statement): Buffer {
+    const portalBytes = names.portalEnd - start - HEADER_BYTES;
+    const nameBytes = names.statementEnd - names.portalEnd;
+    const bound = this.#bound;
+    const same = bound.statement === statement && bound.length === length && bound.nameBytes === nameBytes;
+    if (same && portalBytes === 0) return bound.head;
+    const head = rebindHead(this.#buffer, start, length, names, statement.name);
+    if (portalBytes === 0) this.#bound = { statement, length, nameBytes, head };
+    return head;
   }
 
   /** Sends another statement in the place of one that the screen holds back: it fails when the portal is executed. */
@@ -351,26 +374,21 @@ export class Forwarder {
   }
 
   #replace(start: number, end: number, replacement?: Buffer): void {
-    if (this.#from < start) this.#pieces.push(this.#buffer.subarray(this.#from, start));
-    if (replacement !== undefined) this.#pieces.push(replacement);
-    this.#from = end;
+    this.#splice.replace(start, end, replacement);
   }
 
-  #send(server: ServerConnection, end: number): void {
+  #send(server: ServerConnection, first: number, end: number): void {
     const buffer = this.#buffer;
-    const pieces = this.#pieces;
-    if (pieces.length === 0) {
-      if (this.#from < end) {
-        const whole = this.#from === 0 && end === buffer.length;
-        this.full = !server.send(whole ? buffer : buffer.subarray(this.#from, end));
+    const splice = this.#splice;
+    if (splice.touched) {
+      splice.finish(end);
+      if (splice.bytes > JOIN_BYTES_MAX) for (const piece of splice.pieces()) this.full = !server.send(piece);
+      else {
+        const bytes = splice.joined();
+        if (bytes.length > 0) this.full = !server.send(bytes);
       }
-    } else {
-      if (this.#from < end) pieces.push(buffer.subarray(this.#from, end));
-      this.#pieces = [];
-      const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
-      for (const piece of bytes <= JOIN_BYTES_MAX ? [Buffer.concat(pieces, bytes)] : pieces)
-        this.full = !server.send(piece);
-    }
+    } else if (first < end)
+      this.full = !server.send(first === 0 && end === buffer.length ? buffer : buffer.subarray(first, end));
     this.#buffer = EMPTY;
     if (!server.replies.empty) server.sayDue();
   }

@@ -30,7 +30,7 @@ export const REPLY = {
 
 export type Reply = (typeof REPLY)[keyof typeof REPLY];
 
-/** Answered entries kept before the queue is shortened. */
+/** Answered entries kept before the queue is shortened. An array that is made empty by its length is allocated anew at the next entry. */
 const COMPACT_AT = 1_024;
 
 /** What to take back when a message was skipped or failed. */
@@ -41,22 +41,24 @@ export interface Undo {
 export class ReplyQueue {
   #kinds: Reply[] = [];
   #undos: (Undo | null)[] = [];
+  /** the entries from here to `#end` are owed; what lies outside means nothing */
   #at = 0;
+  #end = 0;
   /** an error was reported and the Sync that ends the skipping is not sent yet */
   #skipping = false;
   /** the server waits for CopyData */
   copyIn = false;
 
   get empty(): boolean {
-    return this.#at === this.#kinds.length;
+    return this.#at === this.#end;
   }
 
   get head(): Reply {
-    return this.#kinds[this.#at] ?? REPLY.none;
+    return this.#at === this.#end ? REPLY.none : (this.#kinds[this.#at] ?? REPLY.none);
   }
 
   get headUndo(): Undo | null {
-    return this.#undos[this.#at] ?? null;
+    return this.#at === this.#end ? null : (this.#undos[this.#at] ?? null);
   }
 
   /** the next answer is the proxy's own to give */
@@ -72,18 +74,18 @@ export class ReplyQueue {
 
   /** answers owed */
   get size(): number {
-    return this.#kinds.length - this.#at;
+    return this.#end - this.#at;
   }
 
   /** something of the client's own was sent and is not answered; statements of the proxy's come before it */
   get owesClient(): boolean {
-    return !this.empty && this.#kinds.at(-1) !== REPLY.setup;
+    return !this.empty && this.#kinds[this.#end - 1] !== REPLY.setup;
   }
 
   /** everything sent so far will be answered without the client sending more */
   get complete(): boolean {
     if (this.copyIn) return false;
-    let last = this.#kinds.length - 1;
+    let last = this.#end - 1;
     while (last >= this.#at && this.#kinds[last] === REPLY.copyEnd) last -= 1;
     const kind = this.#kinds[last];
     return last < this.#at || kind === REPLY.sync || kind === REPLY.query || kind === REPLY.setup;
@@ -102,26 +104,24 @@ export class ReplyQueue {
       this.copyIn = false;
       if (this.empty) return;
     }
-    this.#kinds.push(kind);
-    this.#undos.push(undo);
+    this.#kinds[this.#end] = kind;
+    this.#undos[this.#end] = undo;
+    this.#end += 1;
   }
 
   pop(): void {
-    do this.#at += 1;
-    while (this.#kinds[this.#at] === REPLY.copyEnd);
-    if (this.#at < this.#kinds.length) {
-      if (this.#at === COMPACT_AT) this.#compact();
-      return;
-    }
-    this.#kinds.length = 0;
-    this.#undos.length = 0;
-    this.#at = 0;
+    do {
+      this.#undos[this.#at] = null;
+      this.#at += 1;
+    } while (this.#at < this.#end && this.#kinds[this.#at] === REPLY.copyEnd);
+    if (this.#at >= COMPACT_AT) this.#compact();
+    else if (this.#at === this.#end) this.#at = this.#end = 0;
   }
 
   /** CopyInResponse: the server ignores Syncs that come before the end of the copy. */
   copyInStarted(): void {
     this.copyIn = true;
-    for (let at = this.#at + 1; at < this.#kinds.length;) {
+    for (let at = this.#at + 1; at < this.#end;) {
       if (this.#kinds[at] === REPLY.copyEnd) {
         this.copyIn = false;
         return;
@@ -135,10 +135,13 @@ export class ReplyQueue {
   failed(): void {
     this.copyIn = false;
     if (this.head === REPLY.query || this.head === REPLY.setup || this.empty) return;
-    const rest = this.#kinds.indexOf(REPLY.sync, this.#at);
-    const end = rest < 0 ? this.#kinds.length : rest;
-    for (let at = end - 1; at >= this.#at; at -= 1) this.#undos[at]?.undo();
-    this.#skipping = rest < 0;
+    let end = this.#at;
+    while (end < this.#end && this.#kinds[end] !== REPLY.sync) end += 1;
+    for (let at = end - 1; at >= this.#at; at -= 1) {
+      this.#undos[at]?.undo();
+      this.#undos[at] = null;
+    }
+    this.#skipping = end === this.#end;
     this.#at = end - 1;
     this.pop();
   }
@@ -155,13 +158,15 @@ export class ReplyQueue {
 
   /** A client that always has something in flight never lets the queue run empty. */
   #compact(): void {
-    this.#kinds.splice(0, this.#at);
-    this.#undos.splice(0, this.#at);
+    this.#kinds = this.#kinds.slice(this.#at, this.#end);
+    this.#undos = this.#undos.slice(this.#at, this.#end);
+    this.#end -= this.#at;
     this.#at = 0;
   }
 
   #remove(at: number): void {
     this.#kinds.splice(at, 1);
     this.#undos.splice(at, 1);
+    this.#end -= 1;
   }
 }

@@ -9,6 +9,7 @@
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { FENCE_SQLSTATE, messageOf } from '../errors/errors.js';
+import { readDirectly } from '../postgres/direct-read.js';
 import type { Endpoint } from '../postgres/endpoint.js';
 import {
   CLOSE_COMPLETE,
@@ -30,8 +31,14 @@ import { SessionSettings } from './settings.js';
 /** Who uses a server connection at the moment. */
 export interface ServerOwner {
   readonly id: number;
-  /** Bytes for the client. */
+  /** Bytes for the client, which stay as they are. */
   deliver(bytes: Buffer): void;
+  /**
+   * The same of bytes that are overwritten once it has returned; absent: it gets copies.
+   *
+   * @returns false: it is not done with them, and they stay as they are
+   */
+  relay?(bytes: Buffer): boolean;
   /** A setup statement was answered; `failure` is its ErrorResponse. */
   setupDone(failure: Buffer | null): void;
   /** ReadyForQuery with nothing left to answer: transactionStatus holds. */
@@ -118,8 +125,8 @@ export class ServerConnection {
   cancelsInFlight = 0;
   /** the server's own FATAL was passed on: the client knows why the connection ends */
   saidWhy = false;
-  /** ms since 1970; 0 = never */
-  lastRequestAtMs = 0;
+  /** by the monotonic clock; 0 = never */
+  lastRequestAt = 0;
   transactions = 0;
   queries = 0;
   rollbacks = 0;
@@ -140,6 +147,8 @@ export class ServerConnection {
   #undecided = false;
   #refused = false;
   #held: Buffer[] = [];
+  /** what is read now is overwritten by the next read, unless somebody needs it: true; null: it stays anyway */
+  #kept: boolean | null = null;
   #tags = 0;
   #failed = false;
   #ended = false;
@@ -157,6 +166,7 @@ export class ServerConnection {
     this.#socket.on('data', (chunk: Buffer) => {
       this.#guarded(chunk);
     });
+    readDirectly(this.#socket, (bytes) => this.#readPassing(bytes));
     this.#socket.on('drain', () => this.owner?.writable());
     this.#socket.on('close', () => {
       this.#close();
@@ -267,6 +277,16 @@ export class ServerConnection {
     this.owner = null;
     this.#onClosed?.();
     owner?.lost();
+  }
+
+  /** @returns false when the bytes are needed when it has returned */
+  #readPassing(bytes: Buffer): boolean {
+    this.#kept = false;
+    this.#guarded(bytes);
+    this.#scanner.detach();
+    const kept = this.#kept;
+    this.#kept = null;
+    return !kept;
   }
 
   #guarded(chunk: Buffer): void {
@@ -465,11 +485,14 @@ export class ServerConnection {
 
   #emit(bytes: Buffer): void {
     if (this.#undecided || this.#refused) {
-      this.#held.push(bytes);
+      this.#held.push(this.#kept === null ? bytes : Buffer.from(bytes));
       return;
     }
     this.#release();
-    this.owner?.deliver(bytes);
+    const { owner } = this;
+    if (this.#kept === null || owner?.relay === undefined)
+      owner?.deliver(this.#kept === null ? bytes : Buffer.from(bytes));
+    else if (!owner.relay(bytes)) this.#kept = true;
   }
 
   #release(): void {

@@ -47,7 +47,7 @@ export class ServerStatements {
       this.#unknown += 1;
       for (const prepared of this.#fresh) prepared.meaning = UNKNOWN;
     }
-    this.#fresh = [];
+    if (this.#fresh.length > 0) this.#fresh = [];
     this.#meaning = meaning ?? `${UNKNOWN} ${this.#unknown.toString()}`;
   }
 

@@ -4,6 +4,11 @@ import { TLSSocket } from 'node:tls';
 import type { Forwarder } from './forwarder.js';
 import type { Pool } from './pool.js';
 
+/** The date of a moment by the monotonic clock; null for 0. */
+export function wallTime(atMs: number): Date | null {
+  return atMs === 0 ? null : new Date(Date.now() - (performance.now() - atMs));
+}
+
 export class SessionCounters {
   readonly host: string;
   readonly port: number;
@@ -19,7 +24,8 @@ export class SessionCounters {
   #transactionSince = 0;
   /** 0 = no statement in flight */
   #requestSince = 0;
-  #requestAtMs = 0;
+  /** 0 = never */
+  #requestAt = 0;
   #timedOut = false;
   #parses = 0;
   #binds = 0;
@@ -33,7 +39,7 @@ export class SessionCounters {
   }
 
   get lastRequestAt(): Date | null {
-    return this.#requestAtMs === 0 ? null : new Date(this.#requestAtMs);
+    return wallTime(this.#requestAt);
   }
 
   get transactionMsSoFar(): number {
@@ -66,13 +72,14 @@ export class SessionCounters {
     this.#transactionSince = now;
   }
 
-  /** Messages were sent to the server. @returns the time, in ms since 1970 */
+  /** Messages were sent to the server. @returns when, by the monotonic clock */
   requested(forwarder: Forwarder): number {
-    if (this.#requestSince === 0) this.#requestSince = performance.now();
+    const now = performance.now();
+    if (this.#requestSince === 0) this.#requestSince = now;
     this.queries += forwarder.queries - this.#counted;
     this.#counted = forwarder.queries;
-    this.#requestAtMs = Date.now();
-    return this.#requestAtMs;
+    this.#requestAt = now;
+    return now;
   }
 
   /** Everything sent was answered. */

@@ -60,13 +60,16 @@ function asciiIdentifier(name: string): string {
 const MENTION_BYTES_MAX = 65_536;
 const LOWER = 0x20;
 const WORDS = ['temp', 'advisory', 'hold'].map((word) => Buffer.from(word));
+/** By the first letter of a word, small or capital: its second one. */
+const SECOND_LETTERS = new Uint8Array(256);
+for (const [first = 0, second = 0] of WORDS) SECOND_LETTERS[first] = SECOND_LETTERS[first & ~LOWER] = second;
 
 /** Whether a text has a word of those statements that leave something in the session without a command tag of their own. */
 export function mentionsState(buffer: Buffer, start: number, end: number): boolean {
   const last = Math.min(end, start + MENTION_BYTES_MAX);
   for (let at = start; at < last; at += 1) {
-    const first = (buffer[at] ?? 0) | LOWER;
-    if (first !== 0x74 && first !== 0x61 && first !== 0x68) continue;
+    const second = SECOND_LETTERS[buffer[at] ?? 0];
+    if (second === 0 || ((buffer[at + 1] ?? 0) | LOWER) !== second) continue;
     if (WORDS.some((word) => isAt(word, buffer, at, last))) return true;
   }
   return false;

@@ -4,6 +4,7 @@ import type { ClientCount, ClientStatus, PoolStats, PoolStatus, ServerStatus } f
 import type { Visit } from './journal.js';
 import type { Pool } from './pool.js';
 import type { ServerConnection } from './server-connection.js';
+import { wallTime } from './session-counters.js';
 
 function stateOf(server: ServerConnection): 'idle' | 'active' | 'idle in transaction' {
   if (!server.replies.empty) return 'active';
@@ -46,7 +47,7 @@ export function serverStatuses(pool: Pool): readonly ServerStatus[] {
     port: endpoint.port,
     state: stateOf(server),
     connectedAt: server.connectedAt,
-    lastRequestAt: server.lastRequestAtMs === 0 ? null : new Date(server.lastRequestAtMs),
+    lastRequestAt: wallTime(server.lastRequestAt),
     remotePid: server.processId,
     clientId: server.owner === null || server.owner.id === 0 ? null : server.owner.id,
     transactions: server.transactions,

@@ -24,6 +24,8 @@ const SETTABLE = new Set([
   'standard_conforming_strings',
 ]);
 
+const NO_NEWS: readonly Buffer[] = [];
+
 export class TrackedSettings {
   current: SessionSettings;
   /** whether texts of this session are in UTF-8 */
@@ -50,7 +52,7 @@ export class TrackedSettings {
 
   /** ParameterStatus messages for what this server reports and the client does not know; empty when it knows all. */
   newsFrom(server: ServerConnection): readonly Buffer[] {
-    if (this.#toldKey === server.parametersKey) return [];
+    if (this.#toldKey === server.parametersKey) return NO_NEWS;
     const news: Buffer[] = [];
     for (const [name, value] of server.parameters) {
       // A session that writes is on no standby, though one answers some of its reads.

@@ -124,6 +124,13 @@ export class FrameScanner {
     if (this.#waitingBytes >= this.#neededBytes) this.#gather();
   }
 
+  /** Copies what is held back: the bytes fed last may be overwritten after it. To be called behind each feed() of such bytes. */
+  detach(): void {
+    const last = this.#waiting.pop();
+    if (last !== undefined) this.#waiting.push(Buffer.from(last));
+    else if (this.#position < this.buffer.length) this.#replace(Buffer.from(this.buffer.subarray(this.#position)));
+  }
+
   /** Puts bytes before everything unread, as if they had not been consumed; only between two frames. */
   unshift(bytes: Buffer): void {
     this.#gather();

@@ -56,17 +56,26 @@ export function cancelRequest(processId: number, secret: Buffer): Buffer {
   return Buffer.concat([int32(12 + secret.length), int32(CANCEL_REQUEST_CODE), int32(processId), secret]);
 }
 
+const NAME_BYTES = 32;
+
 /** Index of the zero byte that ends the string at `at`. */
 function endOfString(buffer: Buffer, at: number, end: number): number {
-  const zero = buffer.indexOf(0, at);
+  // Names are short, and many are empty: asking the runtime takes longer than looking.
+  const near = Math.min(end, at + NAME_BYTES);
+  for (let byte = at; byte < near; byte += 1) if (buffer[byte] === 0) return byte;
+  const zero = buffer.indexOf(0, near);
   if (zero < 0 || zero >= end) throw new FrameError('a name in a message has no end');
   return zero;
+}
+
+function nameIn(buffer: Buffer, start: number, end: number): string {
+  return start === end ? '' : buffer.toString('utf8', start, end);
 }
 
 /** The statement name of a Parse and where its text begins. */
 export function readParse(buffer: Buffer, start: number, end: number): { name: string; bodyAt: number } {
   const zero = endOfString(buffer, start + HEADER_BYTES, end);
-  return { name: buffer.toString('utf8', start + HEADER_BYTES, zero), bodyAt: zero + 1 };
+  return { name: nameIn(buffer, start + HEADER_BYTES, zero), bodyAt: zero + 1 };
 }
 
 /** The SQL text of a Parse whose name is known to end before `bodyAt`. */
@@ -170,7 +179,7 @@ export interface Target {
 export function readTarget(buffer: Buffer, start: number, end: number): Target {
   const at = start + HEADER_BYTES;
   if (at + 1 >= end) throw new FrameError('a Describe or Close without a name');
-  return { kind: buffer[at] ?? 0, name: buffer.toString('utf8', at + 1, endOfString(buffer, at + 1, end)) };
+  return { kind: buffer[at] ?? 0, name: nameIn(buffer, at + 1, endOfString(buffer, at + 1, end)) };
 }
 
 /** The row limit of an Execute; 0: none. */

@@ -4,8 +4,8 @@ import { expect, test } from 'vitest';
 import type { Proxy } from '../../src/proxy/contract.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 import { until } from '../support/wait.js';
-import { cstring, frame } from '../../src/wire/backend.js';
-import { bind, DESCRIBE_PORTAL, EXECUTE, parse, query, SYNC } from '../../src/wire/frontend.js';
+import { cstring, frame, int16, int32 } from '../../src/wire/backend.js';
+import { bind, closeStatement, DESCRIBE_PORTAL, EXECUTE, parse, query, SYNC } from '../../src/wire/frontend.js';
 import { clientOf, configFor, proxyFor, RawClient } from './support.js';
 
 const clusters = useClusters({ old: { major: 15 }, new: { major: 18 } });
@@ -27,6 +27,28 @@ test('a statement prepared on one server is prepared again on the next one', asy
   const second = await client.query<{ pid: number }>(statement);
   expect(second.rows[0]?.pid).not.toBe(first.rows[0]?.pid);
   await other.query('COMMIT');
+});
+
+test('names of one length, values of every length, and a name given anew: each Bind is of its own statement', async () => {
+  const raw = await RawClient.loggedIn(await start(), 'prod');
+  const prepare = (name: string, says: string): Buffer =>
+    parse(name, Buffer.concat([cstring(`SELECT '${says}' || $1`), int16(0)]));
+  const run = (name: string, value: string): Buffer =>
+    Buffer.concat([
+      frame('B', cstring(''), cstring(name), int16(0), int16(1), int32(value.length), Buffer.from(value), int16(0)),
+      EXECUTE,
+      SYNC,
+    ]);
+  const said = async (...parts: readonly Buffer[]): Promise<string | undefined> => {
+    raw.send(...parts);
+    const row = (await raw.until('Z')).find(({ type }) => type === 'D');
+    return row?.bytes.toString('latin1', 11);
+  };
+  expect(await said(prepare('aa', 'a'), prepare('bb', 'b'), run('aa', '1'))).toBe('a1');
+  for (const value of ['2', '3', '44', '', '5'.repeat(300), '6'])
+    for (const name of ['aa', 'aa', 'bb', 'aa']) expect(await said(run(name, value))).toBe(`${name.slice(1)}${value}`);
+  expect(await said(closeStatement('aa'), prepare('aa', 'c'), run('aa', '6'))).toBe('c6');
+  expect(await said(closeStatement('aa'), run('aa', '6'))).toBeUndefined();
 });
 
 test('more statements than a server may hold all work, and the server stays below the limit', async () => {

@@ -1,0 +1,49 @@
+/**
+ * One task: read a socket past its stream, again and again into the same buffer, for whoever is done with the bytes when it returns.
+ *
+ * A stream takes new memory for each read and puts the bytes in its queue; on a connection that is read for each statement that is the
+ * better half of reading. Until somebody takes the bytes ({@link readDirectly}) they go through the stream as on every other socket, so
+ * that logging in and TLS find them there.
+ */
+import type { OnReadOpts, Socket } from 'node:net';
+
+/** Read at most at once, as by Node itself. */
+const BUFFER_BYTES = 65_536;
+
+/** Takes bytes that are its own until it returns. @returns false: it needs them for longer, and they stay as they are */
+type Receive = (bytes: Buffer) => boolean;
+
+const reads = new WeakMap<Socket, DirectRead>();
+
+export class DirectRead {
+  /** for connect(); `opened` must be called with the socket that it gives */
+  readonly options: OnReadOpts = {
+    buffer: () => this.#buffer,
+    callback: (bytes) => this.#read(bytes),
+  };
+  receive: Receive | null = null;
+  #buffer: Buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+  #socket: Socket | null = null;
+
+  opened(socket: Socket): void {
+    this.#socket = socket;
+    reads.set(socket, this);
+  }
+
+  /** @returns false to stop reading until the stream asks for more */
+  #read(length: number): boolean {
+    const bytes = this.#buffer.subarray(0, length);
+    if (this.receive === null) return this.#socket?.push(Buffer.from(bytes)) ?? false;
+    if (!this.receive(bytes)) this.#buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+    return true;
+  }
+}
+
+/**
+ * From now on `receive` gets what the socket reads, and its stream only says how it ends. What is in the stream's queue stays there, to be
+ * read first. Nothing happens on a socket that was not opened for it, or is encrypted.
+ */
+export function readDirectly(socket: Socket, receive: Receive): void {
+  const read = reads.get(socket);
+  if (read !== undefined) read.receive = receive;
+}
