@@ -44,6 +44,8 @@ export class ReplyQueue {
   #at = 0;
   /** an error was reported and the Sync that ends the skipping is not sent yet */
   #skipping = false;
+  /** messages of the extended protocol were sent and the Sync that ends them was not: what they did is not committed yet */
+  #unsynced = false;
   /** the server waits for CopyData */
   copyIn = false;
 
@@ -70,6 +72,11 @@ export class ReplyQueue {
     return this.#skipping;
   }
 
+  /** The server waits for a Sync, or for data: whoever sends it now ends what was begun before, even with nothing left to answer. */
+  get open(): boolean {
+    return this.#unsynced || this.#skipping || this.copyIn;
+  }
+
   /** answers owed */
   get size(): number {
     return this.#kinds.length - this.#at;
@@ -82,7 +89,7 @@ export class ReplyQueue {
 
   /** everything sent so far will be answered without the client sending more */
   get complete(): boolean {
-    if (this.copyIn) return false;
+    if (this.copyIn || (this.empty && this.open)) return false;
     let last = this.#kinds.length - 1;
     while (last >= this.#at && this.#kinds[last] === REPLY.copyEnd) last -= 1;
     const kind = this.#kinds[last];
@@ -102,6 +109,8 @@ export class ReplyQueue {
       this.copyIn = false;
       if (this.empty) return;
     }
+    if (kind === REPLY.sync || kind === REPLY.query || kind === REPLY.setup) this.#unsynced = false;
+    else if (kind <= REPLY.injectedClose) this.#unsynced = true;
     this.#kinds.push(kind);
     this.#undos.push(undo);
   }
@@ -129,6 +138,7 @@ export class ReplyQueue {
       if (this.#kinds[at] === REPLY.sync) this.#remove(at);
       else at += 1;
     }
+    this.#unsynced ||= this.head === REPLY.execute;
   }
 
   /** ErrorResponse: takes away what the server skips now. A Query goes on to its ReadyForQuery. */

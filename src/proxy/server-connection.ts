@@ -20,7 +20,7 @@ import {
   withoutPosition,
 } from '../wire/backend.js';
 import { BACKEND, SERVER_RULES, STATUS } from '../wire/codes.js';
-import { FrameScanner, HEADER_BYTES } from '../wire/frames.js';
+import { FrameError, FrameScanner, HEADER_BYTES } from '../wire/frames.js';
 import { query, TERMINATE } from '../wire/frontend.js';
 import { REPLY, ReplyQueue } from './reply-queue.js';
 import type { LoggedIn } from './server-login.js';
@@ -80,6 +80,14 @@ for (const [first, second] of ['S', 'R', 'D', 'L', 'P', 'UN', 'CL'].map((letters
 
 /** How long a server may take to end a session that says goodbye. */
 const END_TIMEOUT_MS = 5_000;
+
+/** What a server may send at any time (PostgreSQL documentation, 54.2.7). */
+const UNASKED = new Set<number>([
+  BACKEND.noticeResponse,
+  BACKEND.notificationResponse,
+  BACKEND.parameterStatus,
+  BACKEND.errorResponse,
+]);
 
 const NOTHING = Buffer.alloc(0);
 /** Of the one value of a DataRow: behind type, length, count of values and the value's length (PostgreSQL documentation, 54.7). */
@@ -179,9 +187,9 @@ export class ServerConnection {
     return !this.#ended && !this.#socket.destroyed;
   }
 
-  /** nothing in flight and no transaction open */
+  /** nothing in flight and no transaction open, nor one that a Sync would end */
   get idle(): boolean {
-    return this.replies.empty && this.transactionStatus === STATUS.idle;
+    return this.replies.empty && !this.replies.open && this.transactionStatus === STATUS.idle;
   }
 
   /** Called once, when the connection is over. */
@@ -316,6 +324,8 @@ export class ServerConnection {
   #frame(type: number, buffer: Buffer, start: number, end: number): Verdict {
     const { replies } = this;
     const { head } = replies;
+    if (head === REPLY.none && this.owner === null && !UNASKED.has(type))
+      throw new FrameError('an idle server sends an answer');
     if (type === BACKEND.readyForQuery) return this.#ready(buffer[start + HEADER_BYTES] ?? 0);
     if (type === BACKEND.errorResponse) return this.#error(buffer, start, end);
     if (type === BACKEND.parameterStatus) return this.#parameter(buffer, start, end);

@@ -28,10 +28,14 @@ const LOGIN_MESSAGES_MAX = 1_000;
  * Connects, with TLS where the endpoint says so, and logs in with what the server asks for: SCRAM-SHA-256, md5, cleartext or nothing.
  *
  * @param timeoutMs bound of connecting, encrypting and logging in together
- * @param statementTimeoutMs the session's statement_timeout; absent: the server's own
+ * @param settings what the session begins with; what is absent is as the server has it
  * @throws Error with the server's own sentence; never with a password
  */
-export async function logIn(endpoint: Endpoint, timeoutMs: number, statementTimeoutMs?: number): Promise<LoggedIn> {
+export async function logIn(
+  endpoint: Endpoint,
+  timeoutMs: number,
+  settings: Readonly<Record<string, string>>,
+): Promise<LoggedIn> {
   const begun = performance.now();
   const socket = await openServerSocket(endpoint, timeoutMs);
   const problems: Error[] = [];
@@ -45,8 +49,7 @@ export async function logIn(endpoint: Endpoint, timeoutMs: number, statementTime
   );
   const reader = new PacketReader(socket);
   try {
-    const timeout = statementTimeoutMs === undefined ? {} : { statement_timeout: statementTimeoutMs.toString() };
-    socket.write(startupMessage({ user: endpoint.user, database: endpoint.database, ...timeout }));
+    socket.write(startupMessage({ ...settings, user: endpoint.user, database: endpoint.database }));
     await authenticate(socket, reader, endpoint);
     return await untilReady(socket, reader);
   } catch (error) {
