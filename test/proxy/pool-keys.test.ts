@@ -2,8 +2,10 @@
 import type pg from 'pg';
 import { expect, test } from 'vitest';
 import type { Config, GeneralConfig, UserEntry } from '../../src/config/config.js';
+import { parseConfig } from '../../src/config/load.js';
 import { ChaosProxy } from '../../src/dev/chaos-proxy.js';
 import type { Proxy } from '../../src/proxy/contract.js';
+import { poolOptionsOf } from '../../src/proxy/pool-options.js';
 import { frame } from '../../src/wire/backend.js';
 import { parse, query, SYNC } from '../../src/wire/frontend.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
@@ -202,6 +204,22 @@ test('lock_timeout and statement_timeout begin each session, and come back at RE
   expect(await shown()).toEqual({ lock: '1ms', all: '56s' });
   await client.query('DISCARD ALL');
   expect(await shown()).toEqual({ lock: '1234ms', all: '56s' });
+});
+
+test('of the keys of a pool those of the user count before those of the database, and these before [general]', () => {
+  const config = parseConfig(
+    {
+      file: 'c',
+      text: `[general]\nserver_lifetime = 1\nserver_lifetime_jitter = 1
+        [[databases]]\nname = "prod"\nhost = "h"\nserver_lifetime = 2\nserver_lifetime_jitter = 2\nlock_timeout = 2`,
+    },
+    { file: 'u', text: '[[users]]\nname = "app"\ndatabase = "prod"\npassword = "p"\nserver_lifetime_jitter = 3' },
+    { environment: {} },
+  );
+  const [entry, user] = [config.databases[0], config.users[0]];
+  const options = entry && user && poolOptionsOf(config, entry, user);
+  expect(options).toMatchObject({ serverLifetimeMs: 2, serverLifetimeJitterMs: 3 });
+  expect(options?.serverSettings).toEqual({ lock_timeout: '2' });
 });
 
 test('client_connection_recovery = "drop" ends a client that gets no server, and not one that is held', async () => {
