@@ -4,13 +4,27 @@ import type { ShardingConfig } from './sharding.js';
 import type { TlsConfig } from './tls.js';
 
 export type PoolerMode = 'transaction' | 'session' | 'statement';
+/** What becomes of a server whose client has gone: whatever it does is brought to an end, only an open transaction is, or nothing. */
+export type ConnectionRecovery = 'recover' | 'rollback_only' | 'drop';
 export type AuthType = 'scram' | 'md5' | 'plain' | 'trust';
 /** Whether a server is asked about passwords that no file has: over TLS or also in plain text, once or again when another one comes. */
 export type PassthroughAuth =
   'disabled' | 'enabled' | 'enabled_plain' | 'enabled_allow_change' | 'enabled_plain_allow_change';
 
+/** Pool keys that `[[databases]]` and `[[users]]` share; what is absent is as in `[general]`, or as the server has it. */
+export interface PoolKeys {
+  readonly poolSize?: number;
+  readonly minPoolSize?: number;
+  readonly poolerMode?: PoolerMode;
+  readonly statementTimeoutMs?: number;
+  readonly lockTimeoutMs?: number;
+  readonly idleTimeoutMs?: number;
+  readonly serverLifetimeMs?: number;
+  readonly serverLifetimeJitterMs?: number;
+}
+
 /** One `[[databases]]` row: a server that plays one shard of the database `name`. */
-export interface DatabaseEntry {
+export interface DatabaseEntry extends PoolKeys {
   readonly name: string;
   readonly host: string;
   readonly port: number;
@@ -20,11 +34,6 @@ export interface DatabaseEntry {
   readonly databaseName: string;
   readonly user?: string;
   readonly password?: string;
-  readonly poolSize?: number;
-  readonly minPoolSize?: number;
-  readonly poolerMode?: PoolerMode;
-  readonly statementTimeoutMs?: number;
-  readonly idleTimeoutMs?: number;
   /** share of the reads under `weighted_round_robin`; absent: 255 */
   readonly weight?: number;
   /** a replica that serves no clients */
@@ -40,7 +49,7 @@ export interface ScramKeys {
 }
 
 /** One `[[users]]` row expanded to one (user, database) pair. */
-export interface UserEntry {
+export interface UserEntry extends PoolKeys {
   readonly name: string;
   readonly database: string;
   /** every password a client may use */
@@ -53,11 +62,6 @@ export interface UserEntry {
   readonly serverPassword?: string;
   /** in the place of a password toward servers; added while the proxy runs */
   readonly serverKeys?: ScramKeys;
-  readonly poolSize?: number;
-  readonly minPoolSize?: number;
-  readonly poolerMode?: PoolerMode;
-  readonly statementTimeoutMs?: number;
-  readonly idleTimeoutMs?: number;
   /** absent: yes where certificates of clients are asked for */
   readonly clientCertificateRequired?: boolean;
   /** the engine's own connections use the schema_admin of a database */
@@ -73,11 +77,29 @@ export interface GeneralConfig {
   readonly authType: AuthType;
   readonly passthroughAuth: PassthroughAuth;
   readonly connectTimeoutMs: number;
+  readonly connectAttempts: number;
+  readonly connectAttemptDelayMs: number;
   readonly checkoutTimeoutMs: number;
   readonly idleTimeoutMs: number;
   readonly clientLoginTimeoutMs: number;
+  /** null = an idle client may stay for ever */
+  readonly clientIdleTimeoutMs: number | null;
+  readonly clientIdleInTransactionTimeoutMs: number | null;
+  /** after an error of a pool */
+  readonly clientConnectionRecovery: 'recover' | 'drop';
+  readonly connectionRecovery: ConnectionRecovery;
+  readonly rollbackTimeoutMs: number;
   readonly serverLifetimeMs: number;
+  readonly serverLifetimeJitterMs: number;
+  /** a connection unused for as long is checked before it is lent */
+  readonly healthcheckIntervalMs: number;
+  readonly healthcheckTimeoutMs: number;
+  /** 0 = idle connections are not checked by themselves */
+  readonly idleHealthcheckIntervalMs: number;
+  readonly idleHealthcheckDelayMs: number;
   readonly shutdownTimeoutMs: number;
+  /** what statements still running then get to be cancelled in; null = no time */
+  readonly shutdownTerminationTimeoutMs: number | null;
   readonly queryTimeoutMs: number | null;
   readonly preparedStatementsLimit: number;
 }

@@ -1,14 +1,6 @@
 /** One task: the pool keys that `[[databases]]` and `[[users]]` share. */
-import type { PoolerMode } from './config.js';
+import type { PoolKeys } from './config.js';
 import type { DatabaseKeys, UserKeys } from './schema.js';
-
-interface PoolKeys {
-  readonly poolSize?: number;
-  readonly minPoolSize?: number;
-  readonly poolerMode?: PoolerMode;
-  readonly statementTimeoutMs?: number;
-  readonly idleTimeoutMs?: number;
-}
 
 /** Only keys that are set appear; `max_pool_size` is PgDog's alias of `pool_size`. */
 export function poolKeys(keys: DatabaseKeys | UserKeys): PoolKeys {
@@ -18,7 +10,10 @@ export function poolKeys(keys: DatabaseKeys | UserKeys): PoolKeys {
     ...(keys.min_pool_size === undefined ? {} : { minPoolSize: keys.min_pool_size }),
     ...(keys.pooler_mode === undefined ? {} : { poolerMode: keys.pooler_mode }),
     ...(keys.statement_timeout === undefined ? {} : { statementTimeoutMs: keys.statement_timeout }),
+    ...(keys.lock_timeout === undefined ? {} : { lockTimeoutMs: keys.lock_timeout }),
     ...(keys.idle_timeout === undefined ? {} : { idleTimeoutMs: keys.idle_timeout }),
+    ...(keys.server_lifetime === undefined ? {} : { serverLifetimeMs: keys.server_lifetime }),
+    ...(keys.server_lifetime_jitter === undefined ? {} : { serverLifetimeJitterMs: keys.server_lifetime_jitter }),
   };
 }
 

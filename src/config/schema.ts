@@ -69,11 +69,24 @@ export const GENERAL = {
     .enum(['disabled', 'enabled', 'enabled_plain', 'enabled_allow_change', 'enabled_plain_allow_change'])
     .optional(),
   connect_timeout: positiveTimeMs.optional(),
+  connect_attempts: z.int().min(1).max(ATTEMPTS_MAX).optional(),
+  connect_attempt_delay: timeMs.optional(),
   checkout_timeout: positiveTimeMs.optional(),
   idle_timeout: positiveTimeMs.optional(),
   client_login_timeout: positiveTimeMs.optional(),
+  client_idle_timeout: positiveTimeMs.optional(),
+  client_idle_in_transaction_timeout: positiveTimeMs.optional(),
+  rollback_timeout: positiveTimeMs.optional(),
+  connection_recovery: z.enum(['recover', 'rollback_only', 'drop']).optional(),
+  client_connection_recovery: z.enum(['recover', 'drop']).optional(),
   server_lifetime: positiveTimeMs.optional(),
+  server_lifetime_jitter: timeMs.optional(),
+  healthcheck_interval: timeMs.optional(),
+  healthcheck_timeout: positiveTimeMs.optional(),
+  idle_healthcheck_interval: timeMs.optional(),
+  idle_healthcheck_delay: timeMs.optional(),
   shutdown_timeout: timeMs.optional(),
+  shutdown_termination_timeout: timeMs.optional(),
   query_timeout: positiveTimeMs.optional(),
   tls_certificate: text.optional(),
   tls_private_key: text.optional(),
@@ -113,10 +126,7 @@ export const GENERAL = {
 
 // prettier-ignore
 const GENERAL_IGNORED = ignored([
-  'workers', 'connect_attempts', 'connect_attempt_delay', 'client_idle_timeout', 'client_idle_in_transaction_timeout',
-  'rollback_timeout', 'shutdown_termination_timeout', 'server_lifetime_jitter', 'healthcheck_interval',
-  'idle_healthcheck_interval', 'idle_healthcheck_delay', 'healthcheck_timeout',
-  'require_healthcheck_on_discovery', 'connection_recovery', 'client_connection_recovery', 'prepared_statements', 'prepared_statements_ttl',
+  'workers', 'require_healthcheck_on_discovery', 'prepared_statements', 'prepared_statements_ttl',
   'prepared_statements_ttl_jitter', 'pub_sub_channel_size', 'stats_period', 'dns_ttl', 'mirror_queue', 'mirror_exposure',
   'lsn_check_delay', 'lsn_check_interval', 'lsn_check_timeout', 'ban_replica_lag', 'ban_replica_lag_bytes',
   'cross_shard_disabled', 'dry_run', 'expanded_explain',
@@ -136,10 +146,16 @@ const POOL = {
   min_pool_size: poolSize.optional(),
   pooler_mode: poolerMode.optional(),
   statement_timeout: timeMs.optional(),
+  lock_timeout: timeMs.optional(),
   idle_timeout: positiveTimeMs.optional(),
+  server_lifetime: positiveTimeMs.optional(),
+  server_lifetime_jitter: timeMs.optional(),
 };
 
-const READ_ONLY = only([false], 'read_only is not implemented, and without it writes would be let through');
+const READ_ONLY = only(
+  [false],
+  'read_only is not enforced: each transaction may ask for READ WRITE itself, so writes would be let through',
+);
 
 const DATABASE = {
   name: text,
@@ -156,7 +172,6 @@ const DATABASE = {
 
 // prettier-ignore
 const DATABASE_IGNORED = ignored([
-  'lock_timeout', 'server_lifetime', 'server_lifetime_jitter',
 ]);
 
 const USER = {
@@ -183,7 +198,7 @@ const USER_REFUSED = {
 
 // prettier-ignore
 const USER_IGNORED = ignored([
-  'lock_timeout', 'server_lifetime', 'server_lifetime_jitter', 'server_iam_region', 'server_vault_path',
+  'server_iam_region', 'server_vault_path',
   'vault_refresh_percent', 'replication_mode', 'replication_sharding', 'cross_shard_disabled', 'two_phase_commit',
   'two_phase_commit_auto',
 ]);

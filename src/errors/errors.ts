@@ -519,6 +519,24 @@ export const ERRORS = {
     message: 'the server did not accept the settings of this session: {problem}',
     remedy: 'Correct the parameter named here in the connection string, or in the SET that made it.',
   },
+  statement_mode: {
+    sqlstate: '08P01',
+    level: 'info',
+    message: 'transaction blocks not allowed in statement pooling mode',
+    remedy: 'Send the statements of one transaction as one text, or use pooler_mode = "transaction".',
+  },
+  client_idle: {
+    sqlstate: '57P05',
+    level: 'info',
+    message: 'terminating connection due to idle-session timeout',
+    remedy: 'Connect again. See client_idle_timeout.',
+  },
+  client_idle_in_transaction: {
+    sqlstate: '25P03',
+    level: 'warn',
+    message: 'terminating connection due to idle-in-transaction timeout',
+    remedy: 'The transaction was rolled back: connect again. See client_idle_in_transaction_timeout.',
+  },
   statements_exhausted: {
     sqlstate: '54000',
     level: 'warn',

@@ -13,6 +13,7 @@
  * While waiting and rerouting, messages are kept in the scanner; beyond UNREAD_BYTES_MAX they stay in the socket, unless the rest of
  * the message at hand is among them.
  */
+import type { Config } from '../config/config.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { errorResponse, READY_IDLE } from '../wire/backend.js';
 import { CLIENT_RULES, FRONTEND, STATUS } from '../wire/codes.js';
@@ -24,17 +25,20 @@ import { ClientStatements } from './client-statements.js';
 import type { Mover } from './first-statement.js';
 import { Forwarder } from './forwarder.js';
 import type { Gate } from './gate.js';
-import { SESSION_TAG, type ServerConnection } from './server-connection.js';
+import type { ServerConnection } from './server-connection.js';
 import { Reroute } from './reroute.js';
 import { refusing } from './schema-change.js';
 import { SessionCounters } from './session-counters.js';
 import { GOODBYE_TIMEOUT_MS, SessionEnd, VANISHED_TIMEOUT_MS } from './session-end.js';
-import { sessionError } from './session-error.js';
+import { endsClient, sessionError } from './session-error.js';
 import { SessionKeeping } from './session-keeping.js';
 import { SessionPlace } from './session-place.js';
+import { SessionServers } from './session-servers.js';
 import { SessionWriter, type Next } from './session-writer.js';
 import type { LoggedInClient, SessionContext } from './session-context.js';
+import { StatementMode } from './statement-mode.js';
 import { TrackedSettings } from './tracked-settings.js';
+import { SESSION_TAG } from './session-tags.js';
 
 const UNREAD_BYTES_MAX = 65_536;
 
@@ -48,11 +52,13 @@ export class ClientSession implements BorrowingListener {
   readonly counters: SessionCounters;
   readonly statements: ClientStatements;
   readonly channel: ClientChannel;
+  readonly servers: SessionServers;
   readonly #context: SessionContext;
   readonly #gate: Gate;
   readonly #borrowing: Borrowing;
   readonly #scanner = new FrameScanner(CLIENT_RULES);
   readonly #forwarder: Forwarder;
+  readonly #statementMode: StatementMode;
   readonly #record = new BatchRecord();
   readonly #settings: TrackedSettings;
   #phase: Phase = 'idle';
@@ -79,7 +85,8 @@ export class ClientSession implements BorrowingListener {
     this.#gate = context.gate(client.database);
     this.counters = new SessionCounters(client.socket);
     this.statements = new ClientStatements(context.statements);
-    this.#forwarder = new Forwarder(this.statements, refusing(context, client));
+    this.#statementMode = new StatementMode(client, context);
+    this.#forwarder = new Forwarder(this.statements, this.#statementMode.refusing(refusing(context, client)));
     this.#settings = new TrackedSettings(client.settings, client.parameters);
     this.#place = new SessionPlace(this, context, this.#settings, this.#forwarder);
     this.#reroute = new Reroute(this, context);
@@ -87,7 +94,9 @@ export class ClientSession implements BorrowingListener {
     this.#borrowing = new Borrowing(client, context, this.#settings, this);
     this.#keeping = new SessionKeeping(this, context, this.#borrowing, this.#forwarder);
     const [borrowing, writer, scanner, keeping] = [this.#borrowing, this.#writer, this.#scanner, this.#keeping];
-    this.#end = new SessionEnd({ borrowing, writer, scanner, keeping }, this.#close);
+    this.servers = new SessionServers(this, borrowing, writer, keeping);
+    const rules = (): Config['general'] => context.config.general;
+    this.#end = new SessionEnd({ borrowing, writer, scanner, keeping, rules }, this.#close);
     this.channel = new ClientChannel(client.socket, {
       received: (chunk) => {
         this.#scanner.feed(chunk);
@@ -123,37 +132,9 @@ export class ClientSession implements BorrowingListener {
     return this.#settings.applicationName;
   }
 
-  /** A transaction is open, or answers are owed. An idle session that keeps its server holds nothing. */
-  get holding(): boolean {
-    const { server } = this;
-    if (server === null) return this.#writer.holding;
-    return this.#phase === 'attached' || this.#phase === 'leaving' || !server.idle;
-  }
-
-  /** Between transactions it has something in its server's session that no other server can give it. */
-  get bound(): boolean {
-    return this.#keeping.bound;
-  }
-
   /** The database's name may lead elsewhere. Resolves when the session hears the server that it leads to, if it listens. */
   follow(): Promise<void> {
     return this.#keeping.follow();
-  }
-
-  /** 0 = it holds no server */
-  get serverPid(): number {
-    return this.server?.processId ?? this.#writer.serverPid;
-  }
-
-  /** Asks the server to stop the statement it runs for this client; nothing happens when there is none. */
-  cancel(): void {
-    this.#writer.cancel();
-    this.#borrowing.cancel();
-  }
-
-  /** Cancels the statement in flight when it has been running for longer; once for each statement. */
-  cancelAfter(limitMs: number): void {
-    if (this.counters.runsTooLong(limitMs)) this.cancel();
   }
 
   /** Ends the session with a reason; what it left unfinished is rolled back. */
@@ -284,9 +265,11 @@ export class ClientSession implements BorrowingListener {
     const notice = server.replies.empty ? (placement?.takeNotice() ?? null) : null;
     if (notice !== null) this.channel.write(errorResponse({ severity: 'NOTICE', sqlstate: '00000', message: notice }));
     const forwarder = this.#forwarder;
-    const stopAtBoundary = this.#gate.closed || placement !== null || this.#borrowing.onReplica;
+    const stopAtBoundary =
+      this.#gate.closed || placement !== null || this.#borrowing.onReplica || this.#statementMode.applies;
     const outcome = forwarder.forward(this.#scanner, server, stopAtBoundary, this.#keep);
-    server.lastRequestAt = this.counters.requested(forwarder);
+    // Else nothing was sent that a server answers: what counts as running would begin while the client thinks.
+    if (!server.replies.empty) server.lastRequestAt = this.counters.requested(forwarder);
     if (forwarder.sawFlush) {
       forwarder.sawFlush = false;
       server.stopWatching();
@@ -335,7 +318,7 @@ export class ClientSession implements BorrowingListener {
 
   notObtained(error: CutoverError): void {
     // Without its transaction, what the client sends next would be committed one by one.
-    if (this.#borrowing.moving) {
+    if (this.#borrowing.moving || endsClient(error, this.#context.config)) {
       this.terminate(error);
       return;
     }
@@ -416,6 +399,7 @@ export class ClientSession implements BorrowingListener {
       return;
     }
     if (idle) this.#boundary();
+    else if (this.#statementMode.applies) this.terminate(this.#statementMode.error);
     this.#advance();
   }
 

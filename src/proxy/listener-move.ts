@@ -7,7 +7,8 @@
  * If the process dies here: the clients are gone with it, and the servers end sessions whose client is gone.
  */
 import type { CutoverError } from '../errors/errors.js';
-import { Cleaning, type Borrower, type Pool } from './pool.js';
+import { Errand } from './errand.js';
+import type { Borrower, Pool } from './pool.js';
 import type { ServerConnection } from './server-connection.js';
 import { listenSql } from './session-state.js';
 
@@ -35,7 +36,7 @@ export function stopListening(server: ServerConnection, pool: Pool, deliver: (by
   });
 }
 
-class Taking extends Cleaning implements Borrower {
+class Taking extends Errand implements Borrower {
   readonly #pool: Pool;
   readonly #channels: readonly string[];
   readonly #done: (server: ServerConnection | null) => void;
@@ -72,7 +73,7 @@ class Taking extends Cleaning implements Borrower {
   }
 }
 
-class Telling extends Cleaning {
+class Telling extends Errand {
   readonly #deliver: (bytes: Buffer) => void;
 
   constructor(deliver: (bytes: Buffer) => void, done: () => void) {

@@ -90,7 +90,7 @@ export class Passthrough {
 
 async function serverAccepts(endpoint: Endpoint, database: string, timeoutMs: number): Promise<boolean> {
   try {
-    const { socket, passwordChecked } = await logIn(endpoint, timeoutMs);
+    const { socket, passwordChecked } = await logIn(endpoint, timeoutMs, {});
     socket.end(TERMINATE);
     socket.destroySoon();
     if (passwordChecked) return true;

@@ -5,10 +5,12 @@
  * it, nothing left behind by the client before. Who comes first waits first.
  */
 import { CutoverError, messageOf } from '../errors/errors.js';
-import type { PoolerMode } from '../config/config.js';
-import { addressOf, type Endpoint } from '../postgres/endpoint.js';
-import { ServerConnection, type ServerOwner } from './server-connection.js';
-import { logIn } from './server-login.js';
+import { addressOf } from '../postgres/endpoint.js';
+import { runErrand } from './errand.js';
+import { IdleServers } from './idle-servers.js';
+import type { PoolOptions } from './pool-options.js';
+import type { ServerConnection } from './server-connection.js';
+import { openServer } from './server-opening.js';
 import { SessionSettings } from './settings.js';
 
 /** What a pool needs of a session that wants a connection. */
@@ -19,19 +21,6 @@ export interface Borrower {
   sentAway(): void;
 }
 
-export interface PoolOptions {
-  readonly endpoint: Endpoint;
-  readonly size: number;
-  readonly minimum: number;
-  readonly mode: PoolerMode;
-  readonly connectTimeoutMs: number;
-  readonly checkoutTimeoutMs: number;
-  readonly idleTimeoutMs: number;
-  readonly serverLifetimeMs: number;
-  readonly preparedStatementsLimit: number;
-  readonly statementTimeoutMs: number | undefined;
-}
-
 /** What SHOW POOLS calls it: changes when databases change places. */
 export interface PoolLabel {
   readonly database: string;
@@ -40,7 +29,8 @@ export interface PoolLabel {
   readonly role: string;
 }
 
-const CLEANUP_TIMEOUT_MS = 5_000;
+/** An empty query: the least a server can be asked (PostgreSQL documentation, 54.2.2). */
+const HEALTH_CHECK = ';';
 let pools = 0;
 
 interface Waiting {
@@ -72,13 +62,18 @@ export class Pool {
   parameters: ReadonlyMap<string, string> | null = null;
   #lastFailure: string | null = null;
   readonly #servers = new Set<ServerConnection>();
-  readonly #idle: { readonly server: ServerConnection; readonly since: number }[] = [];
+  readonly #idle = new IdleServers();
   readonly #waiting: Waiting[] = [];
   #connecting = 0;
+  /** idle connections that are being checked */
+  #checking = 0;
   #firstContact: Promise<void> | null = null;
   #retired = false;
   /** connections that are not lent again (RECONNECT) */
   #outdated = new WeakSet<ServerConnection>();
+  /** of the jitter of its lifetime, what each connection has got by chance: -1 to 1 */
+  readonly #chances = new WeakMap<ServerConnection, number>();
+  readonly #begunAtMs = performance.now();
 
   constructor(options: PoolOptions, label: PoolLabel) {
     this.options = options;
@@ -94,7 +89,7 @@ export class Pool {
   }
 
   get idleCount(): number {
-    return this.#idle.length;
+    return this.#idle.count;
   }
 
   get connectingCount(): number {
@@ -124,15 +119,23 @@ export class Pool {
     return this.#retired || !server.usable || this.#outdated.has(server);
   }
 
+  #isTooOld(server: ServerConnection): boolean {
+    const { serverLifetimeMs, serverLifetimeJitterMs } = this.options;
+    const lifetimeMs = serverLifetimeMs + (this.#chances.get(server) ?? 0) * serverLifetimeJitterMs;
+    return Date.now() - server.connectedAt.getTime() > lifetimeMs;
+  }
+
   /** Gives a connection at once when one is idle; otherwise null, and `granted` or `denied` is called later. */
   take(borrower: Borrower): ServerConnection | null {
-    for (let entry = this.#idle.pop(); entry !== undefined; entry = this.#idle.pop()) {
-      if (!entry.server.usable) continue;
+    const now = performance.now();
+    const entry = this.#idle.take();
+    if (entry !== null && now - entry.heardAtMs < this.options.healthcheckIntervalMs) {
       this.counters.serverAssignments += 1;
       return entry.server;
     }
-    this.#waiting.push({ borrower, since: performance.now() });
-    this.#grow();
+    this.#waiting.push({ borrower, since: now });
+    if (entry === null) this.#grow();
+    else this.#check(entry.server, entry.sinceMs);
     return null;
   }
 
@@ -148,6 +151,10 @@ export class Pool {
    * @param clean false when the session ended, so that everything it left must go
    */
   giveBack(server: ServerConnection, clean: boolean): void {
+    this.#takeBack(server, clean, performance.now());
+  }
+
+  #takeBack(server: ServerConnection, clean: boolean, sinceMs: number): void {
     server.owner = null;
     server.resume();
     if (!server.usable) return;
@@ -155,14 +162,14 @@ export class Pool {
       server.destroy();
       return;
     }
-    if (this.isOutdated(server)) {
+    if (this.isOutdated(server) || this.#isTooOld(server)) {
       server.end();
       return;
     }
     if (!clean) server.dirty = true;
     if (server.cancelsInFlight > 0) return;
     if (server.dirty) this.#clean(server);
-    else this.#lend(server);
+    else this.#lend(server, sinceMs);
   }
 
   /** A cancel request has arrived; the server may change hands again. */
@@ -194,24 +201,35 @@ export class Pool {
 
   /** Runs `work` on every idle connection, which nobody can take meanwhile. */
   borrowIdle(): ServerConnection[] {
-    const servers = this.#idle.map((entry) => entry.server).filter((server) => server.usable);
-    this.#idle.length = 0;
-    return servers;
+    return this.#idle.takeAll().map(({ server }) => server);
   }
 
-  /** To be called about once a second: ends what was idle or open for too long, and waits that took too long. */
-  sweep(): void {
+  /**
+   * To be called about once a second: ends what was idle or open for too long, and waits that took too long, and checks what is idle.
+   *
+   * @param held clients are held: no server is asked for anything meanwhile
+   */
+  sweep(held: boolean): void {
+    this.#endIdle();
+    this.#refuseLate();
+    if (!held) this.#checkIdle();
+  }
+
+  #endIdle(): void {
     const now = performance.now();
-    const { idleTimeoutMs, serverLifetimeMs, checkoutTimeoutMs, minimum } = this.options;
-    const opened = Date.now() - serverLifetimeMs;
-    const keep = this.#idle.filter(({ server, since }) => {
-      const old = server.connectedAt.getTime() < opened;
-      const unused = now - since > idleTimeoutMs && this.#servers.size > minimum;
-      if (server.usable && !old && !unused) return true;
-      server.end();
-      return false;
+    const { idleTimeoutMs, minimum } = this.options;
+    let spare = this.#servers.size - minimum;
+    const ended = this.#idle.takeAll(({ server, sinceMs }) => {
+      const due = this.#isTooOld(server) || (now - sinceMs > idleTimeoutMs && spare > 0);
+      if (due) spare -= 1;
+      return due;
     });
-    this.#idle.splice(0, this.#idle.length, ...keep);
+    for (const { server } of ended) server.end();
+  }
+
+  #refuseLate(): void {
+    const now = performance.now();
+    const { checkoutTimeoutMs } = this.options;
     while (this.#waiting[0] !== undefined && now - this.#waiting[0].since > checkoutTimeoutMs) {
       const waitedMs = Math.round(now - this.#waiting[0].since);
       this.#refuse(
@@ -221,16 +239,35 @@ export class Pool {
     }
   }
 
+  #checkIdle(): void {
+    const now = performance.now();
+    const { idleHealthcheckIntervalMs: intervalMs, idleHealthcheckDelayMs } = this.options;
+    if (intervalMs === 0 || now - this.#begunAtMs < idleHealthcheckDelayMs) return;
+    for (const { server, sinceMs } of this.#idle.takeAll(({ heardAtMs }) => now - heardAtMs >= intervalMs))
+      this.#check(server, sinceMs);
+  }
+
+  /** Asks an idle connection, which has been taken out for that, whether it answers. One that does goes on as it was. */
+  #check(server: ServerConnection, sinceMs: number): void {
+    this.#checking += 1;
+    runErrand(server, HEALTH_CHECK, this.options.healthcheckTimeoutMs, (failure) => {
+      this.#checking -= 1;
+      if (failure === null) this.#takeBack(server, true, sinceMs);
+      else server.destroy();
+      this.#grow();
+    });
+  }
+
   /** Closes idle connections now and the others when they are given back; those opened later stay. */
   reconnect(): void {
     for (const server of this.#servers) this.#outdated.add(server);
-    for (const { server } of this.#idle.splice(0)) server.end();
+    for (const { server } of this.#idle.takeAll()) server.end();
   }
 
   /** No name leads here any more: everything is closed as soon as it is idle, and who waits is sent away. */
   retire(): void {
     this.#retired = true;
-    for (const { server } of this.#idle.splice(0)) server.end();
+    for (const { server } of this.#idle.takeAll()) server.end();
     for (const { borrower } of this.#waiting.splice(0)) borrower.sentAway();
   }
 
@@ -240,7 +277,7 @@ export class Pool {
   }
 
   #grow(): void {
-    const wanted = this.#waiting.length - this.#connecting;
+    const wanted = this.#waiting.length - this.#connecting - this.#checking;
     if (wanted > 0 && this.#servers.size + this.#connecting < this.options.size) void this.#connect();
   }
 
@@ -248,8 +285,7 @@ export class Pool {
     this.#connecting += 1;
     const start = performance.now();
     try {
-      const login = await logIn(this.options.endpoint, this.options.connectTimeoutMs, this.options.statementTimeoutMs);
-      const server = new ServerConnection(login, this.options.endpoint, this.options.preparedStatementsLimit);
+      const server = await openServer(this.options, () => !this.#retired);
       this.#connecting -= 1;
       this.#opened(server, performance.now() - start);
     } catch (error) {
@@ -264,18 +300,20 @@ export class Pool {
     this.parameters = server.initialParameters;
     this.#lastFailure = null;
     this.#servers.add(server);
+    this.#chances.set(server, 2 * Math.random() - 1);
     server.onClosed = () => {
       this.#closed(server);
     };
-    if (server.usable) this.giveBack(server, true);
-    else this.#closed(server);
+    // However short its lifetime is, it serves once.
+    if (!server.usable) this.#closed(server);
+    else if (this.isOutdated(server)) server.end();
+    else this.#lend(server, performance.now());
     this.#grow();
   }
 
   #closed(server: ServerConnection): void {
     this.#servers.delete(server);
-    const at = this.#idle.findIndex((entry) => entry.server === server);
-    if (at >= 0) this.#idle.splice(at, 1);
+    this.#idle.remove(server);
     this.counters.bytesReceived += server.bytesReceived;
     this.counters.bytesSent += server.bytesSent;
     this.counters.errors += server.errors;
@@ -306,10 +344,10 @@ export class Pool {
     waiting?.borrower.denied(error);
   }
 
-  #lend(server: ServerConnection): void {
+  #lend(server: ServerConnection, sinceMs: number): void {
     const waiting = this.#waiting.shift();
     if (waiting === undefined) {
-      this.#idle.push({ server, since: performance.now() });
+      this.#idle.add(server, sinceMs);
       return;
     }
     this.counters.serverAssignments += 1;
@@ -319,12 +357,7 @@ export class Pool {
 
   /** DISCARD ALL ends everything a session can leave behind (PostgreSQL documentation, DISCARD). */
   #clean(server: ServerConnection): void {
-    const timer = setTimeout(() => {
-      server.destroy();
-    }, CLEANUP_TIMEOUT_MS);
-    server.owner = new Cleaning((failure) => {
-      clearTimeout(timer);
-      server.owner = null;
+    runErrand(server, 'DISCARD ALL', this.options.rollbackTimeoutMs, (failure) => {
       if (failure !== null) {
         server.destroy();
         return;
@@ -334,48 +367,5 @@ export class Pool {
       server.dirty = false;
       this.giveBack(server, true);
     });
-    server.setup('DISCARD ALL');
-  }
-}
-
-/** Owns a connection while a statement of the proxy's own runs on it and nobody reads along. */
-export class Cleaning implements ServerOwner {
-  readonly id = 0;
-  readonly #done: (failure: Buffer | null) => void;
-
-  constructor(done: (failure: Buffer | null) => void) {
-    this.#done = done;
-  }
-
-  setupDone(failure: Buffer | null): void {
-    this.#done(failure);
-  }
-
-  lost(): void {
-    this.#done(Buffer.alloc(0));
-  }
-
-  deliver(_bytes: Buffer): void {
-    // Nobody reads it.
-  }
-
-  settled(): void {
-    // Only setup statements run here.
-  }
-
-  refused(): void {
-    // Nothing is watched for.
-  }
-
-  sessionChanged(): void {
-    // No session is concerned.
-  }
-
-  clientNameOf(): undefined {
-    return undefined;
-  }
-
-  writable(): void {
-    // A single statement fits.
   }
 }

@@ -22,6 +22,7 @@ import type {
   WatchedProxy,
 } from './contract.js';
 import { Gate, type Holder } from './gate.js';
+import { endIdleClients } from './idle-clients.js';
 import { listenAt, type Inherit } from './inherited.js';
 import { Journal } from './journal.js';
 import { SILENT, type Logger } from './logger.js';
@@ -159,7 +160,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   }
 
   #holds(session: ClientSession): boolean {
-    return session.holding || (session.bound && this.#config.cutover.sessionState === 'wait');
+    return session.servers.holding || (session.servers.bound && this.#config.cutover.sessionState === 'wait');
   }
 
   waitsForBound(database: string): boolean {
@@ -207,7 +208,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
 
   cancelRunning(database: string): void {
     for (const session of this.#sessions.values()) {
-      if (session.database === database && session.holding) session.cancel();
+      if (session.database === database && session.servers.holding) session.servers.cancel();
     }
   }
 
@@ -269,6 +270,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     const closed = Promise.all(listeners.map(closing));
     this.#endIdleSessions();
     await this.#sessionsEnded(graceMs);
+    await this.#stopStatements();
     for (const session of this.#sessions.values()) session.terminate(new CutoverError('shutting_down'));
     for (const pool of this.routes.allPools) pool.destroy();
     // Last words get a moment to be read.
@@ -306,26 +308,39 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
 
   cancel(processId: number, secret: Buffer): void {
     const session = this.#sessions.get(processId);
-    if (session?.secret.length === secret.length && timingSafeEqual(session.secret, secret)) session.cancel();
+    if (session?.secret.length === secret.length && timingSafeEqual(session.secret, secret)) session.servers.cancel();
   }
 
   // ---- time and the end
 
   #sweep(): void {
-    this.routes.sweep();
+    const held = (database: string): boolean => this.gate(database).closed;
+    this.routes.sweep(held);
     this.proven.sweep(this.#config.general.idleTimeoutMs);
     this.journal.sweep();
     this.#recovery.sweep();
+    endIdleClients(this.#sessions.values(), { general: this.#config.general, held });
     const limitMs = this.#config.general.queryTimeoutMs;
     if (limitMs === null) return;
-    for (const session of this.#sessions.values()) session.cancelAfter(limitMs);
+    for (const session of this.#sessions.values()) session.servers.cancelAfter(limitMs);
   }
 
   #endIdleSessions(): void {
     for (const session of this.#sessions.values()) {
-      if (!session.holding) session.terminate(new CutoverError('shutting_down'));
+      if (!session.servers.holding) session.terminate(new CutoverError('shutting_down'));
       else session.endAfterTransaction();
     }
+  }
+
+  /** What still runs at the end of the grace may be cancelled in time: a server does not notice by itself that nobody waits. */
+  async #stopStatements(): Promise<void> {
+    const { shutdownTerminationTimeoutMs: limitMs } = this.#config.general;
+    if (limitMs === null || this.#sessions.size === 0) return;
+    for (const session of this.#sessions.values()) {
+      session.servers.cancel();
+      session.terminate(new CutoverError('shutting_down'));
+    }
+    await this.#sessionsEnded(limitMs);
   }
 
   #sessionsEnded(graceMs: number): Promise<void> {
@@ -345,7 +360,7 @@ function holderOf(session: ClientSession): Holder {
     clientId: session.id,
     user: session.user,
     application: session.applicationName,
-    serverPid: session.serverPid,
+    serverPid: session.servers.pid,
     transactionMs: session.counters.transactionMsSoFar,
   };
 }

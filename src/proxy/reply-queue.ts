@@ -46,6 +46,8 @@ export class ReplyQueue {
   #end = 0;
   /** an error was reported and the Sync that ends the skipping is not sent yet */
   #skipping = false;
+  /** messages of the extended protocol were sent and the Sync that ends them was not: what they did is not committed yet */
+  #unsynced = false;
   /** the server waits for CopyData */
   copyIn = false;
 
@@ -72,6 +74,11 @@ export class ReplyQueue {
     return this.#skipping;
   }
 
+  /** The server waits for a Sync, or for data: whoever sends it now ends what was begun before, even with nothing left to answer. */
+  get open(): boolean {
+    return this.#unsynced || this.#skipping || this.copyIn;
+  }
+
   /** answers owed */
   get size(): number {
     return this.#end - this.#at;
@@ -84,7 +91,7 @@ export class ReplyQueue {
 
   /** everything sent so far will be answered without the client sending more */
   get complete(): boolean {
-    if (this.copyIn) return false;
+    if (this.copyIn || (this.empty && this.open)) return false;
     let last = this.#end - 1;
     while (last >= this.#at && this.#kinds[last] === REPLY.copyEnd) last -= 1;
     const kind = this.#kinds[last];
@@ -104,6 +111,8 @@ export class ReplyQueue {
       this.copyIn = false;
       if (this.empty) return;
     }
+    if (kind === REPLY.sync || kind === REPLY.query || kind === REPLY.setup) this.#unsynced = false;
+    else if (kind <= REPLY.injectedClose) this.#unsynced = true;
     this.#kinds[this.#end] = kind;
     this.#undos[this.#end] = undo;
     this.#end += 1;
@@ -129,6 +138,7 @@ export class ReplyQueue {
       if (this.#kinds[at] === REPLY.sync) this.#remove(at);
       else at += 1;
     }
+    this.#unsynced ||= this.head === REPLY.execute;
   }
 
   /** ErrorResponse: takes away what the server skips now. A Query goes on to its ReadyForQuery. */

@@ -8,10 +8,11 @@ import type { Config, DatabaseEntry, PoolerMode, UserEntry } from '../config/con
 import { shardCount } from '../config/databases.js';
 import { readReplicas } from '../config/replicas.js';
 import { CutoverError } from '../errors/errors.js';
-import { endpointFor, tlsRuleOf, type Endpoint } from '../postgres/endpoint.js';
+import { tlsRuleOf, type Endpoint } from '../postgres/endpoint.js';
 import { coordinatorAt } from '../sharding/coordinator-place.js';
 import { Bans } from './bans.js';
-import { Pool, type PoolLabel, type PoolOptions } from './pool.js';
+import { Pool, type PoolLabel } from './pool.js';
+import { poolOptionsOf, type PoolOptions } from './pool-options.js';
 import { ReadTexts } from './read-texts.js';
 import { isReplica, replicaShard, ReplicaSet } from './replica-set.js';
 
@@ -60,6 +61,11 @@ export class Routes {
     throw new CutoverError('database_unknown', { database });
   }
 
+  /** How servers of a database are lent; null: the configuration has lost the user or the database. */
+  modeOf(user: string, database: string): PoolerMode | null {
+    return this.#routes.get(JSON.stringify([user, database, 0]))?.mode ?? null;
+  }
+
   /** The pool of a shard, 0 for counts; null: the configuration has lost the user or the database. */
   poolOf(user: string, database: string, shard = 0): Pool | null {
     return this.#routes.get(JSON.stringify([user, database, shard]))?.pool ?? null;
@@ -100,7 +106,7 @@ export class Routes {
     for (const user of config.users) {
       for (const entry of primaries.filter((row) => row.name === user.database)) {
         const mode = this.#modeOf(config, entry, user);
-        const options = { ...optionsOf(config, entry, user), mode };
+        const options = { ...poolOptionsOf(config, entry, user), mode };
         const add = (target: PoolOptions, shard: number, row = entry): Pool => {
           const pool = this.#poolFor(pools, poolKey(target.endpoint, user), target, labelOf(row, user, shard));
           routes.set(JSON.stringify([user.name, user.database, shard]), { pool, mode });
@@ -115,7 +121,7 @@ export class Routes {
         const rows = mode === 'session' ? [] : readReplicas(config.databases, entry.name);
         if (rows.length === 0) continue;
         const members = rows.map((row, index) => ({
-          pool: add({ ...optionsOf(config, row, user), mode }, replicaShard(index), row),
+          pool: add({ ...poolOptionsOf(config, row, user), mode }, replicaShard(index), row),
           weight: row.weight,
         }));
         const shared = { bans: this.bans, texts: this.#texts };
@@ -138,9 +144,9 @@ export class Routes {
     }
   }
 
-  /** To be called about once a second. */
-  sweep(): void {
-    for (const pool of this.#pools.values()) pool.sweep();
+  /** To be called about once a second. @param held whether clients of a database are held */
+  sweep(held: (database: string) => boolean): void {
+    for (const pool of this.#pools.values()) pool.sweep(held(pool.label.database));
     for (const pool of this.#leaving) {
       if (pool.serverCount === 0 && pool.connectingCount === 0) this.#leaving.delete(pool);
     }
@@ -172,19 +178,4 @@ function poolKey(endpoint: Endpoint, user: UserEntry): string {
 function labelOf(entry: DatabaseEntry, user: UserEntry, shard: number): PoolLabel {
   const role = shard === COORDINATOR ? 'coordinator' : entry.role;
   return { database: entry.name, user: user.name, shard: isReplica(shard) ? entry.shard : shard, role };
-}
-
-function optionsOf(config: Config, entry: DatabaseEntry, user: UserEntry): Omit<PoolOptions, 'mode'> {
-  const { general } = config;
-  return {
-    endpoint: endpointFor(config, entry, user),
-    size: Math.max(1, user.poolSize ?? entry.poolSize ?? general.defaultPoolSize),
-    minimum: user.minPoolSize ?? entry.minPoolSize ?? general.minPoolSize,
-    connectTimeoutMs: general.connectTimeoutMs,
-    checkoutTimeoutMs: general.checkoutTimeoutMs,
-    idleTimeoutMs: user.idleTimeoutMs ?? entry.idleTimeoutMs ?? general.idleTimeoutMs,
-    serverLifetimeMs: general.serverLifetimeMs,
-    preparedStatementsLimit: general.preparedStatementsLimit,
-    statementTimeoutMs: user.statementTimeoutMs ?? entry.statementTimeoutMs,
-  };
 }

@@ -21,11 +21,12 @@ import {
   withoutPosition,
 } from '../wire/backend.js';
 import { BACKEND, SERVER_RULES, STATUS } from '../wire/codes.js';
-import { FrameScanner, HEADER_BYTES } from '../wire/frames.js';
+import { FrameError, FrameScanner, HEADER_BYTES } from '../wire/frames.js';
 import { query, TERMINATE } from '../wire/frontend.js';
 import { REPLY, ReplyQueue } from './reply-queue.js';
 import type { LoggedIn } from './server-login.js';
 import { ServerStatements } from './server-statements.js';
+import { mayChangeSession, sessionTagOf } from './session-tags.js';
 import { SessionSettings } from './settings.js';
 
 /** Who uses a server connection at the moment. */
@@ -59,34 +60,16 @@ export interface ServerOwner {
   lost(): void;
 }
 
-/** Commands after which a session may not be what it was. RESET counts as SET; `state`: see session-state.ts. */
-export const SESSION_TAG = { set: 1, rollback: 2, discardAll: 4, deallocateAll: 8, state: 16 } as const;
-
-const TAG_BITS: ReadonlyMap<string, number> = new Map([
-  ['SET', SESSION_TAG.set],
-  ['RESET', SESSION_TAG.set],
-  ['ROLLBACK', SESSION_TAG.rollback],
-  ['DISCARD ALL', SESSION_TAG.set | SESSION_TAG.discardAll | SESSION_TAG.state],
-  ['DEALLOCATE ALL', SESSION_TAG.deallocateAll | SESSION_TAG.state],
-  ...[
-    'LISTEN',
-    'UNLISTEN',
-    'PREPARE',
-    'DEALLOCATE',
-    'DISCARD TEMP',
-    'DROP TABLE',
-    'CLOSE CURSOR',
-    'CLOSE CURSOR ALL',
-  ].map((tag) => [tag, SESSION_TAG.state] as const),
-]);
-/** By their first letter: the second, where a commoner command begins with the same; 0: no such command. */
-const SECOND_LETTERS = new Uint8Array(256);
-const ANY_LETTER = 255;
-for (const [first, second] of ['S', 'R', 'D', 'L', 'P', 'UN', 'CL'].map((letters) => Buffer.from(letters)))
-  if (first !== undefined) SECOND_LETTERS[first] = second ?? ANY_LETTER;
-
 /** How long a server may take to end a session that says goodbye. */
 const END_TIMEOUT_MS = 5_000;
+
+/** What a server may send at any time (PostgreSQL documentation, 54.2.7). */
+const UNASKED = new Set<number>([
+  BACKEND.noticeResponse,
+  BACKEND.notificationResponse,
+  BACKEND.parameterStatus,
+  BACKEND.errorResponse,
+]);
 
 const NOTHING = Buffer.alloc(0);
 /** Of the one value of a DataRow: behind type, length, count of values and the value's length (PostgreSQL documentation, 54.7). */
@@ -189,9 +172,9 @@ export class ServerConnection {
     return !this.#ended && !this.#socket.destroyed;
   }
 
-  /** nothing in flight and no transaction open */
+  /** nothing in flight and no transaction open, nor one that a Sync would end */
   get idle(): boolean {
-    return this.replies.empty && this.transactionStatus === STATUS.idle;
+    return this.replies.empty && !this.replies.open && this.transactionStatus === STATUS.idle;
   }
 
   /** Called once, when the connection is over. */
@@ -336,6 +319,8 @@ export class ServerConnection {
   #frame(type: number, buffer: Buffer, start: number, end: number): Verdict {
     const { replies } = this;
     const { head } = replies;
+    if (head === REPLY.none && this.owner === null && !UNASKED.has(type))
+      throw new FrameError('an idle server sends an answer');
     if (type === BACKEND.readyForQuery) return this.#ready(buffer[start + HEADER_BYTES] ?? 0);
     if (type === BACKEND.errorResponse) return this.#error(buffer, start, end);
     if (type === BACKEND.parameterStatus) return this.#parameter(buffer, start, end);
@@ -470,17 +455,12 @@ export class ServerConnection {
 
   /** Looks at the few tags that change a session, or what is left in it; the first letters decide for all others. */
   #command(buffer: Buffer, start: number, end: number): void {
-    const at = start + HEADER_BYTES;
-    const first = buffer[at] ?? 0;
-    const second = SECOND_LETTERS[first];
-    if (second === 0 || (second !== ANY_LETTER && second !== buffer[at + 1])) return;
-    // INSERT, UPDATE, BEGIN and COMMIT are gone; SELECT, the commonest that is left, goes here.
-    if (first === 0x53 && buffer[at + 2] !== 0x54) return;
+    if (!mayChangeSession(buffer, start)) return;
     const tag = readCommandTag(buffer, start, end);
     if (tag === 'ROLLBACK') this.rollbacks += 1;
     if (tag === 'LISTEN') this.dirty = true;
     if (tag === 'DISCARD ALL' || tag === 'DEALLOCATE ALL') this.statements.clear();
-    this.#tags |= TAG_BITS.get(tag) ?? 0;
+    this.#tags |= sessionTagOf(tag);
   }
 
   #emit(bytes: Buffer): void {

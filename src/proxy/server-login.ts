@@ -42,10 +42,14 @@ const LOGIN_MESSAGES_MAX = 1_000;
  * Connects, with TLS where the endpoint says so, and logs in with what the server asks for: SCRAM-SHA-256, md5, cleartext or nothing.
  *
  * @param timeoutMs bound of connecting, encrypting and logging in together
- * @param statementTimeoutMs the session's statement_timeout; absent: the server's own
+ * @param settings what the session begins with; what is absent is as the server has it
  * @throws Error with the server's own sentence, as the cause a ServerRefusal where it said no; never with a password
  */
-export async function logIn(endpoint: Endpoint, timeoutMs: number, statementTimeoutMs?: number): Promise<LoggedIn> {
+export async function logIn(
+  endpoint: Endpoint,
+  timeoutMs: number,
+  settings: Readonly<Record<string, string>>,
+): Promise<LoggedIn> {
   const begun = performance.now();
   const socket = await openServerSocket(endpoint, timeoutMs);
   const problems: Error[] = [];
@@ -59,8 +63,7 @@ export async function logIn(endpoint: Endpoint, timeoutMs: number, statementTime
   );
   const reader = new PacketReader(socket);
   try {
-    const timeout = statementTimeoutMs === undefined ? {} : { statement_timeout: statementTimeoutMs.toString() };
-    socket.write(startupMessage({ user: endpoint.user, database: endpoint.database, ...timeout }, PROTOCOL_MINOR));
+    socket.write(startupMessage({ ...settings, user: endpoint.user, database: endpoint.database }, PROTOCOL_MINOR));
     const passwordChecked = await authenticate(socket, reader, endpoint);
     return { ...(await untilReady(socket, reader)), passwordChecked };
   } catch (error) {

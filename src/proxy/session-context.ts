@@ -1,5 +1,6 @@
 /** One task: name what a client session needs of the proxy around it. */
 import type { Socket } from 'node:net';
+import type { Config } from '../config/config.js';
 import type { ProxyHooks } from './contract.js';
 import type { Gate } from './gate.js';
 import type { Journal } from './journal.js';
@@ -25,6 +26,8 @@ export interface LoggedInClient {
 }
 
 export interface SessionContext {
+  /** in force now */
+  readonly config: Config;
   readonly routes: Routes;
   readonly routers: ShardRouters;
   readonly statements: StatementCache;

@@ -22,6 +22,8 @@ export class SessionCounters {
   errors = 0;
   #waitingSince = 0;
   #transactionSince = 0;
+  /** its client was told something last, or came */
+  #answeredAt = performance.now();
   /** 0 = no statement in flight */
   #requestSince = 0;
   /** 0 = never */
@@ -46,6 +48,16 @@ export class SessionCounters {
     return this.#transactionSince === 0 ? 0 : performance.now() - this.#transactionSince;
   }
 
+  /** Something was sent to a server and is not answered to the end, as before a Sync. */
+  get answerOwed(): boolean {
+    return this.#requestSince !== 0;
+  }
+
+  /** Since the last answer. */
+  get idleMs(): number {
+    return performance.now() - this.#answeredAt;
+  }
+
   /** True once for each statement, when it has been running for longer. */
   runsTooLong(limitMs: number): boolean {
     if (this.#timedOut || this.#requestSince === 0 || performance.now() - this.#requestSince <= limitMs) return false;
@@ -62,6 +74,7 @@ export class SessionCounters {
   waited(): void {
     if (this.#waitingSince !== 0) this.waitMs += performance.now() - this.#waitingSince;
     this.#waitingSince = 0;
+    this.#answeredAt = performance.now();
   }
 
   /** A server was given; a transaction begins. */
@@ -88,6 +101,7 @@ export class SessionCounters {
     const queryMs = this.#requestSince === 0 ? 0 : now - this.#requestSince;
     this.queryMs += queryMs;
     this.#requestSince = 0;
+    this.#answeredAt = now;
     this.#timedOut = false;
     if (pool === null) return;
     const total = pool.counters;

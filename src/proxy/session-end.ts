@@ -1,4 +1,5 @@
 /** One task: bring to an end what a client that is gone has started: run it out or stop it, roll back, give the server back. */
+import type { GeneralConfig } from '../config/config.js';
 import type { FrameScanner } from '../wire/frames.js';
 import type { Borrowing } from './borrowing.js';
 import type { ServerConnection } from './server-connection.js';
@@ -14,12 +15,15 @@ interface SessionParts {
   readonly writer: SessionWriter;
   readonly scanner: FrameScanner;
   readonly keeping: SessionKeeping;
+  /** in force now */
+  readonly rules: () => Pick<GeneralConfig, 'connectionRecovery' | 'rollbackTimeoutMs'>;
 }
 
 export class SessionEnd {
   readonly #parts: SessionParts;
   readonly #closed: () => void;
   #timer: NodeJS.Timeout | null = null;
+  #rollingBack = false;
 
   /** @param closed called when nothing is left of the session */
   constructor(parts: SessionParts, closed: () => void) {
@@ -29,7 +33,7 @@ export class SessionEnd {
 
   /** Nothing more comes from the client. @param timeoutMs bound of what runs */
   begin(timeoutMs: number): void {
-    const { borrowing, writer, scanner } = this.#parts;
+    const { borrowing, writer, scanner, rules } = this.#parts;
     const { server } = borrowing;
     if (server === null) {
       if (writer.leave()) this.#timer = setTimeout(this.#tooLong, timeoutMs);
@@ -39,6 +43,7 @@ export class SessionEnd {
     server.resume();
     if (scanner.insideFrame || !server.replies.complete) server.destroy();
     else if (server.replies.empty) this.finish(server);
+    else if (timeoutMs === VANISHED_TIMEOUT_MS && rules().connectionRecovery !== 'recover') this.#tooLong();
     else this.#timer = setTimeout(this.#tooLong, timeoutMs);
   }
 
@@ -53,13 +58,21 @@ export class SessionEnd {
   /** When nothing is in flight, an open transaction is rolled back, then the server goes back. */
   finish(server: ServerConnection): void {
     if (!server.replies.empty) return;
-    const { borrowing, keeping } = this.#parts;
+    const { borrowing, keeping, rules } = this.#parts;
+    const { connectionRecovery, rollbackTimeoutMs } = rules();
     if (server.idle) {
       borrowing.giveBack(keeping.suspected);
       this.#closed();
       return;
     }
-    this.#timer ??= setTimeout(this.#tooLong, VANISHED_TIMEOUT_MS);
+    if (connectionRecovery === 'drop') {
+      server.destroy();
+      return;
+    }
+    if (this.#rollingBack) return;
+    this.#rollingBack = true;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = setTimeout(this.#tooLong, rollbackTimeoutMs);
     server.setup('ROLLBACK');
   }
 

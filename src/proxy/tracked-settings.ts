@@ -8,8 +8,9 @@ import { parameterStatus } from '../wire/backend.js';
 import { STATUS } from '../wire/codes.js';
 import type { BatchRecord } from './batch-record.js';
 import { changesInBatch } from './batch-settings.js';
-import { SESSION_TAG, type ServerConnection } from './server-connection.js';
+import type { ServerConnection } from './server-connection.js';
 import { SessionSettings, setToValue, type SettingChange } from './settings.js';
+import { SESSION_TAG } from './session-tags.js';
 
 /** Reported parameters that a session can set (PostgreSQL documentation, 54.2.7). */
 const SETTABLE = new Set([

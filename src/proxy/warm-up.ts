@@ -1,6 +1,7 @@
 /** One task: make the pools of one database ready for the load of another, before the load comes. */
 import { closeStatement, parse, readParseText, SYNC } from '../wire/frontend.js';
-import { Cleaning, type Pool } from './pool.js';
+import { Errand } from './errand.js';
+import type { Pool } from './pool.js';
 import { REPLY } from './reply-queue.js';
 import type { Routes } from './routes.js';
 import type { ServerConnection } from './server-connection.js';
@@ -83,7 +84,7 @@ function prepareAll(pool: Pool, server: ServerConnection, statements: readonly S
 }
 
 /** Owns a server while its statements are prepared; all replies are for nobody. */
-class Warming extends Cleaning {
+class Warming extends Errand {
   readonly #settled: () => void;
 
   constructor(settled: () => void, lost: () => void) {

@@ -97,7 +97,7 @@ test('libpq 18 insists on 3.2, and cancels by it', async () => {
 });
 
 test.each(['new', 'old'] as const)('the %s server is spoken to in the newest version it has', async (name) => {
-  const login = await logIn(clusters[name].endpoint('postgres'), 5_000);
+  const login = await logIn(clusters[name].endpoint('postgres'), 5_000, {});
   login.socket.destroy();
   expect(login.secret).toHaveLength(name === 'new' ? 32 : 4);
 });

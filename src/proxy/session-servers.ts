@@ -1,0 +1,72 @@
+/** One task: tell what one session holds of servers and how long its client has asked them for nothing, and stop what they run for it. */
+import { STATUS } from '../wire/codes.js';
+import type { Borrowing } from './borrowing.js';
+import type { ClientChannel } from './client-channel.js';
+import type { SessionCounters } from './session-counters.js';
+import type { SessionKeeping } from './session-keeping.js';
+import type { SessionWriter } from './session-writer.js';
+
+interface HoldingSession {
+  /** see client-session.ts */
+  readonly phase: string;
+  readonly counters: SessionCounters;
+  readonly channel: ClientChannel;
+}
+
+/** That a client has been answered and has sent nothing since. */
+export interface Idleness {
+  readonly inTransaction: boolean;
+  readonly forMs: number;
+}
+
+export class SessionServers {
+  readonly #session: HoldingSession;
+  readonly #borrowing: Borrowing;
+  readonly #writer: SessionWriter;
+  readonly #keeping: SessionKeeping;
+
+  constructor(session: HoldingSession, borrowing: Borrowing, writer: SessionWriter, keeping: SessionKeeping) {
+    this.#session = session;
+    this.#borrowing = borrowing;
+    this.#writer = writer;
+    this.#keeping = keeping;
+  }
+
+  /** A transaction is open, or answers are owed. An idle session that keeps its server holds nothing. */
+  get holding(): boolean {
+    const { server } = this.#borrowing;
+    const { phase } = this.#session;
+    if (server === null) return this.#writer.holding;
+    return phase === 'attached' || phase === 'leaving' || !server.idle;
+  }
+
+  /** Between transactions it has something in its server's session that no other server can give it. */
+  get bound(): boolean {
+    return this.#keeping.bound;
+  }
+
+  /** 0 = it holds no server */
+  get pid(): number {
+    return this.#borrowing.server?.processId ?? this.#writer.serverPid;
+  }
+
+  /** null: something is under way, or the client has not taken its answers yet */
+  get idleness(): Idleness | null {
+    const { phase, counters, channel } = this.#session;
+    const { server } = this.#borrowing;
+    const attached = phase === 'attached' && server?.replies.empty === true;
+    if (channel.full || (phase !== 'idle' && !attached) || counters.answerOwed) return null;
+    return { inTransaction: attached && server.transactionStatus !== STATUS.idle, forMs: counters.idleMs };
+  }
+
+  /** Asks the server to stop the statement it runs for this client; nothing happens when there is none. */
+  cancel(): void {
+    this.#writer.cancel();
+    this.#borrowing.cancel();
+  }
+
+  /** Cancels the statement in flight when it has been running for longer; once for each statement. */
+  cancelAfter(limitMs: number): void {
+    if (this.#session.counters.runsTooLong(limitMs)) this.cancel();
+  }
+}

@@ -1,0 +1,184 @@
+/** One task: a connection in whose middle something happened is never handed on; the next client has a whole one and its own answers. */
+import { connect, createServer, type AddressInfo } from 'node:net';
+import { once } from 'node:events';
+import { expect, test } from 'vitest';
+import type { GeneralConfig } from '../../src/config/config.js';
+import type { Proxy } from '../../src/proxy/contract.js';
+import { frame } from '../../src/wire/backend.js';
+import { bindUnnamed, EXECUTE, parse, query } from '../../src/wire/frontend.js';
+import { freshDatabase, useClusters } from '../support/clusters.js';
+import { until } from '../support/wait.js';
+import { clientOf, configFor, endLater, proxyFor, RawClient, statementsSleep } from './support.js';
+
+const clusters = useClusters({ main: { major: 18 } });
+
+/** What a relay between the proxy and its server does to what passes; null: the connection ends there. */
+interface Tampering {
+  toServer: (bytes: Buffer) => Buffer | null;
+  toProxy: (bytes: Buffer) => Buffer | null;
+}
+
+const AS_IT_IS = (bytes: Buffer): Buffer => bytes;
+
+interface Started {
+  readonly proxy: Proxy;
+  readonly databaseName: string;
+  readonly tampering: Tampering;
+  /** sends bytes to the proxy as if its server had */
+  readonly inject: (bytes: Buffer) => void;
+}
+
+/** One server connection for all clients, unless it is thrown away. */
+async function start(general: Partial<GeneralConfig> = {}): Promise<Started> {
+  const tampering: Tampering = { toServer: AS_IT_IS, toProxy: AS_IT_IS };
+  let inject: (bytes: Buffer) => void = () => undefined;
+  const relay = createServer((proxySide) => {
+    const serverSide = connect({ host: clusters.main.host, port: clusters.main.port });
+    inject = (bytes) => void proxySide.write(bytes);
+    for (const [from, to, way] of [
+      [proxySide, serverSide, 'toServer'],
+      [serverSide, proxySide, 'toProxy'],
+    ] as const) {
+      from.on('error', () => undefined);
+      from.on('close', () => to.destroy());
+      from.on('data', (chunk) => {
+        const bytes = tampering[way](chunk);
+        if (bytes === null) to.destroySoon();
+        else to.write(bytes);
+      });
+    }
+  });
+  relay.listen(0, '127.0.0.1');
+  await once(relay, 'listening');
+  endLater(async () => Promise.resolve(relay.close()));
+  const databaseName = await freshDatabase(clusters.main);
+  const config = configFor([{ name: 'prod', cluster: clusters.main, databaseName }], {
+    general: { defaultPoolSize: 1, checkoutTimeoutMs: 4_000, ...general },
+  });
+  const { port } = relay.address() as AddressInfo;
+  const databases = config.databases.map((entry) => ({ ...entry, port }));
+  const proxy = await proxyFor({ config: { ...config, databases } });
+  return {
+    proxy,
+    databaseName,
+    tampering,
+    inject: (bytes) => {
+      inject(bytes);
+    },
+  };
+}
+
+/** A client of its own reads its own answer. @returns its server's process id */
+async function served(proxy: Proxy): Promise<number> {
+  const client = await clientOf(proxy, 'prod');
+  const mark = Math.random().toString();
+  const { rows } = await client.query<{ pid: number; mark: string }>('SELECT pg_backend_pid() AS pid, $1 AS mark', [
+    mark,
+  ]);
+  expect(rows).toHaveLength(1);
+  expect(rows[0]?.mark).toBe(mark);
+  await client.end();
+  return rows[0]?.pid ?? 0;
+}
+
+test('a server that sends what is no message, while idle or within an answer, is thrown away', async () => {
+  const { proxy, tampering, inject } = await start();
+  const first = await served(proxy);
+  inject(Buffer.from('\xff\xff no message at all', 'latin1'));
+  await until('it is gone', () => proxy.servers().length === 0);
+  const second = await served(proxy);
+  const client = await clientOf(proxy, 'prod');
+  tampering.toProxy = () => Buffer.alloc(8, 0xff);
+  await expect(client.query('SELECT 1')).rejects.toThrow();
+  tampering.toProxy = AS_IT_IS;
+  const third = await served(proxy);
+  expect(new Set([first, second, third]).size).toBe(3);
+});
+
+test('a server that says more than it was asked is thrown away', async () => {
+  const { proxy, inject } = await start();
+  const pid = await served(proxy);
+  inject(Buffer.concat([frame('C', Buffer.from('SELECT 1\0')), frame('Z', Buffer.from('I'))]));
+  await until('it is gone', () => proxy.servers().every(({ remotePid }) => remotePid !== pid));
+  expect(await served(proxy)).not.toBe(pid);
+});
+
+test('a server that ends in the middle of a row ends the session of its client, who is not told that the row is over', async () => {
+  const { proxy, tampering } = await start();
+  const pid = await served(proxy);
+  const client = await clientOf(proxy, 'prod');
+  tampering.toProxy = () => null;
+  await expect(client.query("SELECT repeat('x', 1000000)")).rejects.toThrow();
+  tampering.toProxy = AS_IT_IS;
+  expect(await served(proxy)).not.toBe(pid);
+});
+
+test('of a client that vanishes in the middle of an answer, of a COPY or of a pipeline nothing is left', async () => {
+  const { proxy } = await start();
+  const good = await clientOf(proxy, 'prod');
+  await good.query('CREATE TABLE kept (n int)');
+  const left: readonly (readonly [awaited: string, ...messages: Buffer[]])[] = [
+    ['D', query("SELECT repeat('x', 1000) FROM generate_series(1, 20000)")],
+    ['G', query('COPY kept FROM STDIN'), frame('d', Buffer.from('1\n2\n'))],
+    ['H', query('COPY (SELECT generate_series(1, 200000)) TO STDOUT')],
+    ['C', parse('', Buffer.from('INSERT INTO kept VALUES (3)\0\0\0')), bindUnnamed(''), EXECUTE, frame('H')],
+    ['E', parse('', Buffer.from('no SQL\0\0\0')), frame('H')],
+    ['1', parse('', Buffer.from('SELECT 1\0\0\0')), frame('H')],
+  ];
+  for (const [awaited, ...messages] of left) {
+    const raw = await RawClient.loggedIn(proxy, 'prod');
+    raw.send(...messages);
+    await raw.until(awaited);
+    raw.socket.destroy();
+    await served(proxy);
+  }
+  expect((await good.query('SELECT n FROM kept')).rows).toEqual([]);
+});
+
+test.each([
+  ['fails', (bytes: Buffer) => Buffer.from(bytes.toString('latin1').replace('DISCARD ALL', 'DISCARD ALX'), 'latin1')],
+  ['takes too long', (bytes: Buffer) => (bytes.includes('DISCARD ALL') ? Buffer.alloc(0) : bytes)],
+] as const)('a connection whose cleaning %s is not lent', async (_how, toServer) => {
+  const { proxy, tampering } = await start({ poolerMode: 'session', rollbackTimeoutMs: 300 });
+  const pid = await served(proxy);
+  expect(await served(proxy)).toBe(pid);
+  tampering.toServer = toServer;
+  const other = await clientOf(proxy, 'prod');
+  await other.query('SET application_name TO poisoned');
+  await other.end();
+  await until('it is gone', () => proxy.servers().length === 0);
+  tampering.toServer = AS_IT_IS;
+  expect(await served(proxy)).not.toBe(pid);
+});
+
+test('a ROLLBACK that takes longer than rollback_timeout costs the connection', async () => {
+  const { proxy, tampering } = await start({ rollbackTimeoutMs: 300 });
+  const pid = await served(proxy);
+  const raw = await RawClient.loggedIn(proxy, 'prod');
+  raw.send(query('BEGIN'));
+  await raw.until('Z');
+  tampering.toServer = (bytes) => (bytes.includes('ROLLBACK') ? Buffer.alloc(0) : bytes);
+  raw.socket.destroy();
+  expect(await served(proxy)).not.toBe(pid);
+});
+
+test.each([
+  ['recover', { inTransaction: 'kept', inStatement: 'kept' }],
+  ['rollback_only', { inTransaction: 'kept', inStatement: 'lost' }],
+  ['drop', { inTransaction: 'lost', inStatement: 'lost' }],
+] as const)('connection_recovery = "%s": the server of a client that is gone', async (connectionRecovery, expected) => {
+  const { proxy, databaseName } = await start({ connectionRecovery });
+  const left = { inTransaction: 'BEGIN', inStatement: 'SELECT pg_sleep(0.5)' };
+  const seen: Record<string, string> = {};
+  for (const [when, text] of Object.entries(left)) {
+    const pid = await served(proxy);
+    const raw = await RawClient.loggedIn(proxy, 'prod');
+    raw.send(query(text));
+    if (when === 'inStatement') await statementsSleep(clusters.main, databaseName);
+    else await raw.until('Z');
+    raw.socket.destroy();
+    seen[when] = (await served(proxy)) === pid ? 'kept' : 'lost';
+    await statementsSleep(clusters.main, databaseName, 0);
+  }
+  expect(seen).toEqual(expected);
+});
