@@ -148,7 +148,10 @@ const POOL = {
   server_lifetime_jitter: timeMs.optional(),
 };
 
-const READ_ONLY = only([false], 'read_only is not enforced: each transaction may ask for READ WRITE itself, so writes would be let through');
+const READ_ONLY = only(
+  [false],
+  'read_only is not enforced: each transaction may ask for READ WRITE itself, so writes would be let through',
+);
 
 const DATABASE = {
   name: text,
