@@ -469,10 +469,9 @@ export class ServerConnection {
       return;
     }
     this.#release();
-    const { owner } = this;
-    if (this.#kept === null || owner?.relay === undefined)
-      owner?.deliver(this.#kept === null ? bytes : Buffer.from(bytes));
-    else if (!owner.relay(bytes)) this.#kept = true;
+    if (this.#kept === null) this.owner?.deliver(bytes);
+    else if (this.owner?.relay === undefined) this.owner?.deliver(Buffer.from(bytes));
+    else if (!this.owner.relay(bytes)) this.#kept = true;
   }
 
   #release(): void {
