@@ -1,19 +1,12 @@
 /** One task: be many clients, each a bare socket that logs in, is idle, and asks once when it is told to. */
 import { connect, type Socket } from 'node:net';
+import { endsAnswer } from './bare-client.js';
 import { query, startupMessage } from '../src/wire/frontend.js';
 
 const [, , host = '', port = '', user = '', database = '', count = ''] = process.argv;
 
 /** Logins at one time. */
 const BATCH = 100;
-const READY = 0x5a;
-const READY_BYTES = 6;
-
-/** The answer that counts: every one of the messages in between is shorter than what a ReadyForQuery ends. */
-function ready(chunk: Buffer): boolean {
-  return chunk.length >= READY_BYTES && chunk[chunk.length - READY_BYTES] === READY;
-}
-
 const nowMs = (): number => Number(process.hrtime.bigint()) / 1e6;
 const sockets: Socket[] = [];
 let lost = 0;
@@ -27,7 +20,7 @@ function login(): Promise<void> {
   return new Promise((resolve, reject) => {
     socket.once('error', reject);
     const greeted = (chunk: Buffer): void => {
-      if (!ready(chunk)) return;
+      if (!endsAnswer(chunk)) return;
       socket.off('data', greeted).on('data', answer);
       resolve();
     };
@@ -36,7 +29,7 @@ function login(): Promise<void> {
 }
 
 const answer = (chunk: Buffer): void => {
-  if (ready(chunk)) told();
+  if (endsAnswer(chunk)) told();
 };
 
 function told(): void {

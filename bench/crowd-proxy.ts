@@ -2,9 +2,9 @@
 import { loadConfig } from '../src/config/load.js';
 import { startProxy } from '../src/proxy/proxy.js';
 
-export type Order = 'memory' | 'close' | 'open';
+export type Order = 'usage' | 'memory' | 'close' | 'open';
 
-/** What it answers: `memoryUsage()` after a collection, and when, by a clock that all processes of the machine share. */
+/** What it answers: `memoryUsage()`, after a collection where it is asked for the `memory`, and when, by a clock that all processes of the machine share. */
 export interface Told extends NodeJS.MemoryUsage {
   readonly atMs: number;
   /** sessions that wait at the gate */

@@ -3,7 +3,9 @@ import { parseArgs } from 'node:util';
 import { Cleanup, interrupted } from '../src/cli/demo/cleanup.js';
 import type { Major } from '../src/dev/embedded-postgres.js';
 import { messageOf } from '../src/errors/errors.js';
+import { beside } from './beside.js';
 import { boot } from './boot.js';
+import { bulk } from './bulk.js';
 import { copy } from './copy.js';
 import { crowd } from './crowd.js';
 import { killed } from './killed.js';
@@ -14,8 +16,12 @@ import { shardedStall } from './sharded-stall.js';
 import { stall } from './stall.js';
 
 const USAGE = `Usage: npm run bench -- <name> [options]
+  beside  what the engine in the proxy's process adds to the latency of one client, by the slowest thousandth
+            --tables 1000  --runs 5 (two switches each)  --seconds 30 (without a move)
   boot    a proxy's start, without and with records of a migration
             --rounds 5
+  bulk    much data as a result and as a COPY, direct, through a bare Node relay and through the proxy
+            --megabytes 1024  --rounds 3
   copy    rows copied to shards and a backlog drained, beside psql and one plain subscription
             --rows 5000000  --wide 50000  --backlog 200000
   crowd   what idle clients cost the proxy in memory, and when the last of many paused ones is served
@@ -40,6 +46,7 @@ const OPTIONS = {
   writers: { type: 'string', default: '8' },
   tables: { type: 'string', default: '0' },
   rows: { type: 'string', default: '20000' },
+  megabytes: { type: 'string', default: '1024' },
   pool: { type: 'string', default: '20' },
   wide: { type: 'string', default: '50000' },
   backlog: { type: 'string', default: '200000' },
@@ -86,8 +93,19 @@ async function run(cleanup: Cleanup): Promise<number> {
     return values.help ? 0 : 2;
   }
   switch (name) {
+    case 'beside':
+      return beside(
+        {
+          tables: values.tables === OPTIONS.tables.default ? 1_000 : count('tables', 1, 5_000),
+          runs: values.runs === OPTIONS.runs.default ? 5 : count('runs', 1, 1_000),
+          idleSeconds: values.seconds === OPTIONS.seconds.default ? 30 : count('seconds', 1, 600),
+        },
+        cleanup,
+      );
     case 'boot':
       return boot({ rounds: count('rounds', 1, 100) }, cleanup);
+    case 'bulk':
+      return bulk({ megabytes: count('megabytes', 1, 100_000), rounds: count('rounds', 1, 100) }, cleanup);
     case 'copy':
       return copy(
         {
