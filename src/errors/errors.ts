@@ -469,6 +469,12 @@ export const ERRORS = {
     message: 'the server of database "{database}" closed the connection while it was in use',
     remedy: 'The outcome of the statement in flight is unknown; check before you repeat it.',
   },
+  statement_cancelled: {
+    sqlstate: '57014',
+    level: 'info',
+    message: 'canceling statement due to user request',
+    remedy: 'Nothing: its client asked for it while it waited for a server, to which it was not sent.',
+  },
   session_state_lost: {
     sqlstate: '57P01',
     level: 'warn',

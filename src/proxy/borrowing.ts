@@ -207,9 +207,17 @@ export class Borrowing implements Borrower {
     this.#gate.released();
   }
 
-  /** Asks the server to stop what it runs for this session; nothing happens when it runs nothing. */
+  /**
+   * Asks the server to stop what it runs for this session; nothing happens when it runs nothing. What still waits for a server has
+   * been sent to none, and is answered as one would answer it.
+   */
   cancel(): void {
     const { server, pool } = this;
+    if ((this.step === 'gate' || this.step === 'pool') && !this.moving) {
+      this.leave();
+      this.#listener.notObtained(new CutoverError('statement_cancelled'));
+      return;
+    }
     if (server === null || pool === null || server.replies.empty) return;
     server.cancelsInFlight += 1;
     void sendCancel(server).then(() => {

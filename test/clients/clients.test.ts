@@ -5,7 +5,8 @@
  * `SHARDED_TESTS=all` runs every feature directly as well, not only those that fail through the proxy.
  * `CLIENTS=write` writes the table of docs/clients.md instead of comparing with it.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Cleanup } from '../../src/cli/demo/cleanup.js';
@@ -13,7 +14,9 @@ import { Operator } from '../../src/cli/demo/operator.js';
 import { APPLICATION_USER, DESTINATION, setStage, SOURCE, type Stage } from '../../src/cli/demo/stage.js';
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
 import { invariant } from '../../src/errors/invariant.js';
+import { makeAuthority, writeCertificate } from '../support/certificates.js';
 import { THOROUGH } from '../support/thorough.js';
+import { setTls } from '../support/tls-cluster.js';
 import { until } from '../support/wait.js';
 import { DRIVERS, languages, type Driver } from './drivers.js';
 import { COLUMNS, heading, row } from './page.js';
@@ -42,6 +45,13 @@ interface Written {
 }
 
 const cleanup = new Cleanup();
+const folder = mkdtempSync(join(tmpdir(), 'cutover-clients-'));
+const authority = makeAuthority('authority');
+/** Both the proxy and the source show it. By its other name: postgres.js asks for that one where it is given an address. */
+const certified = authority.issue('server', ['127.0.0.1', 'localhost']);
+const trusted = writeCertificate(folder, authority);
+const stranger = writeCertificate(folder, makeAuthority('stranger'));
+const shown = writeCertificate(folder, certified);
 const missing = new Map<Driver['language'], string>();
 const folders = new Map<Driver['language'], string>([['node', '']]);
 const programs = new Map<Driver, Program>();
@@ -56,7 +66,9 @@ beforeAll(async () => {
 }, INSTALL_DEADLINE_MS);
 
 beforeAll(async () => {
-  stage = await setStage({ from: 17, to: 18, ui: false, program: MAIN, report: () => undefined }, cleanup);
+  const general = [`tls_certificate = "${shown.certificate}"`, `tls_private_key = "${shown.key}"`];
+  stage = await setStage({ from: 17, to: 18, ui: false, program: MAIN, general, report: () => undefined }, cleanup);
+  await setTls(stage.source, certified);
   await stage.source.query(SOURCE, tables());
   start(stage);
   const all = [...programs.values()];
@@ -69,6 +81,7 @@ beforeAll(async () => {
 afterAll(async () => {
   for (const program of programs.values()) program.kill();
   await cleanup.run();
+  rmSync(folder, { recursive: true, force: true });
 });
 
 /** Of each driver: what it inserts and copies, values of many types, and its loop, which notes the server that took each number. */
@@ -91,6 +104,8 @@ function start({ source, application }: Stage): void {
     PGDATABASE: application.database,
     DIRECT_PORT: source.port.toString(),
     PROXY_PORT: application.port.toString(),
+    TRUSTED_CA: trusted.certificate,
+    OTHER_CA: stranger.certificate,
     NOTIFY_WAIT_MS_DIRECT: NOTIFY_WAIT_MS.toString(),
     NOTIFY_WAIT_MS_PROXY: NOTIFY_WAIT_MS.toString(),
     DIRECT: THOROUGH ? 'all' : 'failed',

@@ -5,7 +5,6 @@ import type { Outcome } from './program.js';
 /** By the name that the programs give it, the heading of its column. */
 export const COLUMNS: Readonly<Record<string, string>> = {
   connect: 'SCRAM',
-  /** no program tries it yet: the proxy has no TLS */
   tls: 'TLS',
   prepared: 'prepared',
   transactions: 'transactions',

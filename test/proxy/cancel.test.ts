@@ -1,18 +1,13 @@
 /** One task: a cancel request stops the statement of its own client and no other. */
-import { connect } from 'node:net';
 import { expect, test } from 'vitest';
 import type pg from 'pg';
 import type { Proxy } from '../../src/proxy/contract.js';
-import { cancelRequest } from '../../src/wire/frontend.js';
+import { cancelStatement } from '../support/cancel.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
+import { until } from '../support/wait.js';
 import { clientOf, configFor, proxyFor, statementsSleep } from './support.js';
 
 const clusters = useClusters({ main: { major: 17 } });
-
-interface Key {
-  readonly processID: number;
-  readonly secretKey: number;
-}
 
 async function start(
   defaultPoolSize: number,
@@ -26,20 +21,8 @@ async function start(
   return { proxy, databaseName };
 }
 
-/** Resolves when the proxy has closed the connection of the request. */
 function cancel(proxy: Proxy, client: pg.Client, secretOffset = 0): Promise<void> {
-  const { processID, secretKey } = client as unknown as Key;
-  const secret = Buffer.alloc(4);
-  secret.writeInt32BE(secretKey ^ secretOffset);
-  const { host, port } = proxy.address;
-  return new Promise((resolve) => {
-    const socket = connect({ host, port });
-    socket.on('close', () => {
-      resolve();
-    });
-    socket.resume();
-    socket.write(cancelRequest(processID, secret));
-  });
+  return cancelStatement(proxy.address, client, secretOffset);
 }
 
 test('only the statement of the client that asked is cancelled', async () => {
@@ -61,6 +44,27 @@ test('a wrong secret cancels nothing', async () => {
   await statementsSleep(clusters.main, databaseName, 1);
   await cancel(proxy, client, 1);
   expect((await slow).rows).toMatchObject([{ one: 1 }]);
+});
+
+test('a statement that waits for a server, or at a closed gate, is cancelled without one', async () => {
+  const { proxy, databaseName } = await start(1);
+  const [busy, waiting] = await Promise.all([clientOf(proxy, 'prod'), clientOf(proxy, 'prod')]);
+  const ask = async (text: string): Promise<unknown> => {
+    const answer = waiting.query(text).catch((error: unknown) => error);
+    await until('it waits', () => proxy.clients().some(({ state }) => state === 'waiting'));
+    await cancel(proxy, waiting);
+    return answer;
+  };
+  const told = { code: '57014', message: 'canceling statement due to user request' };
+  const slow = busy.query('SELECT pg_sleep(1), 1 AS one');
+  await statementsSleep(clusters.main, databaseName);
+  expect(await ask('SELECT 1')).toMatchObject(told);
+  expect((await slow).rows).toMatchObject([{ one: 1 }]);
+  const gate = proxy.gate('prod');
+  gate.close('cutover');
+  expect(await ask('SELECT 2')).toMatchObject(told);
+  gate.open('cutover');
+  expect((await waiting.query('SELECT 3 AS three')).rows).toEqual([{ three: 3 }]);
 });
 
 test('cancels that come late never hit the next client on the same server', async () => {

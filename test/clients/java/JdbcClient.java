@@ -23,6 +23,7 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import javax.net.ssl.SSLHandshakeException;
 import org.postgresql.PGConnection;
 import org.postgresql.PGNotification;
 import org.postgresql.ds.PGPoolingDataSource;
@@ -37,9 +38,20 @@ public final class JdbcClient {
     void run() throws Exception;
   }
 
+  private static String addressOf(Report.Endpoint to) {
+    return "jdbc:postgresql://" + to.host() + ":" + to.port() + "/" + to.database();
+  }
+
   private static Connection connect(Report.Endpoint to, String password) throws SQLException {
-    String url = "jdbc:postgresql://" + to.host() + ":" + to.port() + "/" + to.database();
-    return DriverManager.getConnection(url, to.user(), password);
+    return DriverManager.getConnection(addressOf(to), to.user(), password);
+  }
+
+  /** Encrypted, and only with a server that this authority has certified. */
+  private static Object askVerified(Report.Endpoint to, String authority) throws SQLException {
+    String url = addressOf(to) + "?sslmode=verify-full&sslrootcert=" + authority;
+    try (Connection connection = DriverManager.getConnection(url, to.user(), to.password())) {
+      return ask(connection, "SELECT 1");
+    }
   }
 
   /** Makes a feature of what needs one connection. */
@@ -82,6 +94,12 @@ public final class JdbcClient {
   private static void login(Connection connection, Report.Endpoint to) throws Exception {
     Report.same(ask(connection, "SELECT current_user::text"), to.user());
     Report.same(failureOf(() -> connect(to, "wrong").close()).getSQLState(), "28P01");
+  }
+
+  private static void tls(Report.Endpoint to) throws Exception {
+    Report.same(askVerified(to, Report.TRUSTED_CA), 1);
+    Throwable cause = failureOf(() -> askVerified(to, Report.OTHER_CA)).getCause();
+    Report.same(cause instanceof SSLHandshakeException, true);
   }
 
   private static void prepared(Connection connection, Report.Endpoint to) throws Exception {
@@ -317,6 +335,7 @@ public final class JdbcClient {
   public static void main(String[] arguments) {
     Map<String, Report.Feature> features = new LinkedHashMap<>();
     features.put("connect", with(JdbcClient::login));
+    features.put("tls", JdbcClient::tls);
     features.put("prepared", with(JdbcClient::prepared));
     features.put("transactions", with(JdbcClient::transactions));
     features.put("copy", with(JdbcClient::copy));

@@ -17,6 +17,11 @@ final class Report {
   static final String RUNNING =
       "SELECT count(*)::integer FROM pg_stat_activity WHERE state = 'active' AND query = '" + SLEEP + "'";
 
+  /** The authority that has certified the proxy and the server, and one that has not: files. */
+  static final String TRUSTED_CA = System.getenv("TRUSTED_CA");
+
+  static final String OTHER_CA = System.getenv("OTHER_CA");
+
   /** Where a feature connects, and how long it waits for a notification. */
   record Endpoint(String host, int port, String user, String password, String database, int notifyWaitMs) {
     static Endpoint of(String via) {

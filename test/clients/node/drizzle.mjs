@@ -1,9 +1,10 @@
 /** One task: the features of Drizzle over a pool of node-postgres. It has no COPY, LISTEN or cancel of its own. */
+import { readFileSync } from 'node:fs';
 import { asc, count, eq, max, sql } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/node-postgres';
 import * as column from 'drizzle-orm/pg-core';
 import pg from 'pg';
-import { ITEMS, LOOP, NONE, TYPES, failureOf, run, same } from './report.mjs';
+import { ITEMS, LOOP, NONE, OTHER_CA, TRUSTED_CA, TYPES, failureOf, run, same } from './report.mjs';
 
 const items = column.pgTable(ITEMS, { id: column.integer().primaryKey(), note: column.text().notNull() });
 const loop = column.pgTable(LOOP, { n: column.integer().primaryKey() });
@@ -44,6 +45,14 @@ const features = {
     same(rows, [{ name: endpoint.user }]);
     const wrong = { ...endpoint, password: 'wrong' };
     same((await failureOf(() => connected(wrong, (db) => db.execute(sql`SELECT 1`)))).code, '28P01');
+  },
+
+  tls: async (endpoint) => {
+    const verified = (authority) => ({ ...endpoint, ssl: { ca: readFileSync(authority) } });
+    const ask = (to) => connected(to, (db) => db.execute(sql`SELECT 1 AS one`));
+    const { rows } = await ask(verified(TRUSTED_CA));
+    same(rows, [{ one: 1 }]);
+    same((await failureOf(() => ask(verified(OTHER_CA)))).code, 'UNABLE_TO_VERIFY_LEAF_SIGNATURE');
   },
 
   prepared: (endpoint) =>

@@ -1,10 +1,25 @@
 /** One task: the features of node-postgres, with pg-copy-streams for COPY. */
+import { readFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { text } from 'node:stream/consumers';
 import pg from 'pg';
 import { from, to } from 'pg-copy-streams';
-import { CLIENT, ITEMS, LOOP, RUNNING, SLEEP, TYPES, failureOf, run, same, untilRunning, within } from './report.mjs';
+import {
+  CLIENT,
+  ITEMS,
+  LOOP,
+  OTHER_CA,
+  RUNNING,
+  SLEEP,
+  TRUSTED_CA,
+  TYPES,
+  failureOf,
+  run,
+  same,
+  untilRunning,
+  within,
+} from './report.mjs';
 
 const COLUMNS = 'id, small, big, exact, double, truth, words, bytes, code, day::text, moment, document, numbers, texts';
 const MOMENT = new Date('2026-02-28T23:59:59.123Z');
@@ -27,6 +42,14 @@ const features = {
     const { rows } = await connected(endpoint, (client) => client.query(sql));
     same(rows, [{ name: endpoint.user, base: endpoint.database }]);
     same((await failureOf(() => connected({ ...endpoint, password: 'wrong' }, () => undefined))).code, '28P01');
+  },
+
+  tls: async (endpoint) => {
+    const verified = (authority) => ({ ...endpoint, ssl: { ca: readFileSync(authority) } });
+    const ask = (to) => connected(to, (client) => client.query('SELECT 1 AS one'));
+    const { rows } = await ask(verified(TRUSTED_CA));
+    same(rows, [{ one: 1 }]);
+    same((await failureOf(() => ask(verified(OTHER_CA)))).code, 'UNABLE_TO_VERIFY_LEAF_SIGNATURE');
   },
 
   prepared: (endpoint) =>

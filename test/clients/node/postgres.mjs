@@ -1,14 +1,29 @@
 /** One task: the features of postgres.js. */
+import { readFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { text } from 'node:stream/consumers';
 import postgres from 'postgres';
-import { CLIENT, ITEMS, LOOP, RUNNING, SLEEP, TYPES, failureOf, run, same, untilRunning, within } from './report.mjs';
+import {
+  CLIENT,
+  ITEMS,
+  LOOP,
+  OTHER_CA,
+  RUNNING,
+  SLEEP,
+  TRUSTED_CA,
+  TYPES,
+  failureOf,
+  run,
+  same,
+  untilRunning,
+  within,
+} from './report.mjs';
 
 const MOMENT = new Date('2026-02-28T23:59:59.123Z');
 
-function open({ host, port, user, password, database }, max = 1) {
-  return postgres({ host, port, user, password, database, max, onnotice: () => undefined });
+function open({ host, port, user, password, database, ssl }, max = 1) {
+  return postgres({ host, port, user, password, database, ssl, max, onnotice: () => undefined });
 }
 
 async function connected(endpoint, work, max = 1) {
@@ -26,6 +41,14 @@ const features = {
     same(rows, [{ name: endpoint.user, base: endpoint.database }]);
     const wrong = { ...endpoint, password: 'wrong' };
     same((await failureOf(() => connected(wrong, (sql) => sql`SELECT 1`))).code, '28P01');
+  },
+
+  tls: async (endpoint) => {
+    const verified = (authority) => ({ ...endpoint, ssl: { ca: readFileSync(authority) } });
+    const ask = (to) => connected(to, (sql) => sql`SELECT 1 AS one`);
+    const rows = await ask(verified(TRUSTED_CA));
+    same(rows, [{ one: 1 }]);
+    same((await failureOf(() => ask(verified(OTHER_CA)))).code, 'UNABLE_TO_VERIFY_LEAF_SIGNATURE');
   },
 
   prepared: (endpoint) =>

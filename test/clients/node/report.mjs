@@ -17,6 +17,10 @@ export const LOOP = `${CLIENT}_loop`;
 export const SLEEP = `SELECT pg_sleep(30) /* cancel ${CLIENT} */`;
 export const RUNNING = `SELECT count(*)::integer AS running FROM pg_stat_activity WHERE state = 'active' AND query = '${SLEEP}'`;
 
+/** The authority that has certified the proxy and the server, and one that has not: files. */
+export const TRUSTED_CA = env.TRUSTED_CA;
+export const OTHER_CA = env.OTHER_CA;
+
 /** A feature that the driver does not have: its cell in the table says so. */
 export const NONE = null;
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import ssl
 import uuid
 from datetime import date, datetime, timezone
 from decimal import Decimal
 
 import asyncpg
 
-from report import CLIENT, ITEMS, LOOP, RUNNING, SLEEP, THINK_S, TYPES, run, same
+from report import CLIENT, ITEMS, LOOP, OTHER_CA, RUNNING, SLEEP, THINK_S, TRUSTED_CA, TYPES, run, same
 
 
 def parts(endpoint):
@@ -44,6 +45,18 @@ async def connect(endpoint):
         same(tuple(row), (endpoint.user, endpoint.database))
     wrong = await failure_of(asyncpg.connect(**{**parts(endpoint), "password": "wrong"}))
     same(wrong.sqlstate, "28P01")
+
+
+async def tls(endpoint):
+    verified = lambda authority: asyncpg.connect(**parts(endpoint), ssl=ssl.create_default_context(cafile=authority))
+    connection = await verified(TRUSTED_CA)
+    same(await connection.fetchval("SELECT 1"), 1)
+    await connection.close()
+    try:
+        await verified(OTHER_CA)
+    except ssl.SSLCertVerificationError:
+        return
+    raise AssertionError("somebody else was taken for the server")
 
 
 async def prepared(endpoint):
@@ -205,7 +218,7 @@ class Loop:
         self.runner.close()
 
 
-ALL = (connect, prepared, transactions, copy, notify, cancel, types, arrays, errors, pool)
+ALL = (connect, tls, prepared, transactions, copy, notify, cancel, types, arrays, errors, pool)
 
 if __name__ == "__main__":
     blocking = lambda feature: lambda endpoint: asyncio.run(feature(endpoint))

@@ -10,10 +10,10 @@ from queue import Queue
 import psycopg
 from psycopg.types.json import Jsonb
 
-from report import CLIENT, ITEMS, LOOP, RUNNING, SLEEP, TYPES, run, same, until_running
+from report import CLIENT, ITEMS, LOOP, OTHER_CA, RUNNING, SLEEP, TRUSTED_CA, TYPES, run, same, until_running
 
 
-def connect(endpoint, password=None, autocommit=True):
+def connect(endpoint, password=None, autocommit=True, **tls):
     return psycopg.connect(
         host=endpoint.host,
         port=endpoint.port,
@@ -21,6 +21,7 @@ def connect(endpoint, password=None, autocommit=True):
         password=password or endpoint.password,
         dbname=endpoint.database,
         autocommit=autocommit,
+        **tls,
     )
 
 
@@ -39,6 +40,14 @@ def connect_feature(endpoint):
     # libpq gives no SQLSTATE for a login that failed.
     wrong = failure_of(lambda: connect(endpoint, password="wrong"))
     same("password authentication failed" in str(wrong), True)
+
+
+def tls(endpoint):
+    verified = lambda authority: connect(endpoint, sslmode="verify-full", sslrootcert=authority)
+    with verified(TRUSTED_CA) as connection:
+        same(connection.pgconn.ssl_in_use, True)
+        same(connection.execute("SELECT 1").fetchone(), (1,))
+    same("certificate verify failed" in str(failure_of(lambda: verified(OTHER_CA))), True)
 
 
 def prepared(endpoint):
@@ -197,6 +206,7 @@ class Loop:
 
 FEATURES = {
     "connect": connect_feature,
+    "tls": tls,
     "prepared": prepared,
     "transactions": transactions,
     "copy": copy,

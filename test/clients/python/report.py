@@ -19,6 +19,10 @@ LOOP = f"{CLIENT}_loop"
 SLEEP = f"SELECT pg_sleep(30) /* cancel {CLIENT} */"
 RUNNING = f"SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = '{SLEEP}'"
 
+# The authority that has certified the proxy and the server, and one that has not: files.
+TRUSTED_CA = os.environ["TRUSTED_CA"]
+OTHER_CA = os.environ["OTHER_CA"]
+
 # A feature that the driver does not have: its cell in the table says so.
 NONE = None
 

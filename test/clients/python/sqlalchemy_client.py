@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from report import ITEMS, LOOP, NONE, TYPES, run, same
+from report import ITEMS, LOOP, NONE, OTHER_CA, TRUSTED_CA, TYPES, run, same
 
 
 class Base(DeclarativeBase):
@@ -89,6 +89,19 @@ def connect(endpoint):
         same(tuple(row), (endpoint.user, endpoint.database))
     wrong = failure_of(lambda: engine_of(endpoint, password="wrong").connect())
     same("password authentication failed" in str(wrong), True)
+
+
+def tls(endpoint):
+    def ask(authority):
+        engine = engine_of(endpoint, connect_args={"sslmode": "verify-full", "sslrootcert": authority})
+        try:
+            with engine.connect() as connection:
+                return connection.execute(text("SELECT 1")).scalar_one()
+        finally:
+            engine.dispose()
+
+    same(ask(TRUSTED_CA), 1)
+    same("certificate verify failed" in str(failure_of(lambda: ask(OTHER_CA))), True)
 
 
 def prepared(endpoint):
@@ -206,6 +219,7 @@ class Loop:
 
 FEATURES = {
     "connect": connect,
+    "tls": tls,
     "prepared": prepared,
     "transactions": transactions,
     "copy": NONE,

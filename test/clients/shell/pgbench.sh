@@ -14,6 +14,13 @@ feature_connect() {
   grep -q 'password authentication failed' "$scratch/out"
 }
 
+feature_tls() {
+  echo 'SELECT 1;' >"$scratch/script"
+  verified "$TRUSTED_CA" bench -t 5 -f "$scratch/script"
+  if verified "$OTHER_CA" bench -t 1 -f "$scratch/script" >/dev/null; then echo 'somebody else was taken for the server'; return 1; fi
+  grep -q 'certificate verify failed' "$scratch/out"
+}
+
 feature_prepared() {
   local protocol
   ask -c "DELETE FROM $ITEMS" -c "INSERT INTO $ITEMS SELECT n, 'note' FROM generate_series(1, 10) AS n"
@@ -78,5 +85,5 @@ SQL
   if [ -z "$problem" ]; then say_cutover true '' "$acknowledged"; else say_cutover false "$problem" "$acknowledged"; fi
 }
 
-run connect prepared transactions copy notify cancel types arrays errors pool
+run connect tls prepared transactions copy notify cancel types arrays errors pool
 write_until_told

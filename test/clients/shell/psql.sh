@@ -10,6 +10,12 @@ feature_connect() {
   grep -q 'password authentication failed' "$scratch/out" || { cat "$scratch/out"; return 1; }
 }
 
+feature_tls() {
+  same "$(verified "$TRUSTED_CA" psql -X -A -t -c '\conninfo' | grep -c 'SSL connection')" 1
+  if verified "$OTHER_CA" psql -X -c 'SELECT 1' >"$scratch/out" 2>&1; then echo 'somebody else was taken for the server'; return 1; fi
+  grep -q 'certificate verify failed' "$scratch/out" || { cat "$scratch/out"; return 1; }
+}
+
 feature_prepared() {
   # In one transaction: what SQL prepares belongs to a server's session.
   same "$(ask <<<'BEGIN; PREPARE double AS SELECT $1::integer * 2; EXECUTE double(4); EXECUTE double(5); DEALLOCATE double; COMMIT;')" $'8\n10'
@@ -115,5 +121,5 @@ write_until_told() {
   wait "$writer"
 }
 
-run connect prepared transactions copy notify cancel types arrays errors pool
+run connect tls prepared transactions copy notify cancel types arrays errors pool
 write_until_told

@@ -44,6 +44,13 @@ escaped() { printf '%s' "$1" | tr -c '[:alnum:][:space:].,:;()<>=_/+*-' ' ' | tr
 
 same() { [ "$1" = "$2" ] || { echo "found $1, expected $2"; return 1; }; }
 
+# Encrypted, and only with a server that this authority has certified.
+verified() {
+  local authority=$1
+  shift
+  PGSSLMODE=verify-full PGSSLROOTCERT="$authority" "$@"
+}
+
 # Without notices; fails at the first error.
 ask() { psql -X -q -A -t -v ON_ERROR_STOP=1 "$@"; }
 

@@ -4,6 +4,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
@@ -18,7 +19,11 @@ import (
 )
 
 func addressOf(to report.Endpoint) string {
-	return fmt.Sprintf("postgres://%s:%s@%s:%d/%s", to.User, to.Password, to.Host, to.Port, to.Database)
+	tls := ""
+	if to.CA != "" {
+		tls = "?sslmode=verify-full&sslrootcert=" + to.CA
+	}
+	return fmt.Sprintf("postgres://%s:%s@%s:%d/%s%s", to.User, to.Password, to.Host, to.Port, to.Database, tls)
 }
 
 // with makes a feature of what needs one connection.
@@ -52,6 +57,19 @@ func connect(ctx context.Context, conn *pgx.Conn, to report.Endpoint) error {
 		report.Same([]string{user, database}, []string{to.User, to.Database}),
 		report.Same(codeOf(refused), "28P01"),
 	)
+}
+
+// encrypted connects by this authority, and not by another one.
+func encrypted(ctx context.Context, to report.Endpoint) error {
+	ask := with(func(ctx context.Context, conn *pgx.Conn, _ report.Endpoint) error {
+		var one int
+		return report.First(conn.QueryRow(ctx, "SELECT 1").Scan(&one), report.Same(one, 1))
+	})
+	trusted, other := to, to
+	trusted.CA, other.CA = report.TrustedCA, report.OtherCA
+	var unknown x509.UnknownAuthorityError
+	err := ask(ctx, trusted)
+	return report.First(err, report.Same(errors.As(ask(ctx, other), &unknown), true))
 }
 
 func prepared(ctx context.Context, conn *pgx.Conn, _ report.Endpoint) error {
@@ -301,6 +319,7 @@ func (l loop) Close() { l.conn.Close(context.Background()) }
 func main() {
 	report.Run([]report.Feature{
 		{Name: "connect", Work: with(connect)},
+		{Name: "tls", Work: encrypted},
 		{Name: "prepared", Work: with(prepared)},
 		{Name: "transactions", Work: with(transactions)},
 		{Name: "copy", Work: with(copies)},

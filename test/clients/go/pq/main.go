@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -16,7 +17,11 @@ import (
 )
 
 func addressOf(to report.Endpoint) string {
-	return fmt.Sprintf("postgres://%s:%s@%s:%d/%s?sslmode=disable", to.User, to.Password, to.Host, to.Port, to.Database)
+	tls := "sslmode=disable"
+	if to.CA != "" {
+		tls = "sslmode=verify-full&sslrootcert=" + to.CA
+	}
+	return fmt.Sprintf("postgres://%s:%s@%s:%d/%s?%s", to.User, to.Password, to.Host, to.Port, to.Database, tls)
 }
 
 // with makes a feature of what needs a pool of `size` connections.
@@ -51,6 +56,19 @@ func connect(ctx context.Context, db *sql.DB, to report.Endpoint) error {
 		report.Same([]string{user, database}, []string{to.User, to.Database}),
 		report.Same(string(told(refused(ctx, wrong)).Code), "28P01"),
 	)
+}
+
+// encrypted connects by this authority, and not by another one.
+func encrypted(ctx context.Context, to report.Endpoint) error {
+	ask := with(1, func(ctx context.Context, db *sql.DB, _ report.Endpoint) error {
+		var one int
+		return report.First(db.QueryRowContext(ctx, "SELECT 1").Scan(&one), report.Same(one, 1))
+	})
+	trusted, other := to, to
+	trusted.CA, other.CA = report.TrustedCA, report.OtherCA
+	var unknown x509.UnknownAuthorityError
+	err := ask(ctx, trusted)
+	return report.First(err, report.Same(errors.As(ask(ctx, other), &unknown), true))
 }
 
 func prepared(ctx context.Context, db *sql.DB, _ report.Endpoint) error {
@@ -305,6 +323,7 @@ func (l loop) Close() { l.db.Close() }
 func main() {
 	report.Run([]report.Feature{
 		{Name: "connect", Work: with(2, connect)},
+		{Name: "tls", Work: encrypted},
 		{Name: "prepared", Work: with(2, prepared)},
 		{Name: "transactions", Work: with(2, transactions)},
 		{Name: "copy", Work: with(2, copies)},

@@ -28,11 +28,19 @@ var (
 	Running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = '" + Sleep + "'"
 )
 
+// The authority that has certified the proxy and the server, and one that has not: files.
+var (
+	TrustedCA = os.Getenv("TRUSTED_CA")
+	OtherCA   = os.Getenv("OTHER_CA")
+)
+
 // Endpoint is where a feature connects, and how long it waits for a notification.
 type Endpoint struct {
 	Host, User, Password, Database string
 	Port                           int
 	NotifyWait                     time.Duration
+	// CA verifies the server by this authority; empty: as the driver does by itself.
+	CA string
 }
 
 // Feature is one row of the table; a nil Work is what the driver does not have.
