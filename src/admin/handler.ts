@@ -13,7 +13,7 @@ import { showConfig, showLists, showOther, showVersion } from './show-config.js'
 import { showCutovers, showEvents, showPlan, showRehearsal } from './show-cutovers.js';
 import { showMaintenance } from './show-maintenance.js';
 import { showNodes } from './show-nodes.js';
-import { showPools, showStats } from './show-pools.js';
+import { showBans, showPools, showStats } from './show-pools.js';
 import { showReplicationSlots, showTableCopies } from './show-resharding.js';
 import { showShards } from './show-shards.js';
 import { showTasks } from './show-tasks.js';
@@ -97,6 +97,9 @@ export class AdminDatabase implements AdminHandler {
       case 'reconnect':
         this.#ports.proxy.reconnect();
         return done('RECONNECT');
+      case 'ban':
+      case 'unban':
+        return this.#ban(command);
       case 'shutdown':
         this.#ports.shutdown();
         return done('SHUTDOWN');
@@ -143,6 +146,15 @@ export class AdminDatabase implements AdminHandler {
     return table([text('cutover', (answer: string) => answer)], ['OK'], 'CUTOVER');
   }
 
+  #ban({ command, pool }: Extract<AdminCommand, { command: 'ban' | 'unban' }>): AdminResult {
+    const count = this.#ports.proxy.setBan(pool, command === 'ban');
+    if (pool !== null && count === 0) {
+      const problem = `pool ${pool.toString()} is not one of a replica`;
+      throw new CutoverError('admin_syntax', { problem, usage: 'See the rows of SHOW POOLS with the role replica.' });
+    }
+    return done(command.toUpperCase());
+  }
+
   async #reload(): Promise<AdminResult> {
     await this.#ports.reload();
     this.#maintenance.enforce();
@@ -170,6 +182,7 @@ export class AdminDatabase implements AdminHandler {
       cutovers: async () => showCutovers(await tasks.cutovers()),
       events: async ([task]) => showEvents(await tasks.events(taskIdOf(task), EVENTS_MAX)),
       pools: () => showPools(proxy.pools(), proxy.config),
+      bans: () => showBans(proxy.pools()),
       stats: () => showStats(proxy.stats(), performance.now() - this.#startedAt),
       clients: (names) => showClients(proxy.clients(), names),
       servers: (names, now) => showServers(proxy.servers(), names, now),
@@ -184,7 +197,7 @@ export class AdminDatabase implements AdminHandler {
 }
 
 /** Views and commands that are about the clients of a node, whichever of its workers they are connected to. */
-const VIEWS_FOR_ALL = new Set(['pools', 'stats', 'clients', 'servers']);
+const VIEWS_FOR_ALL = new Set(['pools', 'bans', 'stats', 'clients', 'servers']);
 const COMMANDS_FOR_ALL = new Set(['maintenance', 'pause', 'resume', 'reload', 'reconnect']);
 
 function isForAll(command: AdminCommand): boolean {

@@ -21,6 +21,8 @@ export type AdminCommand =
   | { readonly command: 'maintenance'; readonly on: boolean; readonly database: string | null }
   | { readonly command: 'pause' | 'resume'; readonly database: string | null }
   | { readonly command: 'reload' | 'reconnect' | 'shutdown' }
+  /** null: every replica */
+  | { readonly command: 'ban' | 'unban'; readonly pool: number | null }
   | { readonly command: 'probe'; readonly url: string }
   | { readonly command: 'set'; readonly name: string }
   | { readonly command: 'node'; readonly method: string; readonly json: string };
@@ -61,6 +63,8 @@ const RULES: Readonly<Record<string, Rule>> = {
   RESUME: { usage: 'RESUME [<database>]', parse: (words) => hold('resume', words) },
   RELOAD: { usage: 'RELOAD', parse: () => ({ command: 'reload' }) },
   RECONNECT: { usage: 'RECONNECT', parse: () => ({ command: 'reconnect' }) },
+  BAN: { usage: 'BAN [<pool>]', parse: (words) => ban('ban', words) },
+  UNBAN: { usage: 'UNBAN [<pool>]', parse: (words) => ban('unban', words) },
   SHUTDOWN: { usage: 'SHUTDOWN', parse: () => ({ command: 'shutdown' }) },
   PROBE: { usage: 'PROBE <postgres url>', parse: (words) => ({ command: 'probe', url: words.name('a URL') }) },
   SET: { usage: 'SET <name> TO <value>', parse: set },
@@ -71,7 +75,7 @@ const RULES: Readonly<Record<string, Rule>> = {
 };
 
 /** Commands of PgDog that are known and not there. */
-const NOT_IMPLEMENTED = ['BAN', 'UNBAN', 'HEALTHCHECK', 'SETUP', 'RESET'];
+const NOT_IMPLEMENTED = ['HEALTHCHECK', 'SETUP', 'RESET'];
 
 /**
  * Parses one command.
@@ -126,6 +130,10 @@ class Words {
     const text = this.name(what);
     if (!isNumber(text)) throw this.#syntax(`${what} is a number`);
     return Number(text);
+  }
+
+  optionalNumber(what: string): number | null {
+    return this.#next < this.#tokens.length ? this.number(what) : null;
   }
 
   /** Takes the next word if it is one of these keywords, unquoted. */
@@ -210,6 +218,10 @@ function hold(command: 'pause' | 'resume', words: Words): AdminCommand {
     throw new CutoverError('not_implemented', { feature: `${command.toUpperCase()} of a single user` });
   }
   return { command, database };
+}
+
+function ban(command: 'ban' | 'unban', words: Words): AdminCommand {
+  return { command, pool: words.optionalNumber('a pool') };
 }
 
 function set(words: Words): AdminCommand {

@@ -1,4 +1,4 @@
-/** One task: SHOW POOLS and SHOW STATS. */
+/** One task: SHOW POOLS, SHOW BANS and SHOW STATS. */
 import type { Config } from '../config/config.js';
 import type { AdminResult, PoolStats, PoolStatus } from '../proxy/contract.js';
 import { bigint, bool, numeric, table, text, type Column } from './table.js';
@@ -19,8 +19,8 @@ export function showPools(pools: readonly PoolStatus[], config: Config): AdminRe
     bigint('maxwait_us', (pool) => (pool.longestWaitMs % 1_000) * 1_000),
     text('pool_mode', (pool) => pool.poolerMode),
     bool('paused', (pool) => pool.paused),
-    bool('banned', (pool) => pool.banned),
-    bool('healthy', (pool) => !pool.banned),
+    bool('banned', ({ ban }) => ban !== null),
+    bool('healthy', ({ ban }) => ban === null),
     bigint('errors', (pool) => pool.errors),
     bigint('re_synced', () => 0),
     bigint('out_of_sync', () => 0),
@@ -29,6 +29,20 @@ export function showPools(pools: readonly PoolStatus[], config: Config): AdminRe
     bool('schema_admin', isSchemaAdmin),
   ];
   return table(columns, pools);
+}
+
+/** Replicas that get no reads. */
+export function showBans(pools: readonly PoolStatus[]): AdminResult {
+  const columns: readonly Column<PoolStatus>[] = [
+    bigint('id', (pool) => pool.id),
+    ...where<PoolStatus>(),
+    text('ban_reason', ({ ban }) => ban?.reason ?? null),
+    bigint('ban_time_left', ({ ban }) => ban?.leftMs ?? null),
+  ];
+  return table(
+    columns,
+    pools.filter(({ ban }) => ban !== null),
+  );
 }
 
 /** Totals since start, and averages since start: counts by the second, times by transaction, query or connection. */

@@ -1,7 +1,8 @@
 /** One task: remember which replicas get no reads, why, and for how long. */
+import type { BanStatus } from './contract.js';
 import type { Pool } from './pool.js';
 
-export interface Ban {
+interface Ban {
   readonly reason: string;
   /** by the monotonic clock; null: until it is lifted */
   readonly untilMs: number | null;
@@ -22,10 +23,17 @@ export class Bans {
     this.#bans.delete(pool);
   }
 
+  has(pool: Pool): boolean {
+    return this.of(pool) !== null;
+  }
+
   /** The ban in force; null for none. */
-  of(pool: Pool): Ban | null {
-    const ban = this.#bans.get(pool) ?? null;
-    if (ban === null || (ban.untilMs ?? Infinity) > performance.now()) return ban;
+  of(pool: Pool): BanStatus | null {
+    const ban = this.#bans.get(pool);
+    if (ban === undefined) return null;
+    const { reason, untilMs } = ban;
+    const leftMs = untilMs === null ? null : untilMs - performance.now();
+    if (leftMs === null || leftMs > 0) return { reason, leftMs };
     this.#bans.delete(pool);
     return null;
   }

@@ -4,6 +4,12 @@ import type { Config } from '../config/config.js';
 import type { Gate } from './gate.js';
 
 /** One row of SHOW POOLS: the server connections of one (user, database, server). */
+export interface BanStatus {
+  readonly reason: string;
+  /** null: until it is lifted by hand */
+  readonly leftMs: number | null;
+}
+
 export interface PoolStatus {
   readonly id: number;
   readonly database: string;
@@ -19,8 +25,8 @@ export interface PoolStatus {
   readonly longestWaitMs: number;
   readonly poolerMode: string;
   readonly paused: boolean;
-  /** a replica that gets no reads */
-  readonly banned: boolean;
+  /** of a replica that gets no reads */
+  readonly ban: BanStatus | null;
   readonly errors: number;
 }
 
@@ -207,6 +213,13 @@ export interface Proxy {
   warm(database: string, like: string, deadlineMs: number): Promise<void>;
   /** Closes every server connection of `database`; those in use when they are given back. RECONNECT. */
   reconnect(database?: string): void;
+  /**
+   * Bans a replica's pool by hand, until it is lifted, or lifts its ban whatever it came from; may be called again.
+   *
+   * @param poolId null: those of every replica
+   * @returns how many pools that are; 0: there is no such pool, or it is no replica's
+   */
+  setBan(poolId: number | null, banned: boolean): number;
   /** Sends a cancel request for every statement that runs for this database (cutover_drain_action = "cancel"). */
   cancelRunning(database: string): void;
   pools(): readonly PoolStatus[];

@@ -206,6 +206,10 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     }
   }
 
+  setBan(poolId: number | null, banned: boolean): number {
+    return this.routes.setBan(poolId, banned);
+  }
+
   cancelRunning(database: string): void {
     for (const session of this.#sessions.values()) {
       if (session.database === database && session.servers.holding) session.servers.cancel();
@@ -217,7 +221,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   }
 
   #statusOf(pool: Pool): PoolStatus {
-    return poolStatus(pool, this.gate(pool.label.database).closed, this.routes.bans.of(pool) !== null);
+    return poolStatus(pool, this.gate(pool.label.database).closed, this.routes.bans.of(pool));
   }
 
   clients(): readonly ClientStatus[] {

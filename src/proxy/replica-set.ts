@@ -72,7 +72,7 @@ export class ReplicaSet {
    * @param onlyReplicas the primary is no candidate as long as a replica is
    */
   choose(onlyReplicas: boolean): number {
-    const fit = this.#replicas.filter(({ pool }) => this.#bans.of(pool) === null);
+    const fit = this.#replicas.filter(({ pool }) => !this.#bans.has(pool));
     const { split } = this.#config;
     const helps = split === 'include_primary_if_replica_banned' && fit.length < this.#replicas.length;
     if (!onlyReplicas && (split === 'include_primary' || helps)) fit.unshift(this.#primary);

@@ -144,6 +144,16 @@ export class Routes {
     }
   }
 
+  /** See {@link Proxy.setBan}. */
+  setBan(poolId: number | null, banned: boolean): number {
+    const pools = this.pools.filter(({ id, label }) => label.role === 'replica' && (poolId ?? id) === id);
+    for (const pool of pools) {
+      if (banned) this.bans.ban(pool, 'banned by hand', null);
+      else this.bans.lift(pool);
+    }
+    return pools.length;
+  }
+
   /** To be called about once a second. @param held whether clients of a database are held */
   sweep(held: (database: string) => boolean): void {
     for (const pool of this.#pools.values()) pool.sweep(held(pool.label.database));

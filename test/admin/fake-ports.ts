@@ -164,6 +164,10 @@ function fakeProxy(rows: FakeRows, calls: string[]): Proxy {
     },
     warm: () => Promise.resolve(),
     reconnect: () => void calls.push('reconnect []'),
+    setBan: (pool, banned) => {
+      calls.push(`setBan ${JSON.stringify([pool, banned])}`);
+      return pool === 99 ? 0 : 1;
+    },
     cancelRunning: () => undefined,
     listenersMoved: () => Promise.resolve(true),
     pools: () => rows.pools,

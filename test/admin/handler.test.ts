@@ -63,6 +63,8 @@ describe('commands', () => {
     ['RETIRE prod_new', 'RETIRE', [], 'retire ["prod_new"]'],
     ['RELOAD', 'RELOAD', [], 'reload []'],
     ['RECONNECT', 'RECONNECT', [], 'reconnect []'],
+    ['BAN 3', 'BAN', [], 'setBan [3,true]'],
+    ['UNBAN', 'UNBAN', [], 'setBan [null,false]'],
     ['SHUTDOWN', 'SHUTDOWN', [], 'shutdown []'],
   ])('%s', async (statement, tag, rows, call) => {
     expect((await admin.execute(statement)).tag).toBe(tag);
@@ -309,7 +311,7 @@ describe('views', () => {
     const place = { database: 'prod', user: 'app', host: '10.0.0.1', port: 5432, shard: 0, role: 'primary' };
     ports.rows.pools.push({
       ...{ ...place, id: 1, clientsWaiting: 2, serversIdle: 3, serversActive: 4, serversIdleInTransaction: 5 },
-      ...{ longestWaitMs: 1_234.567, poolerMode: 'transaction', paused: true, banned: false, errors: 6 },
+      ...{ longestWaitMs: 1_234.567, poolerMode: 'transaction', paused: true, ban: null, errors: 6 },
     });
     expect(await rowsOf('SHOW POOLS')).toMatchObject([
       {

@@ -64,6 +64,8 @@ test.each([
   ['RESUME "on"', { command: 'resume', database: 'on' }],
   ['/* why not */ RELOAD -- now', { command: 'reload' }],
   ['RECONNECT', { command: 'reconnect' }],
+  ['BAN 7', { command: 'ban', pool: 7 }],
+  ['unban', { command: 'unban', pool: null }],
   ['SHUTDOWN;', { command: 'shutdown' }],
   ['PROBE postgres://u:p--w@h:1/d', { command: 'probe', url: 'postgres://u:p--w@h:1/d' }],
   ["SET query_timeout TO '5'", { command: 'set', name: 'query_timeout' }],
@@ -94,7 +96,7 @@ describe('what is not a command', () => {
     ['RELOAD; RELOAD', 'admin_syntax', 'End a command with one ";".'],
     ['RETIRE "prod', 'admin_syntax', 'End a command'],
     ['CUTOVER 1 REHEARSE ACCEPT LOSS', 'admin_syntax', 'Usage: CUTOVER'],
-    ['BAN 1', 'not_implemented', 'docs/admin-commands.md'],
+    ['HEALTHCHECK 1', 'not_implemented', 'docs/admin-commands.md'],
     ['PAUSE app prod', 'not_implemented', 'docs/admin-commands.md'],
   ])('%s', (statement, code, remedy) => {
     let caught: unknown;

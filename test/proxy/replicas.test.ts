@@ -5,7 +5,9 @@ import type pg from 'pg';
 import type { Config, DatabaseEntry } from '../../src/config/config.js';
 import type { ReplicaConfig } from '../../src/config/replicas.js';
 import { swapNames } from '../../src/config/swap.js';
+import { messageOf } from '../../src/errors/errors.js';
 import { startStandby, type Cluster } from '../../src/dev/embedded-postgres.js';
+import type { PoolStatus } from '../../src/proxy/contract.js';
 import { loadStatementParser } from '../../src/sharding/statement-parser.js';
 import { query } from '../../src/wire/frontend.js';
 import { useClusters } from '../support/clusters.js';
@@ -15,6 +17,7 @@ import { clientOf, configFor, proxyFor, RawClient, statementsSleep, type Target 
 
 const clusters = useClusters({ primary: { major: 17 } });
 const PORT = `SELECT current_setting('port')::int AS port`;
+const CANCEL = `SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'`;
 let replica: Cluster;
 
 beforeAll(async () => {
@@ -169,8 +172,10 @@ test.each(['round_robin', 'weighted_round_robin', 'least_active_connections', 'r
     const seen = new Set<number | undefined>();
     for (let turn = 0; turn < 40; turn += 1) seen.add(await portOf(client));
     expect([...seen].sort()).toStrictEqual([clusters.primary.port, replica.port].sort());
-    const banned = proxy.pools().filter((pool) => pool.banned);
+    const banned = proxy.pools().filter(({ ban }) => ban !== null);
     expect(banned).toMatchObject([{ database: 'prod', role: 'replica', port: dead.port }]);
+    const problem = `127.0.0.1:${dead.port.toString()}`;
+    expect(banned[0]?.ban).toMatchObject({ reason: expect.stringContaining(problem) as string });
   },
 );
 
@@ -195,25 +200,31 @@ test('a cutover takes the replicas along: it waits for their reads, and no later
       if (row !== undefined) counts[row.side] += 1;
     }
   };
-  const readers = Array.from({ length: 6 }, (_, turn) => reader(turn));
-  for (const next of [swapNames(config, 'prod', 'prod_new'), config]) {
-    const before = counts.shop + counts.shop_new;
-    await until('the readers read', () => counts.shop + counts.shop_new > before + 60);
-    const slow = await clientOf(proxy, 'prod');
-    const sleeping = slow.query('SELECT pg_sleep(0.5)');
-    await statementsSleep(replica, serving);
-    gate.close('cutover');
-    expect(await gate.drained(20)).toMatchObject({ drained: false });
-    expect(await gate.drained(10_000)).toMatchObject({ drained: true, holders: [] });
-    await sleeping;
-    serving = serving === 'shop' ? 'shop_new' : 'shop';
-    await sleep(50);
-    proxy.apply(next);
+  const failed = (error: unknown): void => void wrong.push(messageOf(error));
+  const readers = Array.from({ length: 6 }, (_, turn) => reader(turn).catch(failed));
+  try {
+    for (const next of [swapNames(config, 'prod', 'prod_new'), config]) {
+      const before = counts.shop + counts.shop_new;
+      await until('the readers read', () => counts.shop + counts.shop_new > before + 60);
+      const slow = await clientOf(proxy, 'prod');
+      const sleeping = expect(slow.query('SELECT pg_sleep(60)')).rejects.toMatchObject({ code: '57014' });
+      await statementsSleep(replica, serving);
+      gate.close('cutover');
+      expect(await gate.drained(20)).toMatchObject({ drained: false });
+      await replica.query('postgres', CANCEL);
+      expect(await gate.drained(10_000)).toMatchObject({ drained: true, holders: [] });
+      await sleeping;
+      serving = serving === 'shop' ? 'shop_new' : 'shop';
+      await sleep(50);
+      proxy.apply(next);
+      gate.open('cutover');
+    }
+    await until('the readers are back', () => counts.shop > 100);
+  } finally {
+    reading = false;
     gate.open('cutover');
+    await Promise.all(readers);
   }
-  await until('the readers are back', () => counts.shop > 100);
-  reading = false;
-  await Promise.all(readers);
   expect(wrong).toStrictEqual([]);
   expect(counts.shop_new).toBeGreaterThan(0);
   const places = proxy.pools().map(({ database, role, port }) => [database, role, port]);
@@ -226,7 +237,14 @@ test('reads of a replica that has died are answered by the primary, and by the r
   expect(await portOf(client)).toBe(replica.port);
   await replica.kill();
   expect(await portOf(client)).toBe(clusters.primary.port);
-  expect(proxy.pools().find(({ role, database }) => role === 'replica' && database === 'prod')?.banned).toBe(true);
+  const find = (): PoolStatus | undefined =>
+    proxy.pools().find(({ role, database }) => role === 'replica' && database === 'prod');
+  expect(find()?.ban).not.toBeNull();
   await replica.start();
   await until('the replica answers', async () => (await portOf(client)) === replica.port);
+  expect(proxy.setBan(find()?.id ?? 0, true)).toBe(1);
+  expect(await portOf(client)).toBe(clusters.primary.port);
+  expect(find()?.ban).toStrictEqual({ reason: 'banned by hand', leftMs: null });
+  expect(proxy.setBan(null, false)).toBe(2);
+  expect(await portOf(client)).toBe(replica.port);
 });

@@ -89,6 +89,10 @@ export class FakeProxy implements Proxy {
     // Nothing here keeps a connection.
   }
 
+  setBan(): number {
+    return 0;
+  }
+
   cancelRunning(): void {
     // The simulated configuration says cutover_drain_action = "abort".
   }
