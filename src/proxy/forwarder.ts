@@ -105,7 +105,8 @@ export class Forwarder {
       while (scanner.peek()) {
         if (!scanner.continued) {
           if (scanner.type === FRONTEND.terminate) outcome = 'terminated';
-          else if (stopAtBoundary && mayStop(scanner.type, server)) outcome = 'stopped';
+          else if ((stopAtBoundary || this.#preparesAnew(scanner)) && mayStop(scanner.type, server))
+            outcome = 'stopped';
           if (outcome !== 'dry' || (this.screen !== null && awaitsRest(scanner))) break;
           this.#message(scanner, server);
         }
@@ -117,6 +118,13 @@ export class Forwarder {
       this.#send(server, last);
     }
     return outcome;
+  }
+
+  /** A name prepared in a batch before that is not answered: whether it is free for this one, the answer tells. */
+  #preparesAnew({ type, start, end }: FrameScanner): boolean {
+    if (type !== FRONTEND.parse) return false;
+    const { name } = readParse(this.#buffer, start, end);
+    return name !== '' && this.#statements.isUncertain(name);
   }
 
   #message(scanner: FrameScanner, server: ServerConnection): void {
@@ -221,7 +229,7 @@ export class Forwarder {
     const existing = this.#statements.get(name);
     if (existing !== undefined) {
       // The server refuses a name twice (42P05), and fails the transaction if one is open: so it shall.
-      this.#ensure(existing, server, start);
+      this.#ensure(existing, server, start, name);
       server.replies.push(REPLY.parse);
       this.#replace(start, end, parse(existing.name, body));
       return;
@@ -251,10 +259,11 @@ export class Forwarder {
       this.mentionedState ||= this.#unnamedMentions;
       return;
     }
-    const statement = this.#statements.get(buffer.toString('utf8', names.portalEnd + 1, names.statementEnd));
+    const name = buffer.toString('utf8', names.portalEnd + 1, names.statementEnd);
+    const statement = this.#statements.get(name);
     if (statement !== undefined) {
       this.mentionedState ||= statement.mentionsState;
-      this.#ensure(statement, server, start);
+      this.#ensure(statement, server, start, name);
       this.#replace(start, names.statementEnd, rebindHead(buffer, start, scanner.length, names, statement.name));
     }
     // Without one the name may be that of an SQL PREPARE, or wrong: the server knows.
@@ -281,7 +290,7 @@ export class Forwarder {
     const { kind, name } = readTarget(this.#buffer, start, end);
     const statement = kind === STATEMENT ? this.#statements.get(name) : undefined;
     if (statement !== undefined) {
-      this.#ensure(statement, server, start);
+      this.#ensure(statement, server, start, name);
       this.#replace(start, end, describeStatement(statement.name));
     } else if (kind === STATEMENT && name === '') this.#ensureUnnamed(server, start);
     server.replies.push(REPLY.describe, statement ?? null);
@@ -301,10 +310,11 @@ export class Forwarder {
   }
 
   /** Puts a Parse before the message at `start` when the server lacks the statement. */
-  #ensure(statement: Statement, server: ServerConnection, start: number): void {
+  #ensure(statement: Statement, server: ServerConnection, start: number, name: string): void {
     statement.uses += 1;
     const as = this.#preparedAs(statement.body, server);
-    if (server.statements.has(statement, as)) return;
+    // What the client itself has prepared in a batch that fails, it shall miss as on a server.
+    if (server.statements.has(statement, as, this.#statements.isUncertain(name))) return;
     this.#makeRoom(statement, server, start);
     server.replies.push(REPLY.injectedParse, server.statements.added(statement, as));
     this.#insert(start, parse(statement.name, bodyWith(statement.body, as)));
@@ -339,10 +349,14 @@ export class Forwarder {
   }
 
   #makeRoom(statement: Statement, server: ServerConnection, start: number): void {
-    const inTheWay = server.statements.inTheWayOf(statement);
-    if (inTheWay === null) return;
-    server.replies.push(REPLY.injectedClose, server.statements.closed(inTheWay));
-    this.#insert(start, closeStatement(inTheWay.name));
+    const { statements, replies } = server;
+    // A Close would be passed over, as what it makes room for.
+    if (replies.skipping) return;
+    // More than one where a Close was passed over. Ends, since each turn takes one away.
+    for (let next = statements.inTheWayOf(statement); next !== null; next = statements.inTheWayOf(statement)) {
+      replies.push(REPLY.injectedClose, statements.closed(next));
+      this.#insert(start, closeStatement(next.name));
+    }
   }
 
   /** Puts bytes of the proxy's own before the message at `start`. */

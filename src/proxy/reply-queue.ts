@@ -44,8 +44,13 @@ export class ReplyQueue {
   #at = 0;
   /** an error was reported and the Sync that ends the skipping is not sent yet */
   #skipping = false;
+  #inBatch = false;
   /** the server waits for CopyData */
   copyIn = false;
+  /** Syncs sent so far: messages between two of them are one batch, and an error ends at most one */
+  syncs = 0;
+  /** Syncs that are not answered yet */
+  syncsOwed = 0;
 
   get empty(): boolean {
     return this.#at === this.#kinds.length;
@@ -70,6 +75,14 @@ export class ReplyQueue {
     return this.#skipping;
   }
 
+  /**
+   * Messages were sent whose Sync was not: answered or not, what they did is neither committed nor rolled back, and after an error the
+   * server skips whatever comes.
+   */
+  get inBatch(): boolean {
+    return this.#inBatch || this.#skipping;
+  }
+
   /** answers owed */
   get size(): number {
     return this.#kinds.length - this.#at;
@@ -80,13 +93,14 @@ export class ReplyQueue {
     return !this.empty && this.#kinds.at(-1) !== REPLY.setup;
   }
 
-  /** everything sent so far will be answered without the client sending more */
+  /** everything sent so far will be answered without the client sending more, and nothing of it waits for a Sync */
   get complete(): boolean {
     if (this.copyIn) return false;
     let last = this.#kinds.length - 1;
     while (last >= this.#at && this.#kinds[last] === REPLY.copyEnd) last -= 1;
     const kind = this.#kinds[last];
-    return last < this.#at || kind === REPLY.sync || kind === REPLY.query || kind === REPLY.setup;
+    if (last < this.#at) return !this.inBatch;
+    return kind === REPLY.sync || kind === REPLY.query || kind === REPLY.setup;
   }
 
   push(kind: Reply, undo: Undo | null = null): void {
@@ -98,9 +112,15 @@ export class ReplyQueue {
       this.#skipping = false;
     }
     if (kind === REPLY.sync && this.copyIn) return;
+    if (kind >= REPLY.parse && kind <= REPLY.injectedClose) this.#inBatch = true;
+    else if (kind === REPLY.sync || kind === REPLY.query) this.#inBatch = false;
     if (kind === REPLY.copyEnd) {
       this.copyIn = false;
       if (this.empty) return;
+    }
+    if (kind === REPLY.sync) {
+      this.syncs += 1;
+      this.syncsOwed += 1;
     }
     this.#kinds.push(kind);
     this.#undos.push(undo);
@@ -116,6 +136,7 @@ export class ReplyQueue {
     this.#kinds.length = 0;
     this.#undos.length = 0;
     this.#at = 0;
+    this.syncsOwed = 0;
   }
 
   /** CopyInResponse: the server ignores Syncs that come before the end of the copy. */
@@ -126,7 +147,7 @@ export class ReplyQueue {
         this.copyIn = false;
         return;
       }
-      if (this.#kinds[at] === REPLY.sync) this.#remove(at);
+      if (this.#kinds[at] === REPLY.sync) this.#removeSync(at);
       else at += 1;
     }
   }
@@ -146,10 +167,11 @@ export class ReplyQueue {
   /** ReadyForQuery: takes away the message it answers. */
   ready(): void {
     const { head } = this;
+    if (head === REPLY.sync) this.syncsOwed -= 1;
     if (head === REPLY.query || head === REPLY.setup || head === REPLY.sync) this.pop();
     else {
       this.failed();
-      if (this.head === REPLY.sync) this.pop();
+      if (this.head === REPLY.sync) this.ready();
     }
   }
 
@@ -160,7 +182,9 @@ export class ReplyQueue {
     this.#at = 0;
   }
 
-  #remove(at: number): void {
+  #removeSync(at: number): void {
+    this.#inBatch = !this.#kinds.includes(REPLY.sync, at + 1);
+    this.syncsOwed -= 1;
     this.#kinds.splice(at, 1);
     this.#undos.splice(at, 1);
   }
