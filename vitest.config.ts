@@ -18,6 +18,7 @@ const ALONE = 'test/faults-run/fixed-*.test.ts';
 /** No bound of time in them: they run beside that set on what it leaves of the processors, at the lowest priority. */
 const BESIDE = [
   'test/simulator/simulator.test.ts',
+  'test/fuzz/fuzz.test.ts',
   'test/model/model.test.ts',
   'test/sharding/{router,router-soundness,coordinator,coordinator-answers,partial-answers}.test.ts',
   'test/postgres/{schema,preflight,record,catalogue}.test.ts',

@@ -19,6 +19,7 @@ const SOURCES = [
   'bench',
   'test/model',
   'test/simulator',
+  'test/fuzz',
   'test/history/random.ts',
   'test/faults-run',
   'test/support',

@@ -111,8 +111,8 @@ export class ClientSession implements BorrowingListener {
       },
       gone: () => {
         // With a server in hand, what was sent before is still run: PostgreSQL would not do less.
-        if (this.#borrowing.step === 'setup') this.#gone = true;
-        else this.#leave(VANISHED_TIMEOUT_MS);
+        if (this.#borrowing.step !== 'setup') this.#leave(VANISHED_TIMEOUT_MS);
+        else this.#gone = this.#end.await(VANISHED_TIMEOUT_MS);
       },
     });
     this.#scanner.feed(client.unread);
@@ -140,7 +140,7 @@ export class ClientSession implements BorrowingListener {
   /** Ends the session with a reason; what it left unfinished is rolled back. */
   terminate(error: CutoverError): void {
     if (this.#phase === 'leaving' || this.#phase === 'closed') return;
-    this.channel.write(this.#context.journal.answer(error, 'FATAL', this));
+    if (this.server?.hasLastWord !== true) this.channel.write(this.#context.journal.answer(error, 'FATAL', this));
     this.#leave(VANISHED_TIMEOUT_MS);
   }
 
@@ -449,7 +449,7 @@ export class ClientSession implements BorrowingListener {
   }
 
   lost(): void {
-    const told = this.server?.saidWhy === true;
+    const told = this.server?.hasLastWord === true;
     const { preparing } = this.#borrowing;
     const { loss } = this.#keeping;
     const retried = this.#borrowing.lost();

@@ -15,6 +15,8 @@ export class ClientStatements {
   unnamed: Buffer | null = null;
   /** names given or taken in this batch, to go back when it is sent anew */
   #changes: Undo[] = [];
+  /** names given since the last keep() */
+  readonly #fresh = new Set<string>();
 
   constructor(cache: StatementCache) {
     this.#cache = cache;
@@ -41,10 +43,20 @@ export class ClientStatements {
   prepare(name: string, body: Buffer): { statement: Statement; undo: Undo } {
     const statement = this.#cache.hold(body);
     this.#named.set(name, statement);
+    this.#fresh.add(name);
     const undo = this.#change(() => {
       this.#forget(name, statement);
     });
     return { statement, undo };
+  }
+
+  get hasUncertain(): boolean {
+    return this.#fresh.size > 0;
+  }
+
+  /** True when nobody can tell yet whether a name is taken: an error may still take it away. */
+  isUncertain(name: string): boolean {
+    return this.#fresh.has(name);
   }
 
   /** Takes a name away. */
@@ -71,13 +83,15 @@ export class ClientStatements {
 
   /** What was prepared and closed so far stays. */
   keep(): void {
-    if (this.#changes.length > 0) this.#changes = [];
+    if (this.#changes.length === 0) return;
+    this.#changes = [];
+    this.#fresh.clear();
   }
 
   /** Goes back to the last keep(). */
   revert(): void {
     for (const change of this.#changes.reverse()) change.undo();
-    this.#changes = [];
+    this.keep();
   }
 
   /** DEALLOCATE ALL, or the end of the session. */

@@ -116,7 +116,8 @@ export class Forwarder {
       while (scanner.peek()) {
         if (!scanner.continued) {
           if (scanner.type === FRONTEND.terminate) outcome = 'terminated';
-          else if (stopAtBoundary && mayStop(scanner.type, server)) outcome = 'stopped';
+          else if ((stopAtBoundary || this.#preparesAnew(scanner)) && mayStop(scanner.type, server))
+            outcome = 'stopped';
           if (outcome !== 'dry' || (this.screen !== null && awaitsRest(scanner))) break;
           this.#message(scanner, server);
         }
@@ -128,6 +129,13 @@ export class Forwarder {
       this.#send(server, first, last);
     }
     return outcome;
+  }
+
+  /** A name prepared in a batch before that is not answered: whether it is free for this one, the answer tells. */
+  #preparesAnew({ type, start, end }: FrameScanner): boolean {
+    if (type !== FRONTEND.parse) return false;
+    const { name } = readParse(this.#buffer, start, end);
+    return name !== '' && this.#statements.isUncertain(name);
   }
 
   #message(scanner: FrameScanner, server: ServerConnection): void {
@@ -232,7 +240,7 @@ export class Forwarder {
     const existing = this.#statements.get(name);
     if (existing !== undefined) {
       // The server refuses a name twice (42P05), and fails the transaction if one is open: so it shall.
-      this.#ensure(existing, server, start);
+      this.#ensure(existing, server, start, this.#statements.isUncertain(name));
       server.replies.push(REPLY.parse);
       this.#replace(start, end, parse(existing.name, body));
       return;
@@ -265,7 +273,7 @@ export class Forwarder {
     const statement = this.#statements.named(buffer, names.portalEnd + 1, names.statementEnd);
     if (statement !== undefined) {
       this.mentionedState ||= statement.mentionsState;
-      this.#ensure(statement, server, start);
+      this.#ensure(statement, server, start, this.#isOwn(names.portalEnd + 1, names.statementEnd));
       this.#replace(start, names.statementEnd, this.#renamed(scanner, names, statement));
     }
     // Without one the name may be that of an SQL PREPARE, or wrong: the server knows.
@@ -304,7 +312,7 @@ export class Forwarder {
     const { kind, name } = readTarget(this.#buffer, start, end);
     const statement = kind === STATEMENT ? this.#statements.get(name) : undefined;
     if (statement !== undefined) {
-      this.#ensure(statement, server, start);
+      this.#ensure(statement, server, start, this.#statements.isUncertain(name));
       this.#replace(start, end, describeStatement(statement.name));
     } else if (kind === STATEMENT && name === '') this.#ensureUnnamed(server, start);
     server.replies.push(REPLY.describe, statement ?? null);
@@ -323,11 +331,21 @@ export class Forwarder {
     server.replies.push(REPLY.close);
   }
 
-  /** Puts a Parse before the message at `start` when the server lacks the statement. */
-  #ensure(statement: Statement, server: ServerConnection, start: number): void {
+  /** Of a name in the buffer: see {@link ClientStatements.isUncertain}. */
+  #isOwn(from: number, to: number): boolean {
+    return this.#statements.hasUncertain && this.#statements.isUncertain(this.#buffer.toString('utf8', from, to));
+  }
+
+  /**
+   * Puts a Parse before the message at `start` when the server lacks the statement.
+   *
+   * @param own the client prepared it in this batch, or in one that is not answered
+   */
+  #ensure(statement: Statement, server: ServerConnection, start: number, own: boolean): void {
     statement.uses += 1;
     const as = this.#preparedAs(statement.body, server);
-    if (server.statements.has(statement, as)) return;
+    // What the client itself has prepared in a batch that fails, it shall miss as on a server.
+    if (server.statements.has(statement, as, own)) return;
     this.#makeRoom(statement, server, start);
     server.replies.push(REPLY.injectedParse, server.statements.added(statement, as));
     this.#insert(start, parse(statement.name, bodyWith(statement.body, as)));
@@ -362,10 +380,14 @@ export class Forwarder {
   }
 
   #makeRoom(statement: Statement, server: ServerConnection, start: number): void {
-    const inTheWay = server.statements.inTheWayOf(statement);
-    if (inTheWay === null) return;
-    server.replies.push(REPLY.injectedClose, server.statements.closed(inTheWay));
-    this.#insert(start, closeStatement(inTheWay.name));
+    const { statements, replies } = server;
+    // A Close would be passed over, as what it makes room for.
+    if (replies.skipping) return;
+    // More than one where a Close was passed over. Ends, since each turn takes one away.
+    for (let next = statements.inTheWayOf(statement); next !== null; next = statements.inTheWayOf(statement)) {
+      replies.push(REPLY.injectedClose, statements.closed(next));
+      this.#insert(start, closeStatement(next.name));
+    }
   }
 
   /** Puts bytes of the proxy's own before the message at `start`. */

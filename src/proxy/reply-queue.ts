@@ -50,6 +50,10 @@ export class ReplyQueue {
   #unsynced = false;
   /** the server waits for CopyData */
   copyIn = false;
+  /** Syncs sent so far: messages between two of them are one batch, and an error ends at most one */
+  syncs = 0;
+  /** Syncs that are not answered yet */
+  syncsOwed = 0;
 
   get empty(): boolean {
     return this.#at === this.#end;
@@ -89,7 +93,7 @@ export class ReplyQueue {
     return !this.empty && this.#kinds[this.#end - 1] !== REPLY.setup;
   }
 
-  /** everything sent so far will be answered without the client sending more */
+  /** everything sent so far will be answered without the client sending more, and nothing of it waits for a Sync */
   get complete(): boolean {
     if (this.copyIn || (this.empty && this.open)) return false;
     let last = this.#end - 1;
@@ -113,6 +117,10 @@ export class ReplyQueue {
     }
     if (kind === REPLY.sync || kind === REPLY.query || kind === REPLY.setup) this.#unsynced = false;
     else if (kind <= REPLY.injectedClose) this.#unsynced = true;
+    if (kind === REPLY.sync) {
+      this.syncs += 1;
+      this.syncsOwed += 1;
+    }
     this.#kinds[this.#end] = kind;
     this.#undos[this.#end] = undo;
     this.#end += 1;
@@ -125,6 +133,7 @@ export class ReplyQueue {
     } while (this.#at < this.#end && this.#kinds[this.#at] === REPLY.copyEnd);
     if (this.#at >= COMPACT_AT) this.#compact();
     else if (this.#at === this.#end) this.#at = this.#end = 0;
+    if (this.empty) this.syncsOwed = 0;
   }
 
   /** CopyInResponse: the server ignores Syncs that come before the end of the copy. */
@@ -135,7 +144,7 @@ export class ReplyQueue {
         this.copyIn = false;
         return;
       }
-      if (this.#kinds[at] === REPLY.sync) this.#remove(at);
+      if (this.#kinds[at] === REPLY.sync) this.#removeSync(at);
       else at += 1;
     }
     this.#unsynced ||= this.head === REPLY.execute;
@@ -159,10 +168,11 @@ export class ReplyQueue {
   /** ReadyForQuery: takes away the message it answers. */
   ready(): void {
     const { head } = this;
+    if (head === REPLY.sync) this.syncsOwed -= 1;
     if (head === REPLY.query || head === REPLY.setup || head === REPLY.sync) this.pop();
     else {
       this.failed();
-      if (this.head === REPLY.sync) this.pop();
+      if (this.head === REPLY.sync) this.ready();
     }
   }
 
@@ -174,7 +184,8 @@ export class ReplyQueue {
     this.#at = 0;
   }
 
-  #remove(at: number): void {
+  #removeSync(at: number): void {
+    this.syncsOwed -= 1;
     this.#kinds.splice(at, 1);
     this.#undos.splice(at, 1);
     this.#end -= 1;

@@ -143,7 +143,7 @@ export class ServerConnection {
     this.parameters = login.parameters;
     this.initialParameters = new Map(login.parameters);
     this.parametersKey = keyOf(login.parameters);
-    this.statements = new ServerStatements(statementsMax);
+    this.statements = new ServerStatements(statementsMax, this.replies);
     this.#socket = login.socket;
     this.tls = login.socket instanceof TLSSocket;
     this.#socket.on('data', (chunk: Buffer) => {
@@ -175,6 +175,11 @@ export class ServerConnection {
   /** nothing in flight and no transaction open, nor one that a Sync would end */
   get idle(): boolean {
     return this.replies.empty && !this.replies.open && this.transactionStatus === STATUS.idle;
+  }
+
+  /** Its client was told why it ends, or a part of a message whose rest would have to come first: nothing can be said behind it. */
+  get hasLastWord(): boolean {
+    return this.saidWhy || this.#scanner.insideFrame;
   }
 
   /** Called once, when the connection is over. */

@@ -1,6 +1,6 @@
 /** One task: know which statements one server has prepared, and keep them below the limit. */
 import { invariant } from '../errors/invariant.js';
-import type { Undo } from './reply-queue.js';
+import type { ReplyQueue, Undo } from './reply-queue.js';
 import { Statement } from './statement-cache.js';
 
 interface Prepared {
@@ -10,6 +10,10 @@ interface Prepared {
   /** the settings by which the server has read its text */
   meaning: string;
   used: boolean;
+  /** the Syncs that had been sent before its Parse */
+  readonly batch: number;
+  /** its Parse was passed over */
+  undone: boolean;
 }
 
 const UNKNOWN = 'unknown';
@@ -19,13 +23,18 @@ const FRESH_PER_STATEMENT = 2;
 export class ServerStatements {
   readonly #prepared = new Map<Statement, Prepared>();
   readonly #limit: number;
+  readonly #replies: Pick<ReplyQueue, 'syncs' | 'syncsOwed'>;
   #meaning = '';
   #unknown = 0;
   /** added since the settings were last known for sure */
   #fresh: Prepared[] = [];
 
-  /** @param limit statements one server may hold; at least 1 */
-  constructor(limit: number) {
+  /**
+   * @param limit statements one server may hold; at least 1
+   * @param replies what the server owes
+   */
+  constructor(limit: number, replies: Pick<ReplyQueue, 'syncs' | 'syncsOwed'>) {
+    this.#replies = replies;
     this.#limit = Math.max(1, limit);
   }
 
@@ -52,12 +61,18 @@ export class ServerStatements {
   }
 
   /** True when the server has this statement as it is now, with the text that it would get now, and as the session's settings make it. */
-  has(statement: Statement, as: string | null = null): boolean {
+  has(statement: Statement, as: string | null = null, own = false): boolean {
     const prepared = this.#prepared.get(statement);
     if (prepared?.generation !== statement.generation || prepared.as !== as) return false;
-    if (prepared.meaning !== this.#meaning) return false;
+    if (prepared.meaning !== this.#meaning || (!own && this.#isUncertain(prepared))) return false;
     prepared.used = true;
     return true;
+  }
+
+  /** Its Parse is under way in an earlier batch: an error there passes it over, and not what comes now. */
+  #isUncertain({ batch }: Prepared): boolean {
+    const { syncs, syncsOwed } = this.#replies;
+    return batch < syncs && batch >= syncs - syncsOwed;
   }
 
   /** What must be closed before `statement` can be prepared: its outdated self, or the one not used for longest. */
@@ -76,19 +91,25 @@ export class ServerStatements {
 
   /** Notes that a Parse is on its way. */
   added(statement: Statement, as: string | null = null): Undo {
-    invariant(this.#prepared.size < this.#limit, 'the limit of prepared statements is kept');
-    const prepared = { generation: statement.generation, as, meaning: this.#meaning, used: true };
+    const { generation } = statement;
+    const batch = this.#replies.syncs;
+    const prepared = { generation, as, meaning: this.#meaning, used: true, batch, undone: false };
     this.#prepared.set(statement, prepared);
     if (this.#fresh.length >= FRESH_PER_STATEMENT * this.#limit) this.#fresh = [...this.#prepared.values()];
     else this.#fresh.push(prepared);
-    return { undo: () => this.#prepared.delete(statement) };
+    return {
+      undo: () => {
+        prepared.undone = true;
+        if (this.#prepared.get(statement) === prepared) this.#prepared.delete(statement);
+      },
+    };
   }
 
   /** Notes that a Close is on its way. */
   closed(statement: Statement): Undo {
     const prepared = this.#prepared.get(statement);
     this.#prepared.delete(statement);
-    return { undo: () => prepared && this.#prepared.set(statement, prepared) };
+    return { undo: () => prepared?.undone === false && this.#prepared.set(statement, prepared) };
   }
 
   /**

@@ -31,8 +31,15 @@ export class SessionEnd {
     this.#closed = closed;
   }
 
+  /** The client is gone while its server is made ready, which may take so long. May be called again: the first bound holds. */
+  await(timeoutMs: number): true {
+    this.#timer ??= setTimeout(this.#tooLong, timeoutMs);
+    return true;
+  }
+
   /** Nothing more comes from the client. @param timeoutMs bound of what runs */
   begin(timeoutMs: number): void {
+    this.#stopTimer();
     const { borrowing, writer, scanner, rules } = this.#parts;
     const { server } = borrowing;
     if (server === null) {
@@ -78,8 +85,13 @@ export class SessionEnd {
 
   /** The session is closed; may be called again. */
   ended(): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#stopTimer();
     // Of a transaction on several shards.
     this.#parts.writer.abandon();
+  }
+
+  #stopTimer(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
   }
 }

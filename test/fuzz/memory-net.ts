@@ -1,0 +1,195 @@
+/**
+ * One task: stand in the place of node:net for a proxy under the fuzzer: what is written waits until the fuzzer delivers it.
+ *
+ * So the fuzzer decides which connection goes on next and where a chunk is cut, and the same numbers give the same run. The sockets are
+ * streams of Node's own with its rules of flow control. An endpoint that was closed answers further bytes with an error, as TCP does.
+ */
+import { EventEmitter } from 'node:events';
+import { Duplex } from 'node:stream';
+
+export { isIP } from 'node:net';
+
+type Parcel =
+  | { readonly kind: 'open'; readonly port: number }
+  | { readonly kind: 'bytes'; bytes: Buffer; readonly done: (error?: Error | null) => void }
+  | { readonly kind: 'end' }
+  | { readonly kind: 'reset' };
+
+type Accept = (socket: MemorySocket) => void;
+
+const HIGH_WATER_BYTES = 16_384;
+
+/** Everything under way. */
+class Wire {
+  /** who has something to be delivered, the longest first */
+  readonly addressees = new Set<MemorySocket>();
+  readonly listeners = new Map<number, Accept>();
+  lastPort = 0;
+
+  /** Who can be delivered to now. */
+  ready(): MemorySocket[] {
+    return [...this.addressees].filter((socket) => socket.deliverable);
+  }
+}
+
+export const wire = new Wire();
+
+/** Answers like a socket of node:net, as far as the product uses one. */
+export class MemorySocket extends Duplex {
+  readonly remoteAddress = '127.0.0.1';
+  readonly remotePort: number;
+  readonly localAddress = '127.0.0.1';
+  readonly localPort: number;
+  bytesRead = 0;
+  bytesWritten = 0;
+  peer: MemorySocket | null = null;
+  readonly #inbox: Parcel[] = [];
+  #wanted = false;
+  /** what was written before the connection was open */
+  #opened: () => void = () => undefined;
+  #timer: NodeJS.Timeout | null = null;
+
+  constructor(localPort: number, remotePort: number) {
+    super({ allowHalfOpen: false, highWaterMark: HIGH_WATER_BYTES });
+    this.localPort = localPort;
+    this.remotePort = remotePort;
+  }
+
+  get deliverable(): boolean {
+    const [first] = this.#inbox;
+    return first !== undefined && (first.kind !== 'bytes' || this.#wanted || this.destroyed);
+  }
+
+  put(parcel: Parcel): void {
+    this.#inbox.push(parcel);
+    wire.addressees.add(this);
+  }
+
+  /** Delivers the next parcel, of bytes at most so many. */
+  deliver(bytesMax: number): void {
+    const [parcel] = this.#inbox;
+    if (parcel === undefined) return;
+    if (parcel.kind === 'bytes' && parcel.bytes.length > bytesMax && !this.destroyed) {
+      this.#take(parcel.bytes.subarray(0, bytesMax));
+      parcel.bytes = parcel.bytes.subarray(bytesMax);
+      return;
+    }
+    this.#inbox.shift();
+    if (this.#inbox.length === 0) wire.addressees.delete(this);
+    if (parcel.kind === 'open') this.#open(parcel.port);
+    else if (this.destroyed) {
+      if (parcel.kind === 'bytes') parcel.done(brokenPipe());
+    } else if (parcel.kind === 'bytes') {
+      this.#take(parcel.bytes);
+      parcel.done();
+    } else if (parcel.kind === 'end') this.push(null);
+    else this.destroy(new Error('read ECONNRESET'));
+  }
+
+  setTimeout(timeoutMs: number, expired: () => void): this {
+    this.#timer = setTimeout(expired, timeoutMs);
+    return this;
+  }
+
+  destroySoon(): void {
+    if (this.writable) this.end();
+    if (this.writableFinished) this.destroy();
+    else this.once('finish', () => this.destroy());
+  }
+
+  /** Ends it as a process that dies does: what is under way to it is lost. */
+  reset(): void {
+    this.peer?.put({ kind: 'reset' });
+    this.destroy();
+  }
+
+  override _read(): void {
+    this.#wanted = true;
+  }
+
+  override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
+    this.bytesWritten += chunk.length;
+    // The writer may use its buffer again.
+    const bytes = Buffer.from(chunk);
+    if (this.peer === null) this.#opened = () => this.peer?.put({ kind: 'bytes', bytes, done });
+    else this.peer.put({ kind: 'bytes', bytes, done });
+  }
+
+  override _final(done: () => void): void {
+    if (this.peer === null) this.#opened = () => this.peer?.put({ kind: 'end' });
+    else this.peer.put({ kind: 'end' });
+    done();
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    if (!this.writableFinished) this.peer?.put({ kind: 'end' });
+    done(error);
+  }
+
+  #take(bytes: Buffer): void {
+    this.bytesRead += bytes.length;
+    this.#wanted = false;
+    if (this.push(bytes)) this.#wanted = true;
+  }
+
+  #open(port: number): void {
+    const accept = wire.listeners.get(port);
+    if (this.destroyed) return;
+    if (accept === undefined) {
+      this.destroy(new Error(`connect ECONNREFUSED ${port.toString()}`));
+      return;
+    }
+    const peer = new MemorySocket(port, this.localPort);
+    this.peer = peer;
+    peer.peer = this;
+    accept(peer);
+    this.emit('connect');
+    this.#opened();
+  }
+}
+
+function brokenPipe(): Error {
+  return new Error('write EPIPE');
+}
+
+class MemoryServer extends EventEmitter {
+  readonly #accept: Accept;
+  #port = 0;
+
+  constructor(accept: Accept) {
+    super();
+    this.#accept = accept;
+  }
+
+  listen({ port }: { readonly port: number }, listening: () => void): this {
+    this.#port = port;
+    wire.listeners.set(port, this.#accept);
+    listening();
+    return this;
+  }
+
+  address(): { readonly address: string; readonly port: number } {
+    return { address: '127.0.0.1', port: this.#port };
+  }
+
+  close(closed: () => void): this {
+    wire.listeners.delete(this.#port);
+    closed();
+    return this;
+  }
+}
+
+export function createServer(options: { readonly pauseOnConnect?: boolean }, accept: Accept): MemoryServer {
+  return new MemoryServer((socket) => {
+    if (options.pauseOnConnect === true) socket.pause();
+    accept(socket);
+  });
+}
+
+export function connect({ port }: { readonly port: number }): MemorySocket {
+  wire.lastPort += 1;
+  const socket = new MemorySocket(100_000 + wire.lastPort, port);
+  socket.put({ kind: 'open', port });
+  return socket;
+}

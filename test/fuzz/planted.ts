@@ -1,0 +1,92 @@
+/**
+ * One task: faults for the fuzzer to find, each as a programmer could have written it.
+ *
+ * A fault is a change of a built file of the product, made in a copy. Some of them were in the product until the fuzzer found them.
+ */
+export interface Edit {
+  /** below src/, as built */
+  readonly file: string;
+  readonly from: string;
+  readonly to: string;
+}
+
+export interface PlantedFault {
+  readonly name: string;
+  readonly what: string;
+  readonly edits: readonly Edit[];
+}
+
+const queue = (from: string, to: string): readonly Edit[] => [{ file: 'proxy/reply-queue.js', from, to }];
+
+export const PLANTED: readonly PlantedFault[] = [
+  {
+    name: 'one-too-many',
+    what: 'an error takes away one answer more than the server skips',
+    edits: queue('this.#at = end - 1;', 'this.#at = Math.min(end, this.#kinds.length - 1);'),
+  },
+  {
+    name: 'still-skipping',
+    what: 'a server in the middle of a batch goes to the next client',
+    edits: queue('return this.#inBatch || this.#skipping;', 'return false;'),
+  },
+  {
+    name: 'undo-forgotten',
+    what: 'what a skipped Parse had noted is not taken back',
+    edits: queue('this.#undos[at]?.undo();', ';'),
+  },
+  {
+    name: 'reused-buffer',
+    what: 'the head of a rewritten Bind is written into a buffer that is used again',
+    edits: [
+      {
+        file: 'wire/frontend.js',
+        from: 'const head = Buffer.allocUnsafe(names.portalEnd + 1 - start + name.length);',
+        to: 'const head = (globalThis.reused ??= Buffer.alloc(20_000)).subarray(0, names.portalEnd + 1 - start + name.length);',
+      },
+    ],
+  },
+  {
+    name: 'owner-kept',
+    what: 'a server that was given back still belongs to the client before',
+    edits: [
+      {
+        file: 'proxy/pool.js',
+        from: 'giveBack(server, clean) {\n        server.owner = null;',
+        to: 'giveBack(server, clean) {',
+      },
+    ],
+  },
+  {
+    name: 'unnamed-kept',
+    what: "the unnamed statement of the client before is taken for the next one's",
+    edits: [
+      {
+        file: 'proxy/forwarder.js',
+        from: 'if (server.unnamed === unnamed && server.unnamedAs === as)',
+        to: 'if (server.unnamed !== null)',
+      },
+    ],
+  },
+  {
+    name: 'length-unchecked',
+    what: 'a message of any length is waited for',
+    edits: [
+      {
+        file: 'wire/frames.js',
+        from: 'if (declared < 4 || declared > (this.#rules.lengthMax[type] ?? 0))',
+        to: 'if ((this.#rules.lengthMax[type] ?? 0) === 0)',
+      },
+    ],
+  },
+  {
+    name: 'uncertain-statement',
+    what: 'a statement whose Parse may be skipped is taken for prepared',
+    edits: [
+      {
+        file: 'proxy/server-statements.js',
+        from: 'return batch < syncs && batch >= syncs - syncsOwed;',
+        to: 'return false;',
+      },
+    ],
+  },
+];
