@@ -1,5 +1,5 @@
 /** One task: the shape of a loaded configuration. Loading, checking, swapping and saving live beside it. */
-import type { ReplicaConfig } from './replicas.js';
+import type { ReplicaConfig } from './replica-config.js';
 import type { ShardingConfig } from './sharding.js';
 import type { TlsConfig } from './tls.js';
 

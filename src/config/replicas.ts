@@ -1,20 +1,7 @@
 /** One task: what the files say about replicas: how reads are spread, and which pool keys hold for a row by its role. */
 import type { DatabaseEntry } from './config.js';
+import type { ReplicaConfig } from './replica-config.js';
 import type { DatabaseKeys, GeneralKeys } from './schema.js';
-
-export type LoadBalancing = 'random' | 'round_robin' | 'least_active_connections' | 'weighted_round_robin';
-/** Whether the primary answers reads beside its replicas. */
-export type ReadSplit = 'include_primary' | 'exclude_primary' | 'include_primary_if_replica_banned' | 'prefer_primary';
-
-/** How the reads of a database with replicas are spread. */
-export interface ReplicaConfig {
-  readonly strategy: LoadBalancing;
-  readonly split: ReadSplit;
-  /** `aggressive`: the first statement of a transaction decides where all of it runs */
-  readonly transactions: 'conservative' | 'aggressive';
-  /** how long a replica that could not be reached gets no reads */
-  readonly banTimeoutMs: number;
-}
 
 const BAN_TIMEOUT_MS = 300_000;
 

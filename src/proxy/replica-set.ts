@@ -1,5 +1,5 @@
 /** One task: choose, for one user of one database, which server answers the next read: the primary or one of its replicas. */
-import type { ReplicaConfig } from '../config/replicas.js';
+import type { ReplicaConfig } from '../config/replica-config.js';
 import type { CutoverError } from '../errors/errors.js';
 import type { Bans } from './bans.js';
 import type { Pool } from './pool.js';

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type pg from 'pg';
 import type { Config, DatabaseEntry } from '../../src/config/config.js';
-import type { ReplicaConfig } from '../../src/config/replicas.js';
+import type { ReplicaConfig } from '../../src/config/replica-config.js';
 import { swapNames } from '../../src/config/swap.js';
 import { messageOf } from '../../src/errors/errors.js';
 import { startStandby, type Cluster } from '../../src/dev/embedded-postgres.js';

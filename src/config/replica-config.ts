@@ -1,0 +1,15 @@
+/** One task: the shape of what is configured about replicas. */
+
+type LoadBalancing = 'random' | 'round_robin' | 'least_active_connections' | 'weighted_round_robin';
+/** Whether the primary answers reads beside its replicas. */
+type ReadSplit = 'include_primary' | 'exclude_primary' | 'include_primary_if_replica_banned' | 'prefer_primary';
+
+/** How the reads of a database with replicas are spread. */
+export interface ReplicaConfig {
+  readonly strategy: LoadBalancing;
+  readonly split: ReadSplit;
+  /** `aggressive`: the first statement of a transaction decides where all of it runs */
+  readonly transactions: 'conservative' | 'aggressive';
+  /** how long a replica that could not be reached gets no reads */
+  readonly banTimeoutMs: number;
+}
