@@ -14,6 +14,7 @@ export function showConfig(config: Config): AdminResult {
   const settings = [
     ...generalSettings(config),
     ...cutoverSettings(config),
+    ...replicaSettings(config),
     ...watchedSettings(config),
     ...otherSettings(config),
   ];
@@ -90,6 +91,15 @@ function cutoverSettings({ cutover }: Config): Setting[] {
     ['resharding_copy_bytes_per_second', cutover.copyBytesPerSecond],
     ['resharding_copy_format', cutover.copyFormat],
     ['cutover_copy_range_bytes', cutover.copyRangeBytes],
+  ];
+}
+
+function replicaSettings({ replicas }: Config): Setting[] {
+  return [
+    ['load_balancing_strategy', replicas.strategy],
+    ['read_write_split', replicas.split],
+    ['read_write_strategy', replicas.transactions],
+    ['ban_timeout', replicas.banTimeoutMs],
   ];
 }
 
