@@ -15,9 +15,17 @@ type Parcel =
   | { readonly kind: 'end' }
   | { readonly kind: 'reset' };
 
+/** Node's `onread`, as far as the product uses it. */
+interface OnRead {
+  readonly buffer: () => Buffer;
+  readonly callback: (length: number) => boolean;
+}
+
 type Accept = (socket: MemorySocket) => void;
 
 const HIGH_WATER_BYTES = 16_384;
+/** What an operating system takes before the other side has read it. */
+const TAKEN_AT_ONCE_BYTES = 4_096;
 
 /** Everything under way. */
 class Wire {
@@ -49,15 +57,22 @@ export class MemorySocket extends Duplex {
   #opened: () => void = () => undefined;
   #timer: NodeJS.Timeout | null = null;
 
-  constructor(localPort: number, remotePort: number) {
+  readonly #onread: OnRead | null;
+
+  constructor(localPort: number, remotePort: number, onread: OnRead | null = null) {
     super({ allowHalfOpen: false, highWaterMark: HIGH_WATER_BYTES });
     this.localPort = localPort;
     this.remotePort = remotePort;
+    this.#onread = onread;
   }
 
   get deliverable(): boolean {
     const [first] = this.#inbox;
     return first !== undefined && (first.kind !== 'bytes' || this.#wanted || this.destroyed);
+  }
+
+  get #waitingBytes(): number {
+    return this.#inbox.reduce((sum, parcel) => sum + (parcel.kind === 'bytes' ? parcel.bytes.length : 0), 0);
   }
 
   put(parcel: Parcel): void {
@@ -109,10 +124,19 @@ export class MemorySocket extends Duplex {
 
   override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
     this.bytesWritten += chunk.length;
-    // The writer may use its buffer again.
-    const bytes = Buffer.from(chunk);
-    if (this.peer === null) this.#opened = () => this.peer?.put({ kind: 'bytes', bytes, done });
-    else this.peer.put({ kind: 'bytes', bytes, done });
+    const { peer } = this;
+    if (peer !== null && peer.#waitingBytes + chunk.length <= TAKEN_AT_ONCE_BYTES) {
+      const failed = (error?: Error | null): void => {
+        if (error) this.destroy(error);
+      };
+      // The writer may use its buffer again from now on, and not before.
+      peer.put({ kind: 'bytes', bytes: Buffer.from(chunk), done: failed });
+      done();
+      return;
+    }
+    const parcel: Parcel = { kind: 'bytes', bytes: chunk, done };
+    if (peer === null) this.#opened = () => this.peer?.put(parcel);
+    else peer.put(parcel);
   }
 
   override _final(done: () => void): void {
@@ -127,10 +151,35 @@ export class MemorySocket extends Duplex {
     done(error);
   }
 
+  /** As Node's sockets that are opened with `onread`: read past the stream, into a buffer that is used again. */
+  override pause(): this {
+    super.pause();
+    if (this.#onread !== null) this.#wanted = false;
+    return this;
+  }
+
+  override resume(): this {
+    super.resume();
+    if (this.#onread !== null) this.#wanted = true;
+    return this;
+  }
+
   #take(bytes: Buffer): void {
     this.bytesRead += bytes.length;
     this.#wanted = false;
-    if (this.push(bytes)) this.#wanted = true;
+    if (this.#onread === null) {
+      if (this.push(Buffer.from(bytes))) this.#wanted = true;
+      return;
+    }
+    for (let from = 0; from < bytes.length && !this.destroyed;) {
+      const into = this.#onread.buffer();
+      const length = bytes.copy(into, 0, from);
+      from += length;
+      if (this.#onread.callback(length)) this.#wanted = true;
+      // Whoever kept a view of it shall see that it was used again.
+      if (into === this.#onread.buffer()) into.fill(0x2a, 0, length);
+    }
+    if (this.isPaused()) this.#wanted = false;
   }
 
   #open(port: number): void {
@@ -187,9 +236,9 @@ export function createServer(options: { readonly pauseOnConnect?: boolean }, acc
   });
 }
 
-export function connect({ port }: { readonly port: number }): MemorySocket {
+export function connect({ port, onread }: { readonly port: number; readonly onread?: OnRead }): MemorySocket {
   wire.lastPort += 1;
-  const socket = new MemorySocket(100_000 + wire.lastPort, port);
+  const socket = new MemorySocket(100_000 + wire.lastPort, port, onread);
   socket.put({ kind: 'open', port });
   return socket;
 }

@@ -22,12 +22,12 @@ export const PLANTED: readonly PlantedFault[] = [
   {
     name: 'one-too-many',
     what: 'an error takes away one answer more than the server skips',
-    edits: queue('this.#at = end - 1;', 'this.#at = Math.min(end, this.#kinds.length - 1);'),
+    edits: queue('this.#at = end - 1;', 'this.#at = Math.min(end, this.#end - 1);'),
   },
   {
     name: 'still-skipping',
     what: 'a server in the middle of a batch goes to the next client',
-    edits: queue('return this.#inBatch || this.#skipping;', 'return false;'),
+    edits: queue('return this.#unsynced || this.#skipping || this.copyIn;', 'return false;'),
   },
   {
     name: 'undo-forgotten',
@@ -46,13 +46,24 @@ export const PLANTED: readonly PlantedFault[] = [
     ],
   },
   {
+    name: 'overwritten-early',
+    what: 'a server is read into a buffer whose bytes the client has not taken yet',
+    edits: [
+      {
+        file: 'postgres/direct-read.js',
+        from: 'if (!this.receive(bytes))',
+        to: 'if (!this.receive(bytes) && bytes.length === 0)',
+      },
+    ],
+  },
+  {
     name: 'owner-kept',
     what: 'a server that was given back still belongs to the client before',
     edits: [
       {
         file: 'proxy/pool.js',
-        from: 'giveBack(server, clean) {\n        server.owner = null;',
-        to: 'giveBack(server, clean) {',
+        from: '#takeBack(server, clean, sinceMs) {\n        server.owner = null;',
+        to: '#takeBack(server, clean, sinceMs) {',
       },
     ],
   },

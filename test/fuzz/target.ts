@@ -34,7 +34,7 @@ const EDITS: readonly Edit[] = [
     to: '#frame(type, buffer, start, end) { globalThis.fuzzProbe.server(type, this.replies.head);',
   },
   {
-    file: 'proxy/client-login.js',
+    file: 'proxy/client-password.js',
     from: 'const { type, bytes } = await reader.message();',
     to: 'const { type, bytes } = await reader.message(); globalThis.fuzzProbe.login(type);',
   },
