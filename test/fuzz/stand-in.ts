@@ -200,6 +200,11 @@ export class StandIn {
 
   #copying(by: 'query' | 'execute', type: string): void {
     if (type === 'd' || type === 'H' || type === 'S') return;
+    if (type !== 'c' && type !== 'f') {
+      // Since 14 it is refused before its length is read, and what follows can no longer be told apart.
+      this.#fail(new Refused('08P01', 'unexpected message type during COPY from stdin'));
+      throw new Error('protocol synchronization was lost');
+    }
     this.#copyIn = null;
     if (type === 'c') this.#out.push(commandComplete('COPY 1'));
     else this.#fail(new Refused('57014', 'COPY failed'));

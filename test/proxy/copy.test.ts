@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import type { Proxy } from '../../src/proxy/contract.js';
 import { cstring, frame, int16, int32 } from '../../src/wire/backend.js';
-import { parse, query, SYNC } from '../../src/wire/frontend.js';
+import { describeStatement, parse, query, SYNC } from '../../src/wire/frontend.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 import { until } from '../support/wait.js';
 import { clientOf, configFor, proxyFor, RawClient } from './support.js';
@@ -54,6 +54,21 @@ test('the rest of a COPY that failed is thrown away, and the session goes on', a
   expect(raw.types(await raw.until('Z'))).toBe('TDCZ');
   expect(await count(proxy)).toEqual({ n: 0 });
 });
+
+test.each(['at once', 'when data is asked for'])(
+  'a message that has no place in a COPY, sent %s, ends the session as it does without a proxy',
+  async (when) => {
+    const proxy = await start();
+    const raw = await RawClient.loggedIn(proxy, 'prod');
+    raw.send(query('COPY item FROM STDIN'));
+    if (when !== 'at once') await raw.until('G');
+    raw.send(data('1\tx\n'), describeStatement('nothing'), SYNC, describeStatement('nothing'), SYNC, query('SELECT 1'));
+    await until('the server has ended it', () => raw.closed);
+    // An ERROR, and a FATAL behind it: the server has not read where the message ends (since PostgreSQL 14).
+    expect(raw.types(raw.messages).replace('G', '')).toBe('EE');
+    expect(await count(proxy)).toEqual({ n: 0 });
+  },
+);
 
 test('COPY through the extended protocol: a Sync before the data is ignored like by the server', async () => {
   const proxy = await start();
