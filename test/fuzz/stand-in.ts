@@ -169,7 +169,6 @@ export class StandIn {
     }
     if (type === 'S') {
       this.#skipping = false;
-      if (this.#status === 'I') this.#portals.clear();
       this.#ready();
       return;
     }
@@ -195,6 +194,8 @@ export class StandIn {
   }
 
   #ready(): void {
+    // Portals end with their transaction (PostgreSQL documentation, 54.2.3).
+    if (this.#status === 'I') this.#portals.clear();
     this.#out.push(frame('Z', Buffer.from(this.#status)));
   }
 
