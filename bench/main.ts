@@ -21,7 +21,7 @@ const USAGE = `Usage: npm run bench -- <name> [options]
   reads   reads over two shards, plain and in parts, beside one database with the same rows
             --rows 1000000  --rounds 5
   relay   pgbench -S direct, through PgBouncer, a bare Node relay and the proxy
-            --rounds 5  --seconds 4  --clients 8  --shards 1
+            --rounds 5  --seconds 4  --clients 8  --shards 1  --pipelining
   stall   longest gap between acknowledged writes, per cutover and per rollback
             --runs 20  --writers 8  --tables 0  --rows 20000  --from 17  --to 18  --think-ms 2
             --nodes 1  --idle 0  --temporal-delay-ms 0
@@ -44,6 +44,7 @@ const OPTIONS = {
   nodes: { type: 'string', default: '1' },
   idle: { type: 'string', default: '0' },
   shards: { type: 'string', default: '1' },
+  pipelining: { type: 'boolean', default: false },
   'lease-ms': { type: 'string', default: '2000' },
   'temporal-delay-ms': { type: 'string', default: '0' },
   help: { type: 'boolean', short: 'h', default: false },
@@ -54,7 +55,7 @@ const COPIED_ROWS = 5_000_000;
 const READ_ROWS = 1_000_000;
 const MAJORS: readonly Major[] = [14, 15, 16, 17, 18];
 
-type Name = Exclude<keyof typeof OPTIONS, 'help'>;
+type Name = Exclude<keyof typeof OPTIONS, 'help' | 'pipelining'>;
 
 async function run(cleanup: Cleanup): Promise<number> {
   const { values, positionals } = parseArgs({ options: OPTIONS, allowPositionals: true });
@@ -113,6 +114,7 @@ async function run(cleanup: Cleanup): Promise<number> {
           seconds: count('seconds', 1, 600),
           clients: count('clients', 1, 100),
           shards: count('shards', 1, 16),
+          pipelining: values.pipelining,
         },
         cleanup,
       );

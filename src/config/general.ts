@@ -27,6 +27,7 @@ export function generalConfig(keys: GeneralKeys): GeneralConfig {
     shutdownTimeoutMs: keys.shutdown_timeout ?? 60_000,
     queryTimeoutMs: keys.query_timeout ?? null,
     preparedStatementsLimit: keys.prepared_statements_limit ?? PREPARED_STATEMENTS_LIMIT,
+    pipelining: keys.pipelining ?? 'off',
   };
 }
 

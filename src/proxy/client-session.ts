@@ -6,6 +6,7 @@
  *   idle      nothing in flight; in session mode a server may be kept
  *   waiting   a message waits for a server (borrowing.ts: gate, pool, setup)
  *   attached  messages pass; back to idle at ReadyForQuery outside of a transaction with nothing left to answer
+ *   sharing   a read is under way in a lane, together with those of other clients (pipelining/)
  *   writing   a statement runs on several shards (shard-write.ts); what is sent for a COPY goes to it (shard-copy.ts)
  *   rerouting the fence refused the batch; the hook is asked whether it may be sent anew
  *   leaving   the client is gone, what it started is brought to an end
@@ -24,7 +25,7 @@ import { ClientStatements } from './client-statements.js';
 import { Forwarder } from './forwarder.js';
 import type { Gate } from './gate.js';
 import { SESSION_TAG, type ServerConnection } from './server-connection.js';
-import type { Placement } from './placement.js';
+import { SessionReads } from './pipelining/session-reads.js';
 import { Reroute } from './reroute.js';
 import { refusing } from './schema-change.js';
 import { SessionCounters } from './session-counters.js';
@@ -32,13 +33,14 @@ import { GOODBYE_TIMEOUT_MS, SessionEnd, VANISHED_TIMEOUT_MS } from './session-e
 import { sessionError } from './session-error.js';
 import { SessionKeeping } from './session-keeping.js';
 import { ONLY_SHARD, SessionPlace } from './session-place.js';
-import { SessionWriter, type Next } from './session-writer.js';
+import { SessionSeveral } from './session-several.js';
+import { SessionWriter } from './session-writer.js';
 import type { LoggedInClient, SessionContext } from './session-context.js';
 import { TrackedSettings } from './tracked-settings.js';
 
 const UNREAD_BYTES_MAX = 65_536;
 
-type Phase = 'idle' | 'waiting' | 'attached' | 'writing' | 'rerouting' | 'leaving' | 'closed';
+type Phase = 'idle' | 'waiting' | 'attached' | 'sharing' | 'writing' | 'rerouting' | 'leaving' | 'closed';
 
 export class ClientSession implements BorrowingListener {
   readonly id: number;
@@ -67,8 +69,10 @@ export class ClientSession implements BorrowingListener {
   #gone = false;
   readonly #place: SessionPlace;
   readonly #writer: SessionWriter;
+  readonly #several: SessionSeveral;
   readonly #keeping: SessionKeeping;
   readonly #end: SessionEnd;
+  readonly #reads: SessionReads;
 
   constructor(client: LoggedInClient, context: SessionContext) {
     this.id = client.id;
@@ -88,6 +92,9 @@ export class ClientSession implements BorrowingListener {
     this.#keeping = new SessionKeeping(this, context, this.#borrowing, this.#forwarder);
     const [borrowing, writer, scanner, keeping] = [this.#borrowing, this.#writer, this.#scanner, this.#keeping];
     this.#end = new SessionEnd({ borrowing, writer, scanner, keeping }, this.#close);
+    const [forwarder, place] = [this.#forwarder, this.#place];
+    this.#several = new SessionSeveral(this, { borrowing, forwarder, place, scanner, writer }, this.#steps);
+    this.#reads = new SessionReads(this, context, this.#settings, { forwarder, record: this.#record, scanner });
     this.channel = new ClientChannel(client.socket, {
       received: (chunk) => {
         this.#scanner.feed(chunk);
@@ -124,7 +131,7 @@ export class ClientSession implements BorrowingListener {
   /** A transaction is open, or answers are owed. An idle session that keeps its server holds nothing. */
   get holding(): boolean {
     const { server } = this;
-    if (server === null) return this.#writer.holding;
+    if (server === null) return this.#writer.holding || this.#phase === 'sharing';
     return this.#phase === 'attached' || this.#phase === 'leaving' || !server.idle;
   }
 
@@ -140,12 +147,13 @@ export class ClientSession implements BorrowingListener {
 
   /** 0 = it holds no server */
   get serverPid(): number {
-    return this.server?.processId ?? this.#writer.serverPid;
+    return this.server?.processId ?? (this.#writer.serverPid || this.#reads.serverPid);
   }
 
   /** Asks the server to stop the statement it runs for this client; nothing happens when there is none. */
   cancel(): void {
     this.#writer.cancel();
+    this.#reads.cancel();
     this.#borrowing.cancel();
   }
 
@@ -218,13 +226,34 @@ export class ClientSession implements BorrowingListener {
       this.#answerWith(place.error);
       return true;
     }
+    if (place === ONLY_SHARD && !this.#borrowing.keeps && this.#reads.take()) {
+      this.#phase = 'sharing';
+      return true;
+    }
     this.counters.waiting();
     this.#phase = place.kind === 'several' ? 'writing' : 'waiting';
-    if (place.kind === 'several') this.#writer.begin(place.plan, this.#scanner, this.#writing);
+    if (place.kind === 'several') this.#several.begin(place.plan);
     else if (place.kind === 'read') void this.#place.read().then(this.#routerRead);
     else this.#borrowing.begin(place.shard);
     return true;
   }
+
+  /** For what runs on several shards. */
+  readonly #steps = {
+    enter: (phase: Phase): void => {
+      this.#phase = phase;
+    },
+    say: (bytes: Buffer): void => {
+      this.#say(bytes);
+    },
+    boundary: (): void => {
+      this.#boundary();
+    },
+    advance: this.#advance,
+    close: (): void => {
+      this.#close();
+    },
+  };
 
   readonly #routerRead = (failure: CutoverError | null): void => {
     if (this.#phase !== 'waiting') return;
@@ -232,51 +261,12 @@ export class ClientSession implements BorrowingListener {
     else this.notObtained(failure);
   };
 
-  /** What a statement on several shards tells: answers, that more of a COPY can be taken, and that it has been answered. */
-  readonly #writing = {
-    say: (bytes: Buffer): void => {
-      if (this.#phase === 'writing') this.#say(bytes);
-    },
-    more: this.#advance,
-    done: (next: Next): void => {
-      if (this.#phase === 'leaving') this.#close();
-      else if (this.#phase === 'writing') this.#goOn(next);
-      this.#advance();
-    },
-  };
-
-  /** @returns false when the batch cannot go to this server: it belongs to another shard, or has not come far enough to tell */
-  #staysHere(placement: Placement): boolean {
-    const move = placement.move(this.#scanner);
-    if (move.kind === 'stay' || move.kind === 'more') return move.kind === 'stay';
-    this.counters.waiting();
-    this.#phase = move.kind === 'anew' ? 'waiting' : 'writing';
-    if (move.kind === 'anew') this.#borrowing.move(move.shard, placement.opening);
-    else this.#writer.beginIn(move.plan, placement.opening, this.#borrowing.lend(), this.#scanner, this.#writing);
-    return false;
-  }
-
-  /** A statement on several shards has been answered, or the transaction is at the shard of the next one. */
-  #goOn(next: Next): void {
-    if (next.kind === 'ended') {
-      this.#place.placement?.settled(STATUS.idle);
-      this.#boundary();
-    } else if (next.lent === null) this.terminate(new CutoverError('server_lost', { database: this.database }));
-    else {
-      this.counters.waited();
-      this.#borrowing.takeBack(next.lent);
-      this.#phase = 'attached';
-      this.#forwarder.full = false;
-      this.#place.placement?.wentOn(next.lent.shard, next.lent.server.transactionStatus, next.notEnlisted);
-    }
-  }
-
   #forward(): void {
     const { server } = this;
     const { placement } = this.#place;
     // One that skips what it gets until a Sync would not hear what has to be said to it first.
     const free = server?.replies.empty === true && !server.replies.skipping;
-    if (server === null || (placement !== null && free && !this.#staysHere(placement))) return;
+    if (server === null || (placement !== null && free && !this.#several.staysHere(placement))) return;
     // Between two answers, where nothing of the server's can be cut in two.
     const notice = server.replies.empty ? (placement?.takeNotice() ?? null) : null;
     if (notice !== null) this.#say(errorResponse({ severity: 'NOTICE', sqlstate: '00000', message: notice }));
@@ -398,6 +388,7 @@ export class ClientSession implements BorrowingListener {
     if (server === null) return;
     if (failed) this.counters.errors += 1;
     if ((tags & SESSION_TAG.state) !== 0) this.#keeping.suspect();
+    this.#reads.changed(tags);
     this.#settings.noteCommands(tags, failed, server, this.#record, (name) => this.statements.textOf(name));
     if ((tags & (SESSION_TAG.discardAll | SESSION_TAG.deallocateAll)) !== 0) this.statements.clear();
   }
@@ -412,6 +403,7 @@ export class ClientSession implements BorrowingListener {
     this.counters.answered(idle, this.#forwarder, this.#borrowing.pool);
     if (idle) this.#settings.commit(server);
     this.#place.placement?.settled(server.transactionStatus);
+    this.#reads.settled(idle);
     if (this.#phase === 'leaving') {
       this.#end.finish(server);
       return;
@@ -437,6 +429,11 @@ export class ClientSession implements BorrowingListener {
     if (this.#borrowing.keeps) this.#gate.released();
     else this.#borrowing.giveBack();
     if (this.#ending) this.terminate(new CutoverError('shutting_down'));
+  }
+
+  readDone(): void {
+    if (this.#phase === 'sharing') this.#rest();
+    this.#advance();
   }
 
   refused(reply: Buffer): void {
@@ -487,6 +484,7 @@ export class ClientSession implements BorrowingListener {
   #leave(timeoutMs: number): void {
     if (this.#phase === 'leaving' || this.#phase === 'closed') return;
     this.#phase = 'leaving';
+    this.#reads.leave();
     this.#borrowing.leave();
     this.channel.leave();
     this.#end.begin(timeoutMs);

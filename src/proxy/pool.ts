@@ -63,6 +63,7 @@ export class Pool {
     binds: 0,
     errors: 0,
     rollbacks: 0,
+    sharedReads: 0,
     connects: 0,
     connectMs: 0,
   };
@@ -110,6 +111,11 @@ export class Pool {
     return this.#lastFailure;
   }
 
+  /** Somebody waits, and no further connection may be opened for it. */
+  get short(): boolean {
+    return this.#waiting.length > 0 && this.#servers.size + this.#connecting >= this.options.size;
+  }
+
   get longestWaitMs(): number {
     const [first] = this.#waiting;
     return first === undefined ? 0 : performance.now() - first.since;
@@ -134,6 +140,14 @@ export class Pool {
     this.#waiting.push({ borrower, since: performance.now() });
     this.#grow();
     return null;
+  }
+
+  /** Gives an idle connection that suits, at once; null: there is none, and nothing is waited for. */
+  takeIdle(suits: (server: ServerConnection) => boolean): ServerConnection | null {
+    const at = this.#idle.findLastIndex(({ server }) => server.usable && suits(server));
+    const [entry] = at < 0 ? [] : this.#idle.splice(at, 1);
+    if (entry !== undefined) this.counters.serverAssignments += 1;
+    return entry?.server ?? null;
   }
 
   /** Takes a wait back: the client left. */

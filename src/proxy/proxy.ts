@@ -24,6 +24,7 @@ import type {
 import { Gate, type Holder } from './gate.js';
 import { Journal } from './journal.js';
 import { SILENT, type Logger } from './logger.js';
+import { Pipelining } from './pipelining/pipelining.js';
 import { Reach } from './reach.js';
 import { Routes } from './routes.js';
 import type { LoggedInClient } from './session-context.js';
@@ -63,6 +64,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   readonly routes: Routes;
   readonly routers: ShardRouters;
   readonly statements = new StatementCache();
+  readonly pipelining: Pipelining;
   readonly hooks: ProxyHooks | undefined;
   readonly logger: Logger;
   readonly journal: Journal;
@@ -93,6 +95,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     this.gateWaitMs = options.gateWaitMs ?? GATE_WAIT_MS;
     this.routes = new Routes(options.config);
     this.routers = new ShardRouters(this.routes, options.config, options.schemaChanges);
+    this.pipelining = new Pipelining(options.config);
     this.#reach = new Reach(this.routes);
     this.#recovery = new ShardRecovery(this.routes, this.logger);
     this.#acceptor = new Acceptor(options.config, this);
@@ -168,6 +171,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     this.#acceptor.apply(config);
     this.routes.apply(config);
     this.routers.apply(config);
+    this.pipelining.apply(config);
     this.#following = Promise.all([...this.#sessions.values()].map((session) => session.follow()));
   }
 

@@ -52,8 +52,8 @@ export interface ServerOwner {
   lost(): void;
 }
 
-/** Commands after which a session may not be what it was. RESET counts as SET; `state`: see session-state.ts. */
-export const SESSION_TAG = { set: 1, rollback: 2, discardAll: 4, deallocateAll: 8, state: 16 } as const;
+/** Commands after which a session may not be what it was. RESET counts as SET; `state`: see session-state.ts; `schema`: it may have changed it. */
+export const SESSION_TAG = { set: 1, rollback: 2, discardAll: 4, deallocateAll: 8, state: 16, schema: 32 } as const;
 
 const TAG_BITS: ReadonlyMap<string, number> = new Map([
   ['SET', SESSION_TAG.set],
@@ -72,10 +72,11 @@ const TAG_BITS: ReadonlyMap<string, number> = new Map([
     'CLOSE CURSOR ALL',
   ].map((tag) => [tag, SESSION_TAG.state] as const),
 ]);
+const SCHEMA_TAG = /^(?:CREATE|ALTER|DROP|DO|CALL)\b/;
 /** By their first letter: the second, where a commoner command begins with the same; 0: no such command. */
 const SECOND_LETTERS = new Uint8Array(256);
 const ANY_LETTER = 255;
-for (const [first, second] of ['S', 'R', 'D', 'L', 'P', 'UN', 'CL'].map((letters) => Buffer.from(letters)))
+for (const [first, second] of ['S', 'R', 'D', 'L', 'P', 'UN', 'C', 'AL'].map((letters) => Buffer.from(letters)))
   if (first !== undefined) SECOND_LETTERS[first] = second ?? ANY_LETTER;
 
 /** How long a server may take to end a session that says goodbye. */
@@ -118,6 +119,8 @@ export class ServerConnection {
   cancelsInFlight = 0;
   /** the server's own FATAL was passed on: the client knows why the connection ends */
   saidWhy = false;
+  /** the owner hears settled() at each ReadyForQuery, behind the bytes up to it: what was sent behind may be another client's */
+  handsOver = false;
   /** ms since 1970; 0 = never */
   lastRequestAtMs = 0;
   transactions = 0;
@@ -193,6 +196,15 @@ export class ServerConnection {
   send(bytes: Buffer): boolean {
     this.bytesSent += bytes.length;
     return this.#socket.write(bytes);
+  }
+
+  /** Keeps what is sent until uncork(), to go in one write. */
+  cork(): void {
+    this.#socket.cork();
+  }
+
+  uncork(): void {
+    this.#socket.uncork();
   }
 
   /** Sends a statement of the proxy's own; the owner hears setupDone(). */
@@ -305,8 +317,9 @@ export class ServerConnection {
       if (settled || dueHere) {
         if (from < to) this.#emit(buffer.subarray(from, to));
         from = to;
-        if (dueHere) this.sayDue();
+        if (dueHere && !this.handsOver) this.sayDue();
         if (settled) this.#settle(this.#lastVerdict === VERDICT.setupDone);
+        if (dueHere && this.handsOver) this.sayDue();
       }
     }
     if (from < to) this.#emit(from === 0 && to === buffer.length ? buffer : buffer.subarray(from, to));
@@ -374,7 +387,7 @@ export class ServerConnection {
     if (replies.empty) this.hidesPositions = false;
     // More was sent behind the refused statement and may run: only the client can tell what to do about that.
     if (this.#refused && !replies.empty) this.stopWatching();
-    return replies.empty || replies.dueHere ? VERDICT.settled : VERDICT.pass;
+    return replies.empty || replies.dueHere || this.handsOver ? VERDICT.settled : VERDICT.pass;
   }
 
   /** After the bytes of a ReadyForQuery have gone where they belong. */
@@ -385,7 +398,7 @@ export class ServerConnection {
       this.owner?.setupDone(failure);
       return;
     }
-    if (!this.replies.empty) return;
+    if (!this.replies.empty && !this.handsOver) return;
     if (this.#refused && this.transactionStatus === STATUS.idle) {
       const reply = Buffer.concat(this.#held);
       this.#held = [];
@@ -454,13 +467,15 @@ export class ServerConnection {
     const first = buffer[at] ?? 0;
     const second = SECOND_LETTERS[first];
     if (second === 0 || (second !== ANY_LETTER && second !== buffer[at + 1])) return;
-    // INSERT, UPDATE, BEGIN and COMMIT are gone; SELECT, the commonest that is left, goes here.
+    // INSERT, UPDATE and BEGIN are gone; SELECT, the commonest that is left, and COMMIT and COPY go here.
     if (first === 0x53 && buffer[at + 2] !== 0x54) return;
+    if (first === 0x43 && buffer[at + 1] === 0x4f) return;
     const tag = readCommandTag(buffer, start, end);
     if (tag === 'ROLLBACK') this.rollbacks += 1;
     if (tag === 'LISTEN') this.dirty = true;
     if (tag === 'DISCARD ALL' || tag === 'DEALLOCATE ALL') this.statements.clear();
     this.#tags |= TAG_BITS.get(tag) ?? 0;
+    if (SCHEMA_TAG.test(tag)) this.#tags |= SESSION_TAG.schema;
   }
 
   #emit(bytes: Buffer): void {
