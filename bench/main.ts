@@ -31,7 +31,7 @@ const USAGE = `Usage: npm run bench -- <name> [options]
   reads   reads over two shards, plain and in parts, beside one database with the same rows
             --rows 1000000  --rounds 5
   relay   pgbench -S direct, through PgBouncer, a bare Node relay and the proxy
-            --rounds 5  --seconds 4  --clients 8  --shards 1  --script select-only (or tpcb-like, on one shard)
+            --rounds 5  --seconds 4  --clients 8  --shards 1  --script select-only (or tpcb-like, on one shard)  --pipelining
   stall   longest gap between acknowledged writes, per cutover and per rollback
             --runs 20  --writers 8  --tables 0  --rows 20000  --from 17  --to 18  --think-ms 2
             --nodes 1  --idle 0  --temporal-delay-ms 0
@@ -57,6 +57,7 @@ const OPTIONS = {
   idle: { type: 'string', default: '0' },
   shards: { type: 'string', default: '1' },
   script: { type: 'string', default: 'select-only' },
+  pipelining: { type: 'boolean', default: false },
   'lease-ms': { type: 'string', default: '2000' },
   'temporal-delay-ms': { type: 'string', default: '0' },
   help: { type: 'boolean', short: 'h', default: false },
@@ -68,7 +69,7 @@ const CROWD = 10_000;
 const READ_ROWS = 1_000_000;
 const MAJORS: readonly Major[] = [14, 15, 16, 17, 18];
 
-type Name = Exclude<keyof typeof OPTIONS, 'help'>;
+type Name = Exclude<keyof typeof OPTIONS, 'help' | 'pipelining'>;
 
 async function run(cleanup: Cleanup): Promise<number> {
   const { values, positionals } = parseArgs({ options: OPTIONS, allowPositionals: true });
@@ -153,6 +154,7 @@ async function run(cleanup: Cleanup): Promise<number> {
           clients: count('clients', 1, 500),
           shards: count('shards', 1, 16),
           script: script(),
+          pipelining: values.pipelining,
         },
         cleanup,
       );

@@ -24,6 +24,8 @@ export interface RelayOptions {
   readonly clients: number;
   /** more than 1: the proxy in front of so many shards is measured too, each with the rows of its own keys */
   readonly shards: number;
+  /** the proxy is measured with reads that share connections too */
+  readonly pipelining: boolean;
 }
 
 interface Target {
@@ -50,6 +52,7 @@ interface Measurement {
 }
 
 const SCALE = 10;
+const PIPELINED = 'pipelined';
 const WARM_UP_SECONDS = 1;
 const CONNECTING_TARGETS = 5;
 const SPARE_CONNECTIONS = 50;
@@ -85,6 +88,7 @@ async function startTargets(options: RelayOptions, pgbench: string, cleanup: Cle
     await startBareRelay(server, folder, cleanup),
     await startOurs('proxy', [server], false, clients, folder, cleanup),
   ];
+  if (options.pipelining) targets.push(await startOurs(PIPELINED, [server], false, clients, folder, cleanup));
   if (options.shards > 1) {
     const shards = await Promise.all(
       Array.from({ length: options.shards }, async (_, shard) => {
@@ -152,7 +156,7 @@ async function startOurs(
       shard: sharded ? shard : 0,
     })),
     [{ name: user, password, schemaAdmin: true }],
-    { general: [`default_pool_size = ${clients.toString()}`] },
+    { general: [`default_pool_size = ${clients.toString()}`, `pipelining = "${name === PIPELINED ? 'auto' : 'off'}"`] },
   );
   const { config, users } = configuration.files;
   if (sharded)

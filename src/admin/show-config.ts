@@ -54,6 +54,7 @@ function generalSettings({ general, tls }: Config): Setting[] {
     ['shutdown_termination_timeout', general.shutdownTerminationTimeoutMs],
     ['query_timeout', general.queryTimeoutMs],
     ['prepared_statements_limit', general.preparedStatementsLimit],
+    ['pipelining', general.pipelining],
     ['tls_certificate', tls.clients?.pair.certificate.path],
     ['tls_private_key', tls.clients?.pair.privateKey.path],
     ['tls_client_required', tls.clients?.required ?? false],

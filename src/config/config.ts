@@ -102,6 +102,8 @@ export interface GeneralConfig {
   readonly shutdownTerminationTimeoutMs: number | null;
   readonly queryTimeoutMs: number | null;
   readonly preparedStatementsLimit: number;
+  /** `auto`: reads of several clients may be sent together over one server connection */
+  readonly pipelining: 'auto' | 'off';
 }
 
 /** Keys that steer a move; times in ms, sizes in bytes. */

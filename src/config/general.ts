@@ -41,6 +41,7 @@ export function generalConfig(keys: GeneralKeys): GeneralConfig {
     shutdownTerminationTimeoutMs: keys.shutdown_termination_timeout ?? null,
     queryTimeoutMs: keys.query_timeout ?? null,
     preparedStatementsLimit: keys.prepared_statements_limit ?? PREPARED_STATEMENTS_LIMIT,
+    pipelining: keys.pipelining ?? 'off',
   };
 }
 

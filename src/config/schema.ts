@@ -97,6 +97,7 @@ export const GENERAL = {
   tls_server_certificate: text.optional(),
   tls_server_private_key: text.optional(),
   prepared_statements_limit: z.int().min(1).max(STATEMENTS_MAX).optional(),
+  pipelining: z.enum(['auto', 'off']).optional(),
   cutover_traffic_stop_threshold: sizeBytes.optional(),
   cutover_replication_lag_threshold: sizeBytes.optional(),
   cutover_last_transaction_delay: timeMs.optional(),

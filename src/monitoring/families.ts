@@ -108,6 +108,7 @@ const POOLS: readonly FamilyRow[] = [
     'Transactions rolled back because their client left.',
     (pool) => pool.rollbacks,
   ),
+  perPool('total_shared_reads', 'counter', 'Reads that shared a server connection.', (pool) => pool.sharedReads),
   perPool('total_connect_count', 'counter', 'Server connections opened.', (pool) => pool.connects),
   perPool('total_connect_time', 'counter', 'Time it took to open them, in milliseconds.', (pool) => pool.connectMs),
   {

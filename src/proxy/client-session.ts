@@ -6,6 +6,7 @@
  *   idle      nothing in flight; in session mode a server may be kept
  *   waiting   a message waits for a server (borrowing.ts: gate, pool, setup)
  *   attached  messages pass; back to idle at ReadyForQuery outside of a transaction with nothing left to answer
+ *   sharing   a read is under way in a lane, together with those of other clients (pipelining/)
  *   writing   a statement runs on several shards (shard-write.ts); what is sent for a COPY goes to it (shard-copy.ts)
  *   rerouting the fence refused the batch; the hook is asked whether it may be sent anew
  *   leaving   the client is gone, what it started is brought to an end
@@ -22,9 +23,9 @@ import { BatchRecord } from './batch-record.js';
 import { Borrowing, type BorrowingListener } from './borrowing.js';
 import { ClientChannel } from './client-channel.js';
 import { ClientStatements } from './client-statements.js';
-import type { Mover } from './first-statement.js';
 import { Forwarder } from './forwarder.js';
 import type { Gate } from './gate.js';
+import { SessionReads } from './pipelining/session-reads.js';
 import type { ServerConnection } from './server-connection.js';
 import { Reroute } from './reroute.js';
 import { refusing } from './schema-change.js';
@@ -32,9 +33,10 @@ import { SessionCounters } from './session-counters.js';
 import { GOODBYE_TIMEOUT_MS, SessionEnd, VANISHED_TIMEOUT_MS } from './session-end.js';
 import { endsClient, sessionError } from './session-error.js';
 import { SessionKeeping } from './session-keeping.js';
-import { SessionPlace } from './session-place.js';
+import { ONLY_SHARD, SessionPlace } from './session-place.js';
 import { SessionServers } from './session-servers.js';
-import { SessionWriter, type Next } from './session-writer.js';
+import { SessionSeveral } from './session-several.js';
+import { SessionWriter } from './session-writer.js';
 import type { LoggedInClient, SessionContext } from './session-context.js';
 import { StatementMode } from './statement-mode.js';
 import { TrackedSettings } from './tracked-settings.js';
@@ -42,7 +44,7 @@ import { SESSION_TAG } from './session-tags.js';
 
 const UNREAD_BYTES_MAX = 65_536;
 
-type Phase = 'idle' | 'waiting' | 'attached' | 'writing' | 'rerouting' | 'leaving' | 'closed';
+type Phase = 'idle' | 'waiting' | 'attached' | 'sharing' | 'writing' | 'rerouting' | 'leaving' | 'closed';
 
 export class ClientSession implements BorrowingListener {
   readonly id: number;
@@ -73,8 +75,10 @@ export class ClientSession implements BorrowingListener {
   #gone = false;
   readonly #place: SessionPlace;
   readonly #writer: SessionWriter;
+  readonly #several: SessionSeveral;
   readonly #keeping: SessionKeeping;
   readonly #end: SessionEnd;
+  readonly #reads: SessionReads;
 
   constructor(client: LoggedInClient, context: SessionContext) {
     this.id = client.id;
@@ -94,7 +98,10 @@ export class ClientSession implements BorrowingListener {
     this.#borrowing = new Borrowing(client, context, this.#settings, this);
     this.#keeping = new SessionKeeping(this, context, this.#borrowing, this.#forwarder);
     const [borrowing, writer, scanner, keeping] = [this.#borrowing, this.#writer, this.#scanner, this.#keeping];
-    this.servers = new SessionServers(this, borrowing, writer, keeping);
+    const [forwarder, place, record] = [this.#forwarder, this.#place, this.#record];
+    this.#several = new SessionSeveral(this, { borrowing, forwarder, place, scanner, writer }, this.#steps);
+    this.#reads = new SessionReads(this, context, this.#settings, { forwarder, record, scanner });
+    this.servers = new SessionServers(this, { borrowing, writer, keeping, reads: this.#reads });
     const rules = (): Config['general'] => context.config.general;
     this.#end = new SessionEnd({ borrowing, writer, scanner, keeping, rules }, this.#close);
     this.channel = new ClientChannel(client.socket, {
@@ -201,8 +208,12 @@ export class ClientSession implements BorrowingListener {
       this.#answerWith(place.error);
       return true;
     }
+    if (place === ONLY_SHARD && !this.#borrowing.keeps && this.#reads.take()) {
+      this.#phase = 'sharing';
+      return true;
+    }
     this.#phase = place.kind === 'several' ? 'writing' : 'waiting';
-    if (place.kind === 'several') this.#writer.begin(place.plan, this.#scanner, this.#writing);
+    if (place.kind === 'several') this.#several.begin(place.plan);
     else if (place.kind === 'read') void this.#place.read().then(this.#routerRead);
     else this.#borrowing.begin(place.shard);
     // Mostly a server has been there at once, and the clock need not be asked.
@@ -210,57 +221,35 @@ export class ClientSession implements BorrowingListener {
     return true;
   }
 
+  /** For what runs on several shards. */
+  readonly #steps = {
+    enter: (phase: Phase): void => {
+      this.#phase = phase;
+    },
+    say: (bytes: Buffer): void => {
+      this.channel.write(bytes);
+    },
+    boundary: (): void => {
+      this.#boundary();
+    },
+    advance: this.#advance,
+    close: (): void => {
+      this.#close();
+    },
+  };
+
   readonly #routerRead = (failure: CutoverError | null): void => {
     if (this.#phase !== 'waiting') return;
     if (failure === null) this.placeAnew();
     else this.notObtained(failure);
   };
 
-  /** What a statement on several shards tells: answers, that more of a COPY can be taken, and that it has been answered. */
-  readonly #writing = {
-    say: (bytes: Buffer): void => {
-      if (this.#phase === 'writing') this.channel.write(bytes);
-    },
-    more: this.#advance,
-    done: (next: Next): void => {
-      if (this.#phase === 'leaving') this.#close();
-      else if (this.#phase === 'writing') this.#goOn(next);
-      this.#advance();
-    },
-  };
-
-  /** @returns false when the batch cannot go to this server: it belongs to another shard, or has not come far enough to tell */
-  #staysHere(mover: Mover): boolean {
-    const move = mover.move(this.#scanner);
-    if (move.kind === 'stay' || move.kind === 'more') return move.kind === 'stay';
-    this.counters.waiting();
-    this.#phase = move.kind === 'anew' ? 'waiting' : 'writing';
-    if (move.kind === 'anew') this.#borrowing.move(move.shard, mover.opening);
-    else this.#writer.beginIn(move.plan, mover.opening, this.#borrowing.lend(), this.#scanner, this.#writing);
-    return false;
-  }
-
-  /** A statement on several shards has been answered, or the transaction is at the shard of the next one. */
-  #goOn(next: Next): void {
-    if (next.kind === 'ended') {
-      this.#place.placement?.settled(STATUS.idle);
-      this.#boundary();
-    } else if (next.lent === null) this.terminate(new CutoverError('server_lost', { database: this.database }));
-    else {
-      this.counters.waited();
-      this.#borrowing.takeBack(next.lent);
-      this.#phase = 'attached';
-      this.#forwarder.full = false;
-      this.#place.placement?.wentOn(next.lent.shard, next.lent.server.transactionStatus, next.notEnlisted);
-    }
-  }
-
   #forward(): void {
     const { server } = this;
     const { placement, mover } = this.#place;
     // One that skips what it gets until a Sync would not hear what has to be said to it first.
     const free = server?.replies.empty === true && !server.replies.skipping;
-    if (server === null || (mover !== null && free && !this.#staysHere(mover))) return;
+    if (server === null || (mover !== null && free && !this.#several.staysHere(mover))) return;
     // Between two answers, where nothing of the server's can be cut in two.
     const notice = server.replies.empty ? (placement?.takeNotice() ?? null) : null;
     if (notice !== null) this.channel.write(errorResponse({ severity: 'NOTICE', sqlstate: '00000', message: notice }));
@@ -380,6 +369,7 @@ export class ClientSession implements BorrowingListener {
     if (server === null) return;
     if (failed) this.counters.errors += 1;
     if ((tags & SESSION_TAG.state) !== 0) this.#keeping.suspect();
+    this.#reads.changed(tags);
     this.#settings.noteCommands(tags, failed, server, this.#record, (name) => this.statements.textOf(name));
     if ((tags & (SESSION_TAG.discardAll | SESSION_TAG.deallocateAll)) !== 0) this.statements.clear();
   }
@@ -394,6 +384,7 @@ export class ClientSession implements BorrowingListener {
     this.counters.answered(idle, this.#forwarder, this.#borrowing.pool);
     if (idle) this.#settings.commit(server);
     this.#place.mover?.settled(server.transactionStatus);
+    this.#reads.settled(idle);
     if (this.#phase === 'leaving') {
       this.#end.finish(server);
       return;
@@ -420,6 +411,11 @@ export class ClientSession implements BorrowingListener {
     if (this.#borrowing.keeps) this.#gate.released();
     else this.#borrowing.giveBack();
     if (this.#ending) this.terminate(new CutoverError('shutting_down'));
+  }
+
+  readDone(): void {
+    if (this.#phase === 'sharing') this.#rest();
+    this.#advance();
   }
 
   refused(reply: Buffer): void {
@@ -470,6 +466,7 @@ export class ClientSession implements BorrowingListener {
   #leave(timeoutMs: number): void {
     if (this.#phase === 'leaving' || this.#phase === 'closed') return;
     this.#phase = 'leaving';
+    this.#reads.leave();
     this.#borrowing.leave();
     this.channel.leave();
     this.#end.begin(timeoutMs);

@@ -93,6 +93,8 @@ export interface PoolStats {
   readonly binds: number;
   readonly errors: number;
   readonly rollbacks: number;
+  /** reads that were sent over one connection with those of other clients */
+  readonly sharedReads: number;
   readonly connects: number;
   readonly connectMs: number;
 }

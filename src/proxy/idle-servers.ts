@@ -32,6 +32,12 @@ export class IdleServers {
     return null;
   }
 
+  /** Takes the one that was used last of those for which `wanted` is true; null: there is none. */
+  takeLast(wanted: (entry: IdleServer) => boolean): IdleServer | null {
+    const at = this.#entries.findLastIndex((entry) => entry.server.usable && wanted(entry));
+    return at < 0 ? null : (this.#entries.splice(at, 1)[0] ?? null);
+  }
+
   /** Takes all for which `wanted` is true, or all. */
   takeAll(wanted: (entry: IdleServer) => boolean = () => true): readonly IdleServer[] {
     const taken = this.#entries.filter(wanted);

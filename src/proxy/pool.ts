@@ -53,6 +53,7 @@ export class Pool {
     binds: 0,
     errors: 0,
     rollbacks: 0,
+    sharedReads: 0,
     connects: 0,
     connectMs: 0,
   };
@@ -105,6 +106,11 @@ export class Pool {
     return this.#lastFailure;
   }
 
+  /** Somebody waits, and no further connection may be opened for it. */
+  get short(): boolean {
+    return this.#waiting.length > 0 && this.#servers.size + this.#connecting >= this.options.size;
+  }
+
   get longestWaitMs(): number {
     const [first] = this.#waiting;
     return first === undefined ? 0 : performance.now() - first.since;
@@ -137,6 +143,17 @@ export class Pool {
     if (entry === null) this.#grow();
     else this.#check(entry.server, entry.sinceMs);
     return null;
+  }
+
+  /** Gives an idle connection that suits, at once; null: there is none that need not be checked first, and nothing is waited for. */
+  takeIdle(suits: (server: ServerConnection) => boolean): ServerConnection | null {
+    const now = performance.now();
+    const { healthcheckIntervalMs } = this.options;
+    const entry = this.#idle.takeLast(
+      ({ server, heardAtMs }) => now - heardAtMs < healthcheckIntervalMs && suits(server),
+    );
+    if (entry !== null) this.counters.serverAssignments += 1;
+    return entry?.server ?? null;
   }
 
   /** Takes a wait back: the client left. */

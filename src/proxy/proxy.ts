@@ -26,6 +26,7 @@ import { endIdleClients } from './idle-clients.js';
 import { listenAt, type Inherit } from './inherited.js';
 import { Journal } from './journal.js';
 import { SILENT, type Logger } from './logger.js';
+import { Pipelining } from './pipelining/pipelining.js';
 import { ProvenCredentials } from './proven-credentials.js';
 import type { Pool } from './pool.js';
 import { Reach } from './reach.js';
@@ -73,6 +74,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   });
   readonly routers: ShardRouters;
   readonly statements = new StatementCache();
+  readonly pipelining: Pipelining;
   readonly hooks: ProxyHooks | undefined;
   readonly logger: Logger;
   readonly journal: Journal;
@@ -104,6 +106,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     this.proven.apply(options.config);
     this.routes = new Routes(options.config);
     this.routers = new ShardRouters(this.routes, options.config, options.schemaChanges);
+    this.pipelining = new Pipelining(options.config);
     this.#reach = new Reach(this.routes);
     this.#recovery = new ShardRecovery(this.routes, this.logger);
     this.#acceptor = new Acceptor(options.config, this);
@@ -174,6 +177,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     this.proven.apply(config);
     this.#route();
     this.routers.apply(config);
+    this.pipelining.apply(config);
     this.#following = Promise.all([...this.#sessions.values()].map((session) => session.follow()));
   }
 

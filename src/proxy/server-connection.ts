@@ -110,6 +110,8 @@ export class ServerConnection {
   saidWhy = false;
   /** by the monotonic clock; 0 = never */
   lastRequestAt = 0;
+  /** the owner hears settled() at each ReadyForQuery, behind the bytes up to it: what was sent behind may be another client's */
+  handsOver = false;
   transactions = 0;
   queries = 0;
   rollbacks = 0;
@@ -191,6 +193,15 @@ export class ServerConnection {
   send(bytes: Buffer): boolean {
     this.bytesSent += bytes.length;
     return this.#socket.write(bytes);
+  }
+
+  /** Keeps what is sent until uncork(), to go in one write. */
+  cork(): void {
+    this.#socket.cork();
+  }
+
+  uncork(): void {
+    this.#socket.uncork();
   }
 
   /** Sends a statement of the proxy's own; the owner hears setupDone(). */
@@ -313,8 +324,9 @@ export class ServerConnection {
       if (settled || dueHere) {
         if (from < to) this.#emit(buffer.subarray(from, to));
         from = to;
-        if (dueHere) this.sayDue();
+        if (dueHere && !this.handsOver) this.sayDue();
         if (settled) this.#settle(this.#lastVerdict === VERDICT.setupDone);
+        if (dueHere && this.handsOver) this.sayDue();
       }
     }
     if (from < to) this.#emit(from === 0 && to === buffer.length ? buffer : buffer.subarray(from, to));
@@ -384,7 +396,7 @@ export class ServerConnection {
     if (replies.empty) this.hidesPositions = false;
     // More was sent behind the refused statement and may run: only the client can tell what to do about that.
     if (this.#refused && !replies.empty) this.stopWatching();
-    return replies.empty || replies.dueHere ? VERDICT.settled : VERDICT.pass;
+    return replies.empty || replies.dueHere || this.handsOver ? VERDICT.settled : VERDICT.pass;
   }
 
   /** After the bytes of a ReadyForQuery have gone where they belong. */
@@ -395,7 +407,7 @@ export class ServerConnection {
       this.owner?.setupDone(failure);
       return;
     }
-    if (!this.replies.empty) return;
+    if (!this.replies.empty && !this.handsOver) return;
     if (this.#refused && this.transactionStatus === STATUS.idle) {
       const reply = Buffer.concat(this.#held);
       this.#held = [];

@@ -5,6 +5,7 @@ import type { ProxyHooks } from './contract.js';
 import type { Gate } from './gate.js';
 import type { Journal } from './journal.js';
 import type { Logger } from './logger.js';
+import type { Pipelining } from './pipelining/pipelining.js';
 import type { Routes } from './routes.js';
 import type { SessionSettings } from './settings.js';
 import type { ShardRouters } from './shard-routers.js';
@@ -31,6 +32,7 @@ export interface SessionContext {
   readonly routes: Routes;
   readonly routers: ShardRouters;
   readonly statements: StatementCache;
+  readonly pipelining: Pipelining;
   readonly hooks: ProxyHooks | undefined;
   readonly logger: Logger;
   readonly journal: Journal;

@@ -13,7 +13,7 @@ import { sessionError } from './session-error.js';
 import type { TrackedSettings } from './tracked-settings.js';
 
 /** Where everything of a database with one shard and no replicas runs. */
-const ONLY_SHARD: Place = { kind: 'shard', shard: 0 };
+export const ONLY_SHARD: Place = { kind: 'shard', shard: 0 };
 
 interface Session {
   readonly id: number;

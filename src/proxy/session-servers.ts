@@ -2,6 +2,7 @@
 import { STATUS } from '../wire/codes.js';
 import type { Borrowing } from './borrowing.js';
 import type { ClientChannel } from './client-channel.js';
+import type { SessionReads } from './pipelining/session-reads.js';
 import type { SessionCounters } from './session-counters.js';
 import type { SessionKeeping } from './session-keeping.js';
 import type { SessionWriter } from './session-writer.js';
@@ -11,6 +12,13 @@ interface HoldingSession {
   readonly phase: string;
   readonly counters: SessionCounters;
   readonly channel: ClientChannel;
+}
+
+interface Parts {
+  readonly borrowing: Borrowing;
+  readonly writer: SessionWriter;
+  readonly keeping: SessionKeeping;
+  readonly reads: SessionReads;
 }
 
 /** That a client has been answered and has sent nothing since. */
@@ -24,19 +32,21 @@ export class SessionServers {
   readonly #borrowing: Borrowing;
   readonly #writer: SessionWriter;
   readonly #keeping: SessionKeeping;
+  readonly #reads: SessionReads;
 
-  constructor(session: HoldingSession, borrowing: Borrowing, writer: SessionWriter, keeping: SessionKeeping) {
+  constructor(session: HoldingSession, { borrowing, writer, keeping, reads }: Parts) {
     this.#session = session;
     this.#borrowing = borrowing;
     this.#writer = writer;
     this.#keeping = keeping;
+    this.#reads = reads;
   }
 
   /** A transaction is open, or answers are owed. An idle session that keeps its server holds nothing. */
   get holding(): boolean {
     const { server } = this.#borrowing;
     const { phase } = this.#session;
-    if (server === null) return this.#writer.holding;
+    if (server === null) return this.#writer.holding || phase === 'sharing';
     return phase === 'attached' || phase === 'leaving' || !server.idle;
   }
 
@@ -47,7 +57,7 @@ export class SessionServers {
 
   /** 0 = it holds no server */
   get pid(): number {
-    return this.#borrowing.server?.processId ?? this.#writer.serverPid;
+    return this.#borrowing.server?.processId ?? (this.#writer.serverPid || this.#reads.serverPid);
   }
 
   /** null: something is under way, or the client has not taken its answers yet */
@@ -62,6 +72,7 @@ export class SessionServers {
   /** Asks the server to stop the statement it runs for this client; nothing happens when there is none. */
   cancel(): void {
     this.#writer.cancel();
+    this.#reads.cancel();
     this.#borrowing.cancel();
   }
 

@@ -123,6 +123,7 @@ const STATES: readonly ClientStatus['state'][] = ['idle', 'active', 'idle in tra
 function clientState(session: ClientSession): ClientStatus['state'] {
   const { phase, server } = session;
   if (phase === 'waiting' || phase === 'rerouting') return 'waiting';
+  if (phase === 'sharing') return 'active';
   if (server === null || phase === 'idle') return 'idle';
   return stateOf(server);
 }

@@ -334,6 +334,7 @@ describe('views', () => {
         binds: 2,
         errors: 3,
         rollbacks: 4,
+        sharedReads: 7,
         connects: 5,
         connectMs: 6,
       },

@@ -44,6 +44,7 @@ const GENERAL: GeneralConfig = {
   shutdownTerminationTimeoutMs: null,
   queryTimeoutMs: null,
   preparedStatementsLimit: 100,
+  pipelining: 'off',
 };
 
 /** Waits until `count` statements sleep in pg_sleep(), as the server says: one that is still on its way cannot be cancelled. */

@@ -1,0 +1,83 @@
+/**
+ * One task: find a lane for a read among those of one pool, or open one on a server that is idle and has the session's settings already.
+ *
+ * A lane has its server only as long as it has work, and waits for none: where no server is idle, the read runs by itself.
+ */
+import { loadStatementParser, type StatementParser } from '../../sharding/statement-parser.js';
+import type { Pool } from '../pool.js';
+import type { ServerConnection } from '../server-connection.js';
+import type { SessionSettings } from '../settings.js';
+import { Lane } from './lane.js';
+import { KnownFacts, type ReadFacts } from './read-facts.js';
+import { ReadTemplates, type ReadTemplate } from './read-templates.js';
+
+/** Each is one server process that works while the others may. */
+const LANES_MAX = 2;
+/** With so many in one lane another one is opened. */
+const SPREAD_FROM = 12;
+
+/** What a text must be read by: settings under which its letters and quotes are what they seem. */
+const READABLE: readonly (readonly [name: string, value: string])[] = [
+  ['client_encoding', 'UTF8'],
+  ['standard_conforming_strings', 'on'],
+];
+
+export class PoolLanes {
+  readonly #pool: Pool;
+  readonly #facts: KnownFacts;
+  #parser: StatementParser | null = null;
+  #templates: ReadTemplates | null = null;
+  #templatesOf: ReadFacts | null = null;
+  readonly #lanes: { readonly lane: Lane; readonly key: string }[] = [];
+
+  constructor(pool: Pool) {
+    this.#pool = pool;
+    this.#facts = new KnownFacts(() => pool.options.endpoint);
+    // Without it no read is shared.
+    loadStatementParser().then(
+      (parser) => (this.#parser = parser),
+      () => undefined,
+    );
+  }
+
+  /** What is known of the text; null: it is not shared. */
+  templateOf(sql: string): ReadTemplate | null {
+    const facts = this.#facts.get(performance.now());
+    if (facts === null || this.#parser === null) return null;
+    if (this.#templates === null || this.#templatesOf !== facts) {
+      this.#templates = new ReadTemplates(this.#parser, facts);
+      this.#templatesOf = facts;
+    }
+    return this.#templates.of(sql);
+  }
+
+  /** The schema may have changed: nothing is shared until it was read again. */
+  schemaChanged(): void {
+    this.#facts.forget();
+  }
+
+  /** The lane with the least to do; null: the read runs by itself. */
+  laneFor(settings: SessionSettings): Lane | null {
+    let best: Lane | null = null;
+    for (const { lane, key } of this.#lanes)
+      if (key === settings.key && lane.open && (best === null || lane.depth < best.depth)) best = lane;
+    if (best !== null && (best.depth < SPREAD_FROM || this.#lanes.length >= LANES_MAX)) return best;
+    return this.#opened(settings) ?? best;
+  }
+
+  #opened({ key }: SessionSettings): Lane | null {
+    if (this.#lanes.length >= LANES_MAX) return null;
+    const server = this.#pool.takeIdle((idle) => idle.settings?.key === key && isReadable(idle));
+    if (server === null) return null;
+    const lane = new Lane(server, this.#pool, (ended) => {
+      const at = this.#lanes.findIndex((entry) => entry.lane === ended);
+      if (at >= 0) this.#lanes.splice(at, 1);
+    });
+    this.#lanes.push({ lane, key });
+    return lane;
+  }
+}
+
+function isReadable({ parameters }: ServerConnection): boolean {
+  return READABLE.every(([name, value]) => parameters.get(name) === value);
+}

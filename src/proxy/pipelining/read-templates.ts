@@ -1,0 +1,98 @@
+/**
+ * One task: keep, by text without its literals, whether a statement may be shared, and how long it and its answer were lately.
+ *
+ * A text is parsed when it comes for the second time: what is never sent again is not worth it.
+ */
+import type { StatementParser } from '../../sharding/statement-parser.js';
+import { templateOf } from '../../sharding/statement-template.js';
+import type { ReadFacts } from './read-facts.js';
+import { isShareable } from './read-verdict.js';
+
+const TEMPLATES_MAX = 2_000;
+/** A longer text is seldom answered in no time. */
+const TEXT_MAX_LENGTH = 8_192;
+
+/** To be shared for the first time, or again, it must have been answered alone in this time. */
+const ALONE_MS_MAX = 5;
+const ANSWER_BYTES_MAX = 16_384;
+/** In a lane all others wait for it. */
+const SHARED_MS_MAX = 1;
+/** The estimate goes up by more than down, so that about three of four answers take no longer: a hiccup of the machine moves it little. */
+const STEP_MS = 0.02;
+const UP = 3;
+const BARRED_MS = 1_000;
+
+/** What is known of the statements that differ in their literals alone. */
+export class ReadTemplate {
+  /** null: it has come once */
+  shareable: boolean | null = null;
+  /** null: it has not been measured alone yet */
+  #usualMs: number | null = null;
+  #barredUntilMs = 0;
+
+  /** What it is expected to take; null: it may not be shared now. */
+  expectedMs(): number | null {
+    return this.#usualMs;
+  }
+
+  /** It was answered on a server of its own. */
+  answeredAlone(ms: number, bytes: number): void {
+    if (bytes > ANSWER_BYTES_MAX) this.bar();
+    else if (this.#usualMs === null && ms <= ALONE_MS_MAX && performance.now() > this.#barredUntilMs)
+      this.#usualMs = Math.min(ms, SHARED_MS_MAX / 2);
+  }
+
+  /** It was answered in a lane. */
+  answeredShared(ms: number, bytes: number): void {
+    if (this.#usualMs === null) return;
+    this.#usualMs = Math.max(STEP_MS, this.#usualMs + (ms > this.#usualMs ? UP : -1) * STEP_MS);
+    if (this.#usualMs > SHARED_MS_MAX || bytes > ANSWER_BYTES_MAX) this.bar();
+  }
+
+  /** It takes too long, or its answer too much room: for a while it runs alone, and is then measured anew. */
+  bar(): void {
+    this.#usualMs = null;
+    this.#barredUntilMs = performance.now() + BARRED_MS;
+  }
+}
+
+/** Those of one database, as long as its facts hold. */
+export class ReadTemplates {
+  readonly #templates = new Map<string, ReadTemplate>();
+  readonly #parser: StatementParser;
+  readonly #facts: ReadFacts;
+
+  constructor(parser: StatementParser, facts: ReadFacts) {
+    this.#parser = parser;
+    this.#facts = facts;
+  }
+
+  /** The template of a text; null: it is not shared. */
+  of(sql: string): ReadTemplate | null {
+    const known = this.#templates.get(sql);
+    const template = typeof known?.shareable === 'boolean' ? known : this.#byTemplate(sql);
+    return template?.shareable === true ? template : null;
+  }
+
+  #byTemplate(sql: string): ReadTemplate | null {
+    if (sql.length > TEXT_MAX_LENGTH) return null;
+    const key = templateOf(sql)?.text ?? sql;
+    const known = this.#templates.get(key);
+    if (known === undefined) {
+      this.#makeRoom();
+      this.#templates.set(key, new ReadTemplate());
+      return null;
+    }
+    known.shareable ??= isShareable(this.#parser.parse(sql), this.#facts);
+    return known;
+  }
+
+  /** The oldest goes: what is sent all the time is back at once. */
+  #makeRoom(): void {
+    if (this.#templates.size < TEMPLATES_MAX) return;
+    for (const key of this.#templates.keys()) {
+      this.#templates.delete(key);
+      return;
+    }
+  }
+}

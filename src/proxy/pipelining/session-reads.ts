@@ -1,0 +1,205 @@
+/**
+ * One task: give the read that a session has sent to a lane of its pool, where that is allowed, and take the answer for it.
+ *
+ * Allowed is what leaves nothing behind and takes nothing from the session: see read-batch.ts and read-verdict.ts. What fails there through
+ * no fault of its own stands in the session's scanner again and runs by itself. The session measures such a read whenever it runs by itself.
+ */
+import type { FrameScanner } from '../../wire/frames.js';
+import type { BatchRecord } from '../batch-record.js';
+import type { ClientStatements } from '../client-statements.js';
+import type { Forwarder } from '../forwarder.js';
+import type { Gate } from '../gate.js';
+import type { Pool } from '../pool.js';
+import type { SessionContext } from '../session-context.js';
+import type { SessionCounters } from '../session-counters.js';
+import { SESSION_TAG } from '../session-tags.js';
+import type { TrackedSettings } from '../tracked-settings.js';
+import type { Lane, LaneBatch, LaneReader } from './lane.js';
+import type { PoolLanes } from './pool-lanes.js';
+import { readBatchText } from './read-batch.js';
+import type { ReadTemplate } from './read-templates.js';
+
+/** What it uses of its session. */
+interface ReadsSession {
+  readonly user: string;
+  readonly database: string;
+  readonly counters: SessionCounters;
+  readonly statements: ClientStatements;
+  readonly channel: { readonly bytesSent: number };
+  /** cancel() stops what a server runs for it */
+  readonly servers: { cancel(): void };
+  deliver(bytes: Buffer): void;
+  /** The read has been answered, or is in the scanner again: the session goes on. */
+  readDone(): void;
+}
+
+interface Parts {
+  readonly forwarder: Forwarder;
+  readonly record: BatchRecord;
+  readonly scanner: FrameScanner;
+}
+
+export class SessionReads implements LaneReader {
+  readonly #session: ReadsSession;
+  readonly #context: SessionContext;
+  readonly #gate: Gate;
+  readonly #settings: TrackedSettings;
+  readonly #parts: Parts;
+  #pool: Pool | null = null;
+  #version = -1;
+  #lanes: PoolLanes | null = null;
+  #lane: Lane | null = null;
+  #batch: LaneBatch | null = null;
+  /** the batch ahead runs by itself: it has failed in a lane */
+  #alone = false;
+  /** of a read that runs by itself */
+  #measured: ReadTemplate | null = null;
+  #sinceMs = 0;
+  #sentBytes = 0;
+  #schemaChanged = false;
+
+  constructor(session: ReadsSession, context: SessionContext, settings: TrackedSettings, parts: Parts) {
+    this.#session = session;
+    this.#context = context;
+    this.#gate = context.gate(session.database);
+    this.#settings = settings;
+    this.#parts = parts;
+  }
+
+  /** 0: none */
+  get serverPid(): number {
+    return this.#lane?.server.processId ?? 0;
+  }
+
+  /**
+   * Sends what stands in the scanner by a lane, where it is one read that may be shared.
+   *
+   * @returns false where it must run by itself
+   * @throws FrameError when the client breaks a rule
+   */
+  take(): boolean {
+    this.#measured = null;
+    if (this.#alone || this.#gate.closed) return false;
+    const lanes = this.#currentLanes();
+    if (lanes === null) return false;
+    const text = readBatchText(this.#parts.scanner, this.#session.statements);
+    const template = text === null ? null : lanes.templateOf(text);
+    if (template === null) return false;
+    const expectedMs = template.expectedMs();
+    const lane = expectedMs === null ? null : lanes.laneFor(this.#settings.current);
+    if (lane === null || expectedMs === null) {
+      this.#measure(template);
+      return false;
+    }
+    this.#send(lane, { reader: this, template, expectedMs, cancelAsked: false });
+    return true;
+  }
+
+  #send(lane: Lane, batch: LaneBatch): void {
+    const { forwarder, record, scanner } = this.#parts;
+    const { counters } = this.#session;
+    for (const news of this.#settings.newsFrom(lane.server)) this.#session.deliver(news);
+    this.#lane = lane;
+    this.#batch = batch;
+    counters.started();
+    lane.take(batch, (server) => {
+      forwarder.forward(scanner, server, false, (bytes) => {
+        record.add(bytes);
+      });
+      server.lastRequestAt = counters.requested(forwarder);
+    });
+    // A word in it means nothing: it leaves nothing behind.
+    forwarder.mentionedState = false;
+    forwarder.full = false;
+  }
+
+  /** Null: its reads are not shared. */
+  #currentLanes(): PoolLanes | null {
+    const { routes, pipelining } = this.#context;
+    if (this.#version !== routes.version) {
+      const { user, database } = this.#session;
+      const pool = routes.poolOf(user, database);
+      // The other modes have rules of their own for a session's server, and so have reads where there are replicas.
+      const shares = routes.modeOf(user, database) === 'transaction' && routes.replicasOf(user, database) === null;
+      this.#version = routes.version;
+      this.#pool = pool;
+      this.#lanes = pool === null || !shares ? null : pipelining.lanesOf(pool);
+    }
+    return this.#lanes;
+  }
+
+  // ---- by itself
+
+  #measure(template: ReadTemplate): void {
+    this.#measured = template;
+    this.#sinceMs = performance.now();
+    this.#sentBytes = this.#session.channel.bytesSent;
+  }
+
+  /** A batch that ran by itself has been answered. @param idle no transaction is open */
+  settled(idle: boolean): void {
+    const measured = this.#measured;
+    this.#measured = null;
+    this.#alone = false;
+    measured?.answeredAlone(performance.now() - this.#sinceMs, this.#session.channel.bytesSent - this.#sentBytes);
+    if (!this.#schemaChanged || !idle) return;
+    this.#schemaChanged = false;
+    this.#currentLanes()?.schemaChanged();
+  }
+
+  /** @param tags see {@link SESSION_TAG} */
+  changed(tags: number): void {
+    if ((tags & SESSION_TAG.schema) !== 0) this.#schemaChanged = true;
+  }
+
+  // ---- in a lane
+
+  laneAnswered(reply: Buffer, failed: boolean): void {
+    const { counters, statements } = this.#session;
+    const { forwarder, record } = this.#parts;
+    const pool = this.#pool;
+    this.#left();
+    statements.keep();
+    record.clear();
+    if (failed) counters.errors += 1;
+    counters.answered(true, forwarder, pool);
+    if (pool !== null) pool.counters.sharedReads += 1;
+    this.#session.deliver(reply);
+    this.#session.readDone();
+  }
+
+  laneFailed(): void {
+    const { record, scanner } = this.#parts;
+    const batch = record.bytes();
+    const cancelled = this.#batch?.cancelAsked === true;
+    this.#left();
+    this.#session.statements.revert();
+    record.clear();
+    scanner.unshift(batch);
+    this.#alone = true;
+    this.#session.readDone();
+    if (cancelled) this.#session.servers.cancel();
+  }
+
+  clientNameOf(serverName: string): string | undefined {
+    return this.#session.statements.nameOf(serverName);
+  }
+
+  /** Has the statement stopped; nothing happens where none is under way. */
+  cancel(): void {
+    if (this.#batch !== null) this.#lane?.cancel(this.#batch);
+  }
+
+  /** The session ends: nobody waits for the answer. May be called again. */
+  leave(): void {
+    if (this.#batch === null) return;
+    this.#batch.reader = null;
+    this.#left();
+    this.#gate.released();
+  }
+
+  #left(): void {
+    this.#batch = null;
+    this.#lane = null;
+  }
+}
