@@ -62,11 +62,11 @@ test('a slowed Temporal is compared with as many switches without, and the cold 
   expect(slowedSummary(0, runs)).toEqual({ temporalDelayMs: 0 });
 });
 
-test(
-  'killed measures the wait for nodes that have no engine, and the next engine ends the move',
+test.each(THOROUGH ? ['killed'] : [])(
+  '%s measures the wait for nodes that have no engine, and the next engine ends the move',
   { timeout: RUN_MS },
-  async () => {
-    const lines = await bench('killed', '--runs', '1', '--rows', '1000', '--lease-ms', '1000');
+  async (name) => {
+    const lines = await bench(name, '--runs', '1', '--rows', '1000', '--lease-ms', '1000');
     const [run, summary] = lines.map(json);
     expect(run).toMatchObject({ run: 1, step: 'awaitParity', decision: 'aborted', leaseMs: 1_000, errors: 0 });
     // Less than that, and the engine was not killed inside the pause.
