@@ -1,8 +1,9 @@
 /**
- * One task: read a socket past its stream, again and again into the same buffer, for whoever is done with the bytes when it returns.
+ * One task: read a socket past its stream, again and again into the same buffer.
  *
  * A stream takes new memory for each read and puts the bytes in its queue; on a connection that is read for each statement that is the
- * better half of reading. Until somebody takes the bytes ({@link readDirectly}) they go through the stream as on every other socket, so
+ * better half of reading. A {@link DirectRead} has a buffer to itself, for whoever is done with the bytes when it returns. Many sockets
+ * have one together ({@link SharedRead}), out of which each read is copied. Until somebody takes the bytes ({@link readDirectly}) they go through the stream as on every other socket, so
  * that logging in and TLS find them there.
  */
 import type { OnReadOpts, Socket } from 'node:net';
@@ -13,7 +14,7 @@ const BUFFER_BYTES = 65_536;
 /** Takes bytes that are its own until it returns. @returns false: it needs them for longer, and they stay as they are */
 type Receive = (bytes: Buffer) => boolean;
 
-const reads = new WeakMap<Socket, DirectRead>();
+const reads = new WeakMap<Socket, { receive: Receive | null }>();
 
 export class DirectRead {
   /** for connect(); `opened` must be called with the socket that it gives */
@@ -35,6 +36,33 @@ export class DirectRead {
     const bytes = this.#buffer.subarray(0, length);
     if (this.receive === null) return this.#socket?.push(Buffer.from(bytes)) ?? false;
     if (!this.receive(bytes)) this.#buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+    return true;
+  }
+}
+
+/** What is read is read into it on the call that hands it on, so that no two reads are in it. */
+const SHARED = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+
+/** As a {@link DirectRead}, with one buffer for all: what `receive` gets is its own for good. */
+export class SharedRead {
+  /** for a socket of which `opened` is to be called at once */
+  readonly options: OnReadOpts = {
+    buffer: SHARED,
+    callback: (bytes) => this.#read(bytes),
+  };
+  receive: Receive | null = null;
+  #socket: Socket | null = null;
+
+  opened(socket: Socket): void {
+    this.#socket = socket;
+    reads.set(socket, this);
+  }
+
+  /** @returns false to stop reading until the stream asks for more */
+  #read(length: number): boolean {
+    const bytes = Buffer.from(SHARED.subarray(0, length));
+    if (this.receive === null) return this.#socket?.push(bytes) ?? false;
+    this.receive(bytes);
     return true;
   }
 }

@@ -74,6 +74,11 @@ export class Acceptor {
     }
   }
 
+  /** Resolves when every connection has ended that was open at the call. */
+  async emptied(): Promise<void> {
+    await Promise.all([...this.sockets].map((socket) => new Promise((resolve) => socket.once('close', resolve))));
+  }
+
   #follow(socket: Socket): void {
     this.sockets.add(socket);
     socket.on('error', () => undefined);

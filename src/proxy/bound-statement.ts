@@ -3,6 +3,7 @@ import type { StatementParameters } from '../sharding/router-parameters.js';
 import { HEADER_BYTES } from '../wire/frames.js';
 import { readBind, readBoundValues, readParseText, readParseTypes } from '../wire/frontend.js';
 import type { ClientStatements } from './client-statements.js';
+import type { Statement } from './statement-cache.js';
 
 /** A statement of a sharded database is looked at whole: a longer Query or Bind is refused. */
 export const TOO_LONG_BYTES = 16 * 1024 * 1024;
@@ -14,6 +15,8 @@ export interface BoundStatement {
   readonly portal: string;
   /** where the Bind begins */
   readonly start: number;
+  /** text and types as they stand in a Parse behind the name */
+  readonly body: Buffer;
 }
 
 /**
@@ -36,9 +39,9 @@ export function boundTo(
   const { text, types } = statement;
   const { formats, values } = readBoundValues(buffer, names, end);
   const portal = buffer.toString('utf8', start + HEADER_BYTES, names.portalEnd);
-  return { text, parameters: { values, formats, types, utf8: true }, portal, start };
+  return { text, parameters: { values, formats, types, utf8: true }, portal, start, body: statement.body };
 }
 
-function textAndTypes(body: Buffer): { readonly text: string; readonly types: readonly number[] } {
-  return { text: readParseText(body, 0, body.length), types: readParseTypes(body) };
+function textAndTypes(body: Buffer): Pick<Statement, 'text' | 'types' | 'body'> {
+  return { text: readParseText(body, 0, body.length), types: readParseTypes(body), body };
 }

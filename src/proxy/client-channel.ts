@@ -1,6 +1,7 @@
 /** One task: write to a client's socket and know when it has enough; read from it only while that is wanted. */
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
+import { readDirectly } from '../postgres/direct-read.js';
 
 /** What a channel tells its session. */
 export interface ChannelListener {
@@ -23,15 +24,20 @@ export class ClientChannel {
   readonly #listener: ChannelListener;
   readonly #tls: boolean;
   #reading = true;
+  #left = false;
 
   constructor(socket: Socket, listener: ChannelListener) {
     this.#socket = socket;
     this.#listener = listener;
     this.#tls = socket instanceof TLSSocket;
-    socket.on('data', (chunk: Buffer) => {
+    const received = (chunk: Buffer): boolean => {
+      if (this.#left) return true;
       this.bytesReceived += chunk.length;
       listener.received(chunk);
-    });
+      return true;
+    };
+    socket.on('data', received);
+    readDirectly(socket, received);
     socket.on('drain', () => {
       this.full = false;
       listener.filled(false);
@@ -76,7 +82,7 @@ export class ClientChannel {
 
   /** Hears nothing more from the client, and closes once it has taken what was written. */
   leave(): void {
-    this.#socket.removeAllListeners('data');
+    this.#left = true;
     this.#socket.resume();
     this.#socket.end();
     this.#socket.setTimeout(FAREWELL_TIMEOUT_MS, () => this.#socket.destroy());

@@ -407,6 +407,7 @@ export class ClientSession implements BorrowingListener {
 
   #rest(): void {
     this.#phase = 'idle';
+    this.#scanner.release();
     if (this.#borrowing.state !== null) void this.#keeping.follow();
     if (this.#borrowing.keeps) this.#gate.released();
     else this.#borrowing.giveBack();

@@ -6,7 +6,7 @@
  */
 import { STATUS } from '../wire/codes.js';
 import type { FrameScanner } from '../wire/frames.js';
-import type { Move } from './placement.js';
+import type { Move } from './place.js';
 import { isReplica } from './replica-set.js';
 
 /** What may have an open transaction that has done nothing begun anew elsewhere. */

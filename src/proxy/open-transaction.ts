@@ -49,12 +49,20 @@ export class OpenTransaction {
     this.open = status !== STATUS.idle;
     this.failed = status === STATUS.failed;
     if (status === STATUS.inTransaction) this.#said?.push(...this.#ahead);
-    this.#ahead = [];
-    if (status !== STATUS.idle) return;
-    Object.assign(this, { acted: false, wrote: false, readOver: false, onSeveral: false, pathUncertain: false });
-    this.hints = [];
+    if (this.#ahead.length > 0) this.#ahead = [];
+    if (status === STATUS.idle) this.#end();
+  }
+
+  /** Said for each transaction, most of which have left nothing behind. */
+  #end(): void {
+    this.acted = false;
+    this.wrote = false;
+    this.readOver = false;
+    this.onSeveral = false;
+    this.pathUncertain = false;
+    if (this.hints.length > 0) this.hints = [];
     this.#cursor = false;
-    this.#said = [];
+    if (this.#said?.length !== 0) this.#said = [];
     this.#role = false;
   }
 

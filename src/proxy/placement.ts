@@ -7,7 +7,8 @@
  * (shard-transaction.ts). From then on what is said of the transaction itself is said to all of them.
  */
 import { CutoverError } from '../errors/errors.js';
-import { commentHint, type Hint } from '../sharding/router-hints.js';
+import type { KeyedBy } from '../sharding/router-binding.js';
+import { commentHint } from '../sharding/router-hints.js';
 import { REFUSAL_TEXTS } from '../sharding/router-refusals.js';
 import type { StatementParameters } from '../sharding/router-parameters.js';
 import { commonRoute, type Route } from '../sharding/router.js';
@@ -19,8 +20,9 @@ import type { ClientStatements } from './client-statements.js';
 import type { Screen } from './forwarder.js';
 import { OpenTransaction } from './open-transaction.js';
 import { raising } from './raising.js';
+import { MORE, placeName, STAY, type Move, type Place } from './place.js';
 import { COORDINATOR } from './routes.js';
-import { searchPathOf, type DefaultPath } from './search-path.js';
+import { NO_PATH, saidBySettings, type SaidBySettings } from './said-by-settings.js';
 import { hintOf } from './session-hint.js';
 import { mayChangePath } from './session-statement.js';
 import type { ShardRouters, UserRouter } from './shard-routers.js';
@@ -39,29 +41,10 @@ import {
 } from './statement-need.js';
 import { holdsTables, isExplained, isOnlyThere, leavesNothing, mayOpenCursor, isMissed } from './statement-words.js';
 import { StatementsAhead, type Rest, type StatementAhead } from './statements-ahead.js';
-import { severalPlanOf, type SeveralPlan } from './several-plan.js';
-import type { TransactionPlan } from './shard-transaction.js';
+import { severalPlanOf } from './several-plan.js';
 import type { SessionSettings } from './settings.js';
 import type { TrackedSettings } from './tracked-settings.js';
 import { readWriteBatch } from './write-batch.js';
-
-/** Where a batch goes; `more`: the rest of it must come first; `read`: the router must be read (again) first. */
-export type Place =
-  | { readonly kind: 'shard'; readonly shard: number }
-  /** one statement that writes on several shards */
-  | { readonly kind: 'several'; readonly plan: SeveralPlan }
-  | { readonly kind: 'refused'; readonly error: CutoverError }
-  | { readonly kind: 'more' }
-  | { readonly kind: 'read' };
-
-/** Where the next batch of an open transaction goes. */
-export type Move =
-  | { readonly kind: 'stay' }
-  | { readonly kind: 'more' }
-  /** the transaction is begun anew on another shard */
-  | { readonly kind: 'anew'; readonly shard: number }
-  /** it takes others beside the one where it is */
-  | { readonly kind: 'several'; readonly plan: TransactionPlan };
 
 /** Bytes of a batch that are kept while nothing in it has told where it belongs. */
 const UNREAD_BYTES_MAX = 65_536;
@@ -70,18 +53,14 @@ const UNREAD_BYTES_MAX = 65_536;
 interface Ahead {
   readonly buffer: Buffer;
   readonly start: number;
-  readonly statement: StatementAhead;
+  readonly text: string;
+  readonly portal: string;
+  /** it was routed before, with another key at most, and opens no cursor */
+  readonly repeated: boolean;
   readonly need: Need;
   readonly router: UserRouter | null;
   readonly said: SaidBySettings;
   readonly utf8: boolean;
-}
-
-interface SaidBySettings {
-  readonly settings: SessionSettings;
-  readonly defaults: DefaultPath;
-  readonly path: readonly string[];
-  readonly hint: { readonly hint?: Hint };
 }
 
 interface Session {
@@ -110,6 +89,8 @@ export class Placement implements Screen {
   /** the first statement of the batch ahead, until it is sent or something changes */
   #ahead: Ahead | null = null;
   #said: SaidBySettings | null = null;
+  /** of the statement that was looked at last: what tells its shard */
+  #keyed: KeyedBy | null = null;
 
   /**
    * @param refuse asked for every change of the schema: why it must not be made now, or null
@@ -190,7 +171,7 @@ export class Placement implements Screen {
     const place = this.#several(scanner, text, write);
     if (place.kind === 'more') return MORE;
     if (place.kind !== 'several') return place.kind === 'refused' ? this.#staying(place.error) : STAY;
-    transaction.act({ writes: true, over: false, cursor: false, mixed: false });
+    transaction.act(WRITES);
     transaction.onSeveral = true;
     // What it has read there is ended before (shard-transaction.ts).
     if (changesSchema) transaction.readOver = false;
@@ -303,7 +284,11 @@ export class Placement implements Screen {
     // What the need was told from is the same.
     const same = ahead?.buffer === buffer && ahead.start === start && ahead.router === this.#router;
     if (!same || ahead.said !== this.#saidBySettings() || ahead.utf8 !== this.#settings.utf8) return false;
-    return this.#insteadOf(ahead.need, ahead.statement.text, ahead.statement.portal) === null;
+    const { need, text, portal } = ahead;
+    if (!ahead.repeated || need.kind !== 'shard' || need.shard !== this.#shard)
+      return this.#insteadOf(need, text, portal) === null;
+    this.#transaction.act(need.everywhere ? READS : WRITES);
+    return true;
   }
 
   /** Why it cannot run here; null: it may. */
@@ -333,6 +318,8 @@ export class Placement implements Screen {
   /** @returns null when more must come before anything can be said: the scanner waits for it */
   #needAhead(scanner: FrameScanner): Need | null {
     if (scanner.awaitsRest) return null;
+    const repeated = this.#repeatedAhead(scanner);
+    if (repeated !== null) return repeated;
     const ahead = new StatementsAhead(scanner.buffer.subarray(scanner.position), this.#statements);
     let first = true;
     let only: Need | null = null;
@@ -340,6 +327,7 @@ export class Placement implements Screen {
       if (first) this.#explained = isExplained(next.text);
       const need = this.#needOf(next.text, next.parameters);
       if (first) this.#ahead = this.#aheadOf(scanner, next, need);
+      if (first && need.kind === 'shard') this.#keep(next, need);
       // What is refused behind another statement is refused when it is its turn.
       if (need.kind === 'shard' || (first && (need.kind === 'refused' || need.kind === 'several'))) return need;
       only = first && need.kind === 'again' ? need : null;
@@ -356,21 +344,44 @@ export class Placement implements Screen {
     return null;
   }
 
-  #aheadOf({ buffer, position }: FrameScanner, statement: StatementAhead, need: Need): Ahead {
+  #aheadOf({ buffer, position }: FrameScanner, { start, text, portal }: StatementAhead, need: Need): Ahead {
     const { utf8 } = this.#settings;
     const [router, said] = [this.#router, this.#saidBySettings()];
-    return { buffer, start: position + statement.start, statement, need, router, said, utf8 };
+    return { buffer, start: position + start, text, portal, repeated: false, need, router, said, utf8 };
   }
 
-  /** Read once for as long as they stay what they are. */
+  /** Of a statement that was routed before: see repeated-statements.ts. */
+  #repeatedAhead({ buffer, position }: FrameScanner): Need | null {
+    const router = this.#router;
+    const said = this.#saidBySettings();
+    if (router === null || !this.#isPlain(said)) return null;
+    const found = router.repeated.find(buffer, position, this.#statements, said.pathKey);
+    if (found === null) return null;
+    const { known, shard, start } = found;
+    const need: Need = { kind: 'shard', shard, everywhere: known.everywhere, mixed: false };
+    this.#ahead = { buffer, start, text: known.text, portal: '', repeated: true, need, router, said, utf8: true };
+    this.#explained = false;
+    return need;
+  }
+
+  /** The next one like it need not be looked at as this one was. */
+  #keep({ text, portal, body }: StatementAhead, { shard, everywhere, mixed }: Extract<Need, { kind: 'shard' }>): void {
+    const [keyed, said] = [this.#keyed, this.#saidBySettings()];
+    if (keyed === null || shard === COORDINATOR || mixed || portal !== '' || !this.#isPlain(said)) return;
+    if (this.#explained || mayOpenCursor(text)) return;
+    const known = { text, path: said.pathKey, everywhere };
+    if (keyed.kind === 'literal') this.#router?.repeated.keepQuery(known, keyed);
+    else if (body !== null) this.#router?.repeated.keepBind(known, keyed, body);
+  }
+
+  /** Nothing but the statement and the search path has a say in where it goes. */
+  #isPlain({ hint }: SaidBySettings): boolean {
+    const { hints, pathUncertain } = this.#transaction;
+    return hints.length === 0 && !pathUncertain && hint.hint === undefined && this.#settings.utf8;
+  }
+
   #saidBySettings(): SaidBySettings {
-    const { current } = this.#settings;
-    const defaults = this.#router?.defaults ?? NOWHERE;
-    if (this.#said?.settings !== current || this.#said.defaults !== defaults) {
-      const path = searchPathOf(current, defaults) ?? NO_PATH;
-      this.#said = { settings: current, defaults, path, hint: hintOf(current, []) };
-    }
-    return this.#said;
+    return (this.#said = saidBySettings(this.#settings.current, this.#router?.defaults, this.#said));
   }
 
   #needOf(text: string, parameters: StatementParameters): Need {
@@ -386,6 +397,7 @@ export class Placement implements Screen {
       hint,
     });
     const [only] = statements;
+    this.#keyed = only !== undefined && statements.length === 1 ? only.keyed : null;
     if (only !== undefined && statements.length === 1 && only.route.kind !== 'session')
       return this.#needOfTables(only.route, text, hint !== undefined);
     const forTables = statements.filter(({ route }) => route.kind !== 'session');
@@ -463,13 +475,6 @@ export class Placement implements Screen {
   }
 }
 
-const STAY: Move = { kind: 'stay' };
-const MORE: Move = { kind: 'more' };
 const MIXED = 'it may change the session in a way that the other servers of the transaction would not know';
-/** What names mean is not known. */
-const NO_PATH: readonly string[] = [];
-const NOWHERE: DefaultPath = { path: '', role: '' };
-
-function placeName(shard: number): string {
-  return shard === COORDINATOR ? 'the coordinator' : `shard ${shard.toString()}`;
-}
+const READS = { writes: false, over: false, cursor: false, mixed: false };
+const WRITES = { ...READS, writes: true };

@@ -8,6 +8,7 @@ import type { Config } from '../config/config.js';
 import { CutoverError } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
 import type { ChangeOptions } from '../sharding/coordinator-change.js';
+import { readPastStream } from './accepted-socket.js';
 import { Acceptor, type AcceptorContext } from './acceptor.js';
 import { ClientSession } from './client-session.js';
 import type {
@@ -140,7 +141,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
 
   #makeListener(): Server {
     return createServer({ noDelay: true, keepAlive: true, pauseOnConnect: true }, (socket) => {
-      void this.#acceptor.accept(socket);
+      void this.#acceptor.accept(readPastStream(socket));
     });
   }
 
@@ -286,7 +287,8 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     const timer = setTimeout(() => {
       for (const socket of this.#acceptor.sockets) socket.destroy();
     }, FAREWELL_MS);
-    await closed;
+    // A listener does not count those that are read past their streams.
+    await Promise.all([closed, this.#acceptor.emptied()]);
     clearTimeout(timer);
     this.journal.end();
   }

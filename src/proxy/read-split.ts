@@ -8,7 +8,7 @@ import type { ReadKind } from '../sharding/plain-read.js';
 import type { FrameScanner } from '../wire/frames.js';
 import type { ClientStatements } from './client-statements.js';
 import { FirstStatement } from './first-statement.js';
-import type { Place } from './placement.js';
+import type { Place } from './place.js';
 import type { WantedRole } from './read-texts.js';
 import type { ReplicaSet } from './replica-set.js';
 import { setValue } from './session-hint.js';

@@ -24,6 +24,7 @@ import { Router } from '../sharding/router.js';
 import { schemeOf, type ShardingScheme } from '../sharding/scheme.js';
 import { loadStatementParser } from '../sharding/statement-parser.js';
 import type { RouterCacheStatus } from './contract.js';
+import { RepeatedStatements } from './repeated-statements.js';
 import type { Routes } from './routes.js';
 import { searchPathOf, type DefaultPath } from './search-path.js';
 import { SessionSettings } from './settings.js';
@@ -37,6 +38,8 @@ export interface UserDefaults extends DefaultPath {
 /** What is the same for all users of a database. */
 export interface DatabaseRouter {
   readonly router: Router;
+  /** statements that this router has routed */
+  readonly repeated: RepeatedStatements;
   readonly shards: number;
   readonly coordinator: CoordinatorState;
   readonly readAtMs: number;
@@ -299,8 +302,9 @@ async function readDatabase(
   ]);
   const same = before !== undefined && isDeepStrictEqual(before.catalogue, catalogue);
   const router = same ? before.router : new Router(parser, { scheme, catalogue });
+  const repeated = same ? before.repeated : new RepeatedStatements(scheme.shards);
   // While a change of the schema lets readers wait, nothing new can be said: soon it can.
   const unchanged = coordinator === before?.coordinator || coordinator === BEING_CHANGED;
   const readAtMs = unchanged ? startedAtMs - LOOK_AGAIN_MS + READ_AGAIN_MS : startedAtMs;
-  return { router, shards: scheme.shards, coordinator, readAtMs, catalogue };
+  return { router, repeated, shards: scheme.shards, coordinator, readAtMs, catalogue };
 }

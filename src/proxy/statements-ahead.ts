@@ -13,6 +13,8 @@ export interface StatementAhead {
   readonly portal: string;
   /** where its Query or Bind begins */
   readonly start: number;
+  /** of what is bound, as it stands in a Parse behind the name; null: it is a Query */
+  readonly body: Buffer | null;
 }
 
 /** What has not come of a batch. */
@@ -52,7 +54,7 @@ export class StatementsAhead {
       if (type === FRONTEND.query) {
         this.#ended = true;
         this.complete = true;
-        return { text: readQuery(buffer, start, end), parameters: NO_PARAMETERS, portal: '', start };
+        return { text: readQuery(buffer, start, end), parameters: NO_PARAMETERS, portal: '', start, body: null };
       }
       if (ENDS.has(type)) {
         this.complete = type === FRONTEND.sync;

@@ -9,6 +9,7 @@ import type {
   KeyList,
   KeyTarget,
   MovedTable,
+  ParameterKey,
   RefusalReason,
   SessionHint,
   SessionStep,
@@ -50,6 +51,19 @@ export interface RowPart {
   readonly rows: readonly number[];
 }
 
+/** The one value that tells the shard of a statement, while all else of it stays as it is. */
+export type KeyedBy =
+  /** an integer without a sign, that stands there in the text: UTF-16 code units */
+  | {
+      readonly kind: 'literal';
+      readonly rule: TableRule;
+      readonly start: number;
+      readonly end: number;
+      /** it is below; null: any is a key */
+      readonly limit: bigint | null;
+    }
+  | { readonly kind: 'parameter'; readonly rule: TableRule; readonly key: ParameterKey };
+
 type Shards = Pick<ShardingScheme, 'shards'>;
 
 /** What a verdict leaves open. */
@@ -90,7 +104,7 @@ function commonShard(
   scheme: Shards,
   values: Values,
 ): number | null {
-  const only = targets.length === 1 && fixed.length === 0 ? onlyKeyOf(targets[0]) : null;
+  const only = onlyKeyOf(targets, fixed);
   if (only !== null) return shardOfKey(only, scheme, values);
   const needed = new Set(fixed);
   for (const target of targets) {
@@ -102,14 +116,15 @@ function commonShard(
   return needed.size <= 1 ? shard : null;
 }
 
-interface OnlyKey {
+export interface OnlyKey {
   readonly rule: TableRule;
   readonly key: KeyExpression;
   readonly onNull: KeyList['onNull'];
 }
 
-/** Of a target that is bound to one value, as most are. */
-function onlyKeyOf(target: KeyTarget | undefined): OnlyKey | null {
+/** Of one target that is bound to one value, as most are. */
+export function onlyKeyOf(targets: readonly KeyTarget[], fixed: readonly number[]): OnlyKey | null {
+  const target = targets.length === 1 && fixed.length === 0 ? targets[0] : undefined;
   const list = target?.alternatives.length === 1 ? target.alternatives[0] : undefined;
   const key = list?.keys.length === 1 ? list.keys[0] : undefined;
   if (target === undefined || list === undefined || key === undefined || key.kind === 'array-parameter') return null;

@@ -1,7 +1,7 @@
 /** One task: route the statements of one sharded database: verdicts from the cache, bound to parameters, bent by hints. */
 import { catalogueKey } from './catalogue.js';
 import { partialStatement } from './partial.js';
-import { bindVerdict, type Route, type RowPart } from './router-binding.js';
+import { bindVerdict, onlyKeyOf, type KeyedBy, type Route, type RowPart } from './router-binding.js';
 import { TextCache } from './router-cache.js';
 import { commentHint, hintedRoute, type Hint } from './router-hints.js';
 import { movingText } from './router-move.js';
@@ -31,6 +31,8 @@ export interface RoutedStatement {
   /** where it stands in the text, in UTF-16 code units */
   readonly start: number;
   readonly end: number;
+  /** null also where no single value tells its shard, or a hint does */
+  readonly keyed: KeyedBy | null;
 }
 
 const CACHE_BYTES = 16 * 1024 * 1024;
@@ -86,6 +88,7 @@ export class Router {
       route: this.#bound(verdict, request, NO_LITERALS, hint),
       start,
       end,
+      keyed: hint === null ? keyedByParameter(verdict) : null,
     }));
   }
 
@@ -100,8 +103,10 @@ export class Router {
     if (on === null) return null;
     const literals = on.reads.map((read) => readLiteral(read, template));
     if (!literals.every((literal) => literal !== null)) return null;
-    const route = this.#bound(on.verdict, request, literals, commentHint(sql) ?? request.hint ?? null);
-    return [{ route, start: on.start, end: sql.length - on.behind }];
+    const hint = commentHint(sql) ?? request.hint ?? null;
+    const route = this.#bound(on.verdict, request, literals, hint);
+    const keyed = hint === null ? (keyedByParameter(on.verdict) ?? keyedByLiteral(on, template)) : null;
+    return [{ route, start: on.start, end: sql.length - on.behind, keyed }];
   }
 
   #verdictOnAll(template: Template, searchPath: readonly string[]): TemplateVerdict | null {
@@ -151,6 +156,20 @@ export class Router {
   get statistics(): TextCache<Kept>['statistics'] {
     return this.cache.statistics;
   }
+}
+
+function keyedByParameter(verdict: Verdict): KeyedBy | null {
+  const only = verdict.kind === 'keys' ? onlyKeyOf(verdict.targets, verdict.shards) : null;
+  return only?.key.kind === 'parameter' ? { kind: 'parameter', rule: only.rule, key: only.key } : null;
+}
+
+function keyedByLiteral({ verdict, reads }: TemplateVerdict, { starts, ends }: Template): KeyedBy | null {
+  const only = verdict.kind === 'keys' ? onlyKeyOf(verdict.targets, verdict.shards) : null;
+  const read = only?.key.kind === 'literal' ? reads[only.key.index] : undefined;
+  // Every other literal that is read tells something too.
+  if (only === null || read?.kind !== 'integer' || read.negated || reads.length > 1) return null;
+  const [start = 0, end = 0] = [starts[read.literal], ends[read.literal]];
+  return { kind: 'literal', rule: only.rule, start, end, limit: read.limit };
 }
 
 /**

@@ -131,6 +131,11 @@ export class FrameScanner {
     else if (this.#position < this.buffer.length) this.#replace(Buffer.from(this.buffer.subarray(this.#position)));
   }
 
+  /** Lets go of what was fed, where all of it is consumed: whoever waits long for more need not keep it. */
+  release(): void {
+    if (this.#position === this.buffer.length && !this.#peeked) this.#replace(EMPTY);
+  }
+
   /** Puts bytes before everything unread, as if they had not been consumed; only between two frames. */
   unshift(bytes: Buffer): void {
     this.#gather();
