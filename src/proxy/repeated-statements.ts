@@ -13,6 +13,7 @@ import { FRONTEND } from '../wire/codes.js';
 import { HEADER_BYTES } from '../wire/frames.js';
 import { readBind, readBoundValues, readParse, readParseTypes } from '../wire/frontend.js';
 import type { ClientStatements } from './client-statements.js';
+import { BYTES_MAX, endOf, isAt, KnownQueries, Recent } from './known-queries.js';
 
 /** What of it is the same each time. */
 export interface Known {
@@ -25,9 +26,6 @@ export interface Known {
 
 interface KnownQuery extends Known {
   readonly rule: TableRule;
-  readonly head: Buffer;
-  /** with the zero byte at its end */
-  readonly tail: Buffer;
   /** the key is below it */
   readonly below: number;
 }
@@ -46,20 +44,13 @@ export interface Repeated {
   readonly start: number;
 }
 
-const KNOWN_MAX = 16;
-const BYTES_MAX = 2_048;
-/** So many have room in 31 bits, whatever they are: then the literal is of the same kind each time (statement-template.ts). */
-const DIGITS_MAX = 9;
-const DIGIT_0 = 0x30;
-const DIGIT_9 = 0x39;
-
 export function pathKey(path: readonly string[]): string {
   return path.join('\0');
 }
 
 export class RepeatedStatements {
   readonly #shards: number;
-  readonly #queries = new Recent<KnownQuery>();
+  readonly #queries = new KnownQueries<KnownQuery>();
   readonly #binds = new Recent<KnownBind>();
 
   /** @param shards of the database */
@@ -92,12 +83,8 @@ export class RepeatedStatements {
 
   /** Keeps a Query. @param by where its key stands in the text */
   keepQuery(known: Known, by: Extract<KeyedBy, { kind: 'literal' }>): void {
-    const { text } = known;
-    if (text.length > BYTES_MAX) return;
-    const head = Buffer.from(text.slice(0, by.start));
-    const tail = Buffer.from(`${text.slice(by.end)}\0`);
     const below = by.limit === null ? Number.POSITIVE_INFINITY : Number(by.limit);
-    this.#queries.add({ ...known, rule: by.rule, head, tail, below });
+    this.#queries.keep(known.text, by.start, by.end, { ...known, rule: by.rule, below });
   }
 
   /** Keeps what a Parse of `body` prepares and a Bind has bound. */
@@ -107,17 +94,10 @@ export class RepeatedStatements {
   }
 
   #query(buffer: Buffer, at: number, end: number, path: string): Repeated | null {
-    const from = at + HEADER_BYTES;
-    const known = this.#queries.find(
-      (one) =>
-        end - from - one.head.length - one.tail.length <= DIGITS_MAX &&
-        one.path === path &&
-        isAt(one.head, buffer, from) &&
-        isAt(one.tail, buffer, end - one.tail.length),
-    );
-    if (known === null) return null;
-    const key = integerIn(buffer, from + known.head.length, end - known.tail.length);
-    return key === null || key >= known.below ? null : this.#repeated(known, known.rule, BigInt(key), at);
+    const query = this.#queries.find(buffer, at, end, (kept) => kept.path === path);
+    if (query === null) return null;
+    const key = this.#queries.number;
+    return key >= query.below ? null : this.#repeated(query, query.rule, BigInt(key), at);
   }
 
   /** A Parse and the Bind of what it prepares. */
@@ -159,55 +139,7 @@ export class RepeatedStatements {
   }
 }
 
-/** A few, of which the one that was found last is looked at first. */
-class Recent<Entry> {
-  readonly #entries: Entry[] = [];
-  #last = 0;
-  #oldest = 0;
-
-  find(matches: (entry: Entry) => boolean): Entry | null {
-    const last = this.#entries[this.#last];
-    if (last !== undefined && matches(last)) return last;
-    const at = this.#entries.findIndex(matches);
-    if (at < 0) return null;
-    this.#last = at;
-    return this.#entries[at] ?? null;
-  }
-
-  add(entry: Entry): void {
-    this.#entries[this.#oldest] = entry;
-    this.#last = this.#oldest;
-    this.#oldest = (this.#oldest + 1) % KNOWN_MAX;
-  }
-}
-
-/** Where the message ends that begins there; 0: it has not come whole, or is none. */
-function endOf(buffer: Buffer, at: number): number {
-  if (at + HEADER_BYTES > buffer.length) return 0;
-  const end = at + 1 + buffer.readUInt32BE(at + 1);
-  return end < at + HEADER_BYTES || end > buffer.length ? 0 : end;
-}
-
-/** Whether these bytes stand there. */
-function isAt(bytes: Buffer, buffer: Buffer, from: number): boolean {
-  // The ends of two statements are less alike than their beginnings.
-  for (let at = bytes.length - 1; at >= 0; at -= 1) if (bytes[at] !== buffer[from + at]) return false;
-  return true;
-}
-
 function isSame(buffer: Buffer, one: number, other: number, length: number): boolean {
   for (let at = 0; at < length; at += 1) if (buffer[one + at] !== buffer[other + at]) return false;
   return true;
-}
-
-/** The number that all bytes from `from` to `to` are digits of; null: they are not. */
-function integerIn(buffer: Buffer, from: number, to: number): number | null {
-  if (to <= from || to - from > DIGITS_MAX) return null;
-  let number = 0;
-  for (let at = from; at < to; at += 1) {
-    const byte = buffer[at] ?? 0;
-    if (byte < DIGIT_0 || byte > DIGIT_9) return null;
-    number = number * 10 + byte - DIGIT_0;
-  }
-  return number;
 }

@@ -9,7 +9,7 @@ import type { ServerConnection } from '../server-connection.js';
 import type { SessionSettings } from '../settings.js';
 import { Lane } from './lane.js';
 import { KnownFacts, type ReadFacts } from './read-facts.js';
-import { ReadTemplates, type ReadTemplate } from './read-templates.js';
+import { ReadTemplates } from './read-templates.js';
 
 /** Each is one server process that works while the others may. */
 const LANES_MAX = 2;
@@ -40,15 +40,15 @@ export class PoolLanes {
     );
   }
 
-  /** What is known of the text; null: it is not shared. */
-  templateOf(sql: string): ReadTemplate | null {
+  /** What is known of texts; null: nothing now, and none is shared. */
+  templates(): ReadTemplates | null {
     const facts = this.#facts.get(performance.now());
     if (facts === null || this.#parser === null) return null;
     if (this.#templates === null || this.#templatesOf !== facts) {
       this.#templates = new ReadTemplates(this.#parser, facts);
       this.#templatesOf = facts;
     }
-    return this.#templates.of(sql);
+    return this.#templates;
   }
 
   /** The schema may have changed: nothing is shared until it was read again. */

@@ -1,5 +1,5 @@
 /**
- * One task: tell whether what a client has sent is one statement, whole, with nothing behind it, and read its text.
+ * One task: tell whether what a client has sent is one statement, whole, with nothing behind it, and what is known of its text.
  *
  * `Query`, or `Parse`? `Bind` `Describe`? `Execute` `Sync` of the unnamed portal to its end. Everything else, which is allowed just the
  * same, is not looked at here.
@@ -15,6 +15,7 @@ import {
   readQuery,
 } from '../../wire/frontend.js';
 import { STATEMENTS_MAX, type ClientStatements } from '../client-statements.js';
+import type { ReadTemplate, ReadTemplates } from './read-templates.js';
 
 const BATCH_BYTES_MAX = 8_192;
 /** OIDs of what a user has defined begin here (src/include/access/transam.h: FirstNormalObjectId). */
@@ -25,15 +26,24 @@ const SELECT = Buffer.from('select');
 
 const MESSAGES = { parse: 0, bind: 1, describe: 2, execute: 3, sync: 4 } as const;
 
-/** The text of the one statement that stands unread in the scanner; null: it is something else. @throws FrameError */
-export function readBatchText(scanner: FrameScanner, statements: ClientStatements): string | null {
+/** What is known of the one statement that stands unread in the scanner; null: it is something else, or not shared. @throws FrameError */
+export function readTemplateOf(
+  scanner: FrameScanner,
+  statements: ClientStatements,
+  templates: ReadTemplates,
+): ReadTemplate | null {
   const { buffer, position } = scanner;
   const bytes = buffer.length - position;
   if (scanner.awaitsRest || bytes < HEADER_BYTES || bytes > BATCH_BYTES_MAX) return null;
-  if (buffer[position] !== FRONTEND.query) return extendedText(buffer, position, statements);
-  const end = position + 1 + buffer.readUInt32BE(position + 1);
-  if (end !== buffer.length || !beginsAsRead(buffer, position + HEADER_BYTES)) return null;
-  return readQuery(buffer, position, end);
+  if (buffer[position] === FRONTEND.query) return ofQuery(buffer, position, templates);
+  const text = extendedText(buffer, position, statements);
+  return text === null ? null : templates.of(text);
+}
+
+function ofQuery(buffer: Buffer, at: number, templates: ReadTemplates): ReadTemplate | null {
+  const end = at + 1 + buffer.readUInt32BE(at + 1);
+  if (end !== buffer.length || !beginsAsRead(buffer, at + HEADER_BYTES)) return null;
+  return templates.ofQuery(buffer, at, end) ?? templates.of(readQuery(buffer, at, end));
 }
 
 function extendedText(buffer: Buffer, from: number, statements: ClientStatements): string | null {

@@ -4,7 +4,8 @@
  * A text is parsed when it comes for the second time: what is never sent again is not worth it.
  */
 import type { StatementParser } from '../../sharding/statement-parser.js';
-import { templateOf } from '../../sharding/statement-template.js';
+import { templateOf, type Template } from '../../sharding/statement-template.js';
+import { KnownQueries } from '../known-queries.js';
 import type { ReadFacts } from './read-facts.js';
 import { isShareable } from './read-verdict.js';
 
@@ -61,6 +62,7 @@ export class ReadTemplates {
   readonly #templates = new Map<string, ReadTemplate>();
   readonly #parser: StatementParser;
   readonly #facts: ReadFacts;
+  readonly #queries = new KnownQueries<ReadTemplate>();
 
   constructor(parser: StatementParser, facts: ReadFacts) {
     this.#parser = parser;
@@ -74,9 +76,15 @@ export class ReadTemplates {
     return template?.shareable === true ? template : null;
   }
 
+  /** As {@link of}, of a Query that has come whole; undefined: its text must be read. */
+  ofQuery(buffer: Buffer, at: number, end: number): ReadTemplate | undefined {
+    return this.#queries.find(buffer, at, end, isAny) ?? undefined;
+  }
+
   #byTemplate(sql: string): ReadTemplate | null {
     if (sql.length > TEXT_MAX_LENGTH) return null;
-    const key = templateOf(sql)?.text ?? sql;
+    const template = templateOf(sql);
+    const key = template?.text ?? sql;
     const known = this.#templates.get(key);
     if (known === undefined) {
       this.#makeRoom();
@@ -84,7 +92,14 @@ export class ReadTemplates {
       return null;
     }
     known.shareable ??= isShareable(this.#parser.parse(sql), this.#facts);
+    if (known.shareable && template !== null) this.#keep(template, known);
     return known;
+  }
+
+  /** The next one like it is known by its bytes. */
+  #keep({ sql, kinds, starts, ends }: Template, known: ReadTemplate): void {
+    const [start = 0, end = 0] = [starts[0], ends[0]];
+    if (kinds.length === 1 && kinds[0] === 'integer') this.#queries.keep(sql, start, end, known);
   }
 
   /** The oldest goes: what is sent all the time is back at once. */
@@ -95,4 +110,8 @@ export class ReadTemplates {
       return;
     }
   }
+}
+
+function isAny(): boolean {
+  return true;
 }

@@ -16,7 +16,7 @@ import { SESSION_TAG } from '../session-tags.js';
 import type { TrackedSettings } from '../tracked-settings.js';
 import type { Lane, LaneBatch, LaneReader } from './lane.js';
 import type { PoolLanes } from './pool-lanes.js';
-import { readBatchText } from './read-batch.js';
+import { readTemplateOf } from './read-batch.js';
 import type { ReadTemplate } from './read-templates.js';
 
 /** What it uses of its session. */
@@ -82,8 +82,8 @@ export class SessionReads implements LaneReader {
     if (this.#alone || this.#gate.closed) return false;
     const lanes = this.#currentLanes();
     if (lanes === null) return false;
-    const text = readBatchText(this.#parts.scanner, this.#session.statements);
-    const template = text === null ? null : lanes.templateOf(text);
+    const templates = lanes.templates();
+    const template = templates && readTemplateOf(this.#parts.scanner, this.#session.statements, templates);
     if (template === null) return false;
     const expectedMs = template.expectedMs();
     const lane = expectedMs === null ? null : lanes.laneFor(this.#settings.current);
