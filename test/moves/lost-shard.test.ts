@@ -38,7 +38,7 @@ describe.each(THOROUGH ? WAYS : WAYS.slice(0, 1))('copied $way', ({ general }) =
     const { source, destination, further } = system();
     const [lost] = further;
     invariant(lost, 'the second shard is on a cluster of its own');
-    const load = await startTenants({ endpoint: system().endpoint(), thinkMs: 60 });
+    const load = await startTenants({ endpoint: system().endpoint(), thinkMs: 30 });
     const [started] = await system().admin<{ task_id: string }>('RESHARD prod prod_new shop');
     await copying(lost);
     if (general !== '') {

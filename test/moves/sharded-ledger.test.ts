@@ -45,7 +45,7 @@ describe.each(THOROUGH ? SIZES : SIZES.slice(-1))('from %i to %i shards', (from,
   test('there, back, and there again: nothing is lost, doubled or refused', { timeout: 240_000 }, async () => {
     const history = await prepared(system(), from);
     const ledger = await startLedger({
-      ...{ endpoint: system().endpoint(), writers: WRITERS, thinkMs: 60 },
+      ...{ endpoint: system().endpoint(), writers: WRITERS, thinkMs: 30 },
       writeOfTurn: spreadWrites(from, to),
     });
     await more(ledger);

@@ -76,7 +76,7 @@ describe.each(named)('%s', (_, { from, to, spread }) => {
   test('there, back, and there again: nothing is lost, doubled or refused', { timeout: 240_000 }, async () => {
     if (from > 1) await begunOnShards(system(), from, spread, lent ? OUTSIDE_TABLES : []);
     const outside = lent ? new OutsideKey(system().endpoint()) : null;
-    const load = await startTenants({ endpoint: system().endpoint(), key: spread.key, thinkMs: 60 });
+    const load = await startTenants({ endpoint: system().endpoint(), key: spread.key, thinkMs: 30 });
     await more(load);
     await system().admin('RESHARD prod prod_new shop');
     await streaming(system(), ' (reverse)');
