@@ -27,8 +27,9 @@ const FORM = 1;
 export async function copyTemplate(directory: string, binaries: Binaries, major: Major, proof: Proof): Promise<string> {
   const template = await templateOf(binaries, major);
   const data = join(directory, 'data');
-  // -p keeps owner and mode (POSIX, cp).
-  await promisify(execFile)('cp', ['-Rp', join(template, 'data'), data], { timeout: COPY_DEADLINE_MS });
+  // -p keeps owner and mode (POSIX, cp). It is found whatever a person has for a PATH.
+  const env = { PATH: `${process.env.PATH ?? ''}:/bin:/usr/bin` };
+  await promisify(execFile)('cp', ['-Rp', join(template, 'data'), data], { env, timeout: COPY_DEADLINE_MS });
   giveIdentity(data);
   const rules = join(data, 'pg_hba.conf');
   writeFileSync(rules, readFileSync(rules, 'utf8').replaceAll(/^((?:local|host) .* )trust$/gm, `$1${proof}`));
