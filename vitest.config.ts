@@ -32,6 +32,7 @@ const OTHERS = ['test/**/*.test.ts', 'src/**/*.test.ts'];
 export default defineConfig({
   test: {
     pool: 'forks',
+    globalSetup: ['test/support/memory-folder.ts'],
     // Each worker runs PostgreSQL clusters of its own and waits for them a quarter of the time: one more than there are cores.
     maxWorkers: 3,
     sequence: { sequencer: LongFirst },

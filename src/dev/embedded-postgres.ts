@@ -1,16 +1,16 @@
 /** One task: run real PostgreSQL clusters of several majors for the demo and the tests. */
-import { execFile, spawn, type ChildProcess } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { appendFileSync, chmodSync, chownSync, closeSync, cpSync, existsSync, mkdirSync, mkdtempSync } from 'node:fs';
 import { openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import pg from 'pg';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
 import { quoteIdentifier } from '../postgres/connection.js';
 import type { Endpoint } from '../postgres/endpoint.js';
+import { copyTemplate } from './cluster-template.js';
 import { keepAtEnd, release, removeAtEnd, watch } from './guardian.js';
+import { newPassword, runInitdb, serverEnvironment, SUPERUSER, writePassword, type Proof } from './initdb.js';
 import { freePort, LOOPBACK } from './ports.js';
 import { postgresBinaries, temporaryFolder, type Binaries, type Major } from './postgres-binaries.js';
 import { childrenOf, holdsWithin, isRunning, signalProcess } from './processes.js';
@@ -31,13 +31,10 @@ export interface ClusterOptions {
 
 export type Row = Record<string, unknown>;
 
-const SUPERUSER = 'postgres';
 const START_DEADLINE_MS = 60_000;
 const STOP_DEADLINE_MS = 60_000;
-const INITDB_DEADLINE_MS = 120_000;
 const LOG_TAIL_CHARACTERS = 2_000;
 const PORT_ATTEMPTS_MAX = 5;
-const PASSWORD_BYTES = 16;
 
 /** Generous for replication, small in memory: several clusters run on one small machine. */
 const DEFAULT_SETTINGS: Readonly<Record<string, string>> = {
@@ -224,7 +221,7 @@ function textOrNone(file: string): string {
  * Starts a cluster of its own on a free port of 127.0.0.1 and returns once it accepts connections.
  *
  * As root the server runs as `nobody`. It ends with this process, even when that is killed; a temporary directory is
- * removed then as well. Takes one to two seconds, most of it initdb.
+ * removed then as well. Takes less than a second, and one more when a machine has its first cluster of that major.
  *
  * @throws CutoverError `dev_server_unavailable` when the package is missing or the server does not come up
  */
@@ -235,12 +232,38 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   const temporary = options.directory === undefined;
   if (temporary) removeAtEnd(directory);
   try {
-    if (!existsSync(join(directory, 'data', 'PG_VERSION'))) await initialise(directory, binaries, options);
+    if (temporary) return await startCopy(directory, binaries, options);
+    if (!existsSync(join(directory, 'data', 'PG_VERSION'))) {
+      mkdirSync(directory, { recursive: true });
+      await runInitdb({
+        directory,
+        binaries,
+        major,
+        proof: proofOf(options),
+        password: options.password ?? newPassword(),
+      });
+      writeSettings(directory, options);
+    }
     return await startOnFreePort(major, directory, binaries);
   } catch (error) {
     if (temporary) rmSync(directory, { recursive: true, force: true });
     throw error;
   }
+}
+
+/** A cluster from the template. It gets a password of its own, so that nobody gets in with that of another cluster. */
+async function startCopy(directory: string, binaries: Binaries, options: ClusterOptions): Promise<Cluster> {
+  const { major } = options;
+  const password = await copyTemplate(directory, binaries, major, proofOf(options));
+  writeSettings(directory, options);
+  writePassword(directory, binaries, options.password ?? newPassword());
+  const cluster = await startOnFreePort(major, directory, binaries);
+  const client = new pg.Client({ ...cluster.endpoint('postgres'), password });
+  client.on('error', () => undefined);
+  await client.connect();
+  await client.query(`ALTER ROLE ${SUPERUSER} PASSWORD '${cluster.password}'`);
+  await client.end();
+  return cluster;
 }
 
 /** A port is free when it is found and may be taken a moment later, by somebody who asks the system at the same time. */
@@ -316,36 +339,12 @@ function giveAway(directory: string, { runAs }: Binaries): void {
   chmodSync(join(directory, 'data'), 0o700);
 }
 
-async function initialise(directory: string, binaries: Binaries, options: ClusterOptions): Promise<void> {
-  const passwordFile = join(directory, 'password');
-  mkdirSync(directory, { recursive: true });
-  const password = options.password ?? randomBytes(PASSWORD_BYTES).toString('hex');
-  writeFileSync(passwordFile, `${password}\n`, { mode: 0o600 });
-  if (binaries.runAs)
-    for (const path of [directory, passwordFile]) chownSync(path, binaries.runAs.uid, binaries.runAs.gid);
-  chmodSync(directory, 0o700);
-  const auth = options.auth === 'scram' ? 'scram-sha-256' : 'trust';
-  const data = join(directory, 'data');
-  const how = ['-D', data, '-U', SUPERUSER, `--pwfile=${passwordFile}`, `--auth=${auth}`];
-  // C: the only locale every machine has. No sync: the files of a cluster that does not exist yet are worth nothing.
-  const what = ['--encoding=UTF8', '--locale=C', '--no-sync', '--no-instructions'];
-  try {
-    await promisify(execFile)(binaries.initdb, [...how, ...what], {
-      ...binaries.runAs,
-      cwd: directory,
-      env: serverEnvironment(),
-      timeout: INITDB_DEADLINE_MS,
-    });
-  } catch (cause) {
-    const problem = `initdb failed: ${messageOf(cause)}`;
-    const remedy = 'Free some disk space and shared memory, or name another directory.';
-    throw new CutoverError(
-      'dev_server_unavailable',
-      { server: `PostgreSQL ${options.major.toString()}`, problem, remedy },
-      { cause },
-    );
-  }
-  appendFileSync(join(data, 'postgresql.conf'), settingsText(options));
+function proofOf({ auth }: ClusterOptions): Proof {
+  return auth === 'scram' ? 'scram-sha-256' : 'trust';
+}
+
+function writeSettings(directory: string, options: ClusterOptions): void {
+  appendFileSync(join(directory, 'data', 'postgresql.conf'), settingsText(options));
 }
 
 function settingsText(options: ClusterOptions): string {
@@ -355,9 +354,4 @@ function settingsText(options: ClusterOptions): string {
   return Object.entries(settings)
     .map(([name, value]) => `${name} = '${value.replaceAll("'", "''")}'\n`)
     .join('');
-}
-
-/** Nothing of this process's own environment: PGPORT, PGDATA and the like would change what the server does. */
-function serverEnvironment(): NodeJS.ProcessEnv {
-  return { PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC' };
 }

@@ -6,7 +6,7 @@
  */
 import { execFileSync } from 'node:child_process';
 import { chmodSync, cpSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, readdirSync } from 'node:fs';
-import { readlinkSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import { readlinkSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, relative } from 'node:path';
@@ -19,6 +19,8 @@ export type Major = 14 | 15 | 16 | 17 | 18;
 export interface Binaries {
   readonly initdb: string;
   readonly postgres: string;
+  /** of the package */
+  readonly version: string;
   /** who runs them; undefined = this process's own user */
   readonly runAs: RunAs | undefined;
 }
@@ -30,6 +32,7 @@ export interface RunAs {
 
 const UNPRIVILEGED_USER = 'nobody';
 const EXECUTABLE_OR_DIRECTORY = 0o111;
+const PASSABLE_FOR_OTHERS = 0o001;
 
 /**
  * The binaries of `major` for this platform, ready to run. The first call of root on a machine copies about 60 MB.
@@ -43,7 +46,8 @@ export function postgresBinaries(major: Major): Binaries {
   const native = join(packageFolder, 'native');
   const runnable = runAs === undefined && missingSymlinks(native).length === 0;
   const home = runnable ? native : readableCopy(packageFolder);
-  return { initdb: join(home, 'bin', 'initdb'), postgres: join(home, 'bin', 'postgres'), runAs };
+  const version = versionOf(packageFolder);
+  return { initdb: join(home, 'bin', 'initdb'), postgres: join(home, 'bin', 'postgres'), version, runAs };
 }
 
 /** Whether there is a package of `major` for this platform at all. */
@@ -51,9 +55,15 @@ export function isPackaged(major: Major): boolean {
   return major !== 14 || (process.platform === 'linux' && process.arch === 'x64');
 }
 
-/** A folder for temporary files that the server's user can reach. Root's TMPDIR may be closed to others, /tmp is not. */
+/** A folder for temporary files that the server's user can reach: TMPDIR, or /tmp where root's TMPDIR is closed to others. */
 export function temporaryFolder(): string {
-  return isRoot() ? '/tmp' : tmpdir();
+  return isRoot() && !isOpenToOthers(tmpdir()) ? '/tmp' : tmpdir();
+}
+
+/** Whether every user may pass through it, and through all that it is in. */
+function isOpenToOthers(folder: string): boolean {
+  const mode = statSync(folder, { throwIfNoEntry: false })?.mode ?? 0;
+  return (mode & PASSABLE_FOR_OTHERS) !== 0 && (dirname(folder) === folder || isOpenToOthers(dirname(folder)));
 }
 
 function packageFolderOf(major: Major): string {
@@ -88,7 +98,7 @@ function unprivilegedUser(): RunAs | undefined {
  *
  * @throws CutoverError `dev_server_unavailable` when something there stays incomplete
  */
-export function readableCopy(packageFolder: string, parent = ownFolder()): string {
+export function readableCopy(packageFolder: string, parent = sharedFolder()): string {
   const version = versionOf(packageFolder);
   const target = join(parent, version);
   const source = join(packageFolder, 'native');
@@ -118,10 +128,11 @@ function versionOf(packageFolder: string): string {
   return String(description.version);
 }
 
-/** Others may write to /tmp: only a folder of our own, that nobody else can write to, is trusted with programs. */
-function ownFolder(): string {
+/** Shared by the processes of this user. Others may write to /tmp: only a folder of our own, that nobody else can write to, is trusted. */
+export function sharedFolder(): string {
   const uid = process.getuid?.() ?? 0;
-  const folder = join(temporaryFolder(), `cutover-postgres-${uid.toString()}`);
+  // Not root's TMPDIR: it may be one for a single run.
+  const folder = join(isRoot() ? '/tmp' : tmpdir(), `cutover-postgres-${uid.toString()}`);
   mkdirSync(folder, { recursive: true });
   const stat = lstatSync(folder);
   if (!stat.isDirectory() || stat.uid !== uid) {

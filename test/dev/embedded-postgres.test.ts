@@ -50,6 +50,18 @@ describe('an embedded cluster', () => {
     await expect(stranger.connect()).rejects.toMatchObject({ code: '28P01' });
   });
 
+  test('is another than each other one: by its identity, and by its password', async () => {
+    const clusters = await Promise.all([start({ major: 17, auth: 'scram' }), start({ major: 17, auth: 'scram' })]);
+    const rows = await Promise.all(
+      clusters.map((cluster) => cluster.query('postgres', 'SELECT system_identifier FROM pg_control_system()')),
+    );
+    expect(new Set(rows.map(([row]) => row?.system_identifier)).size).toBe(2);
+    const [one, other] = clusters;
+    const { default: pg } = await import('pg');
+    const stranger = new pg.Client({ ...one.endpoint('postgres'), password: other.password });
+    await expect(stranger.connect()).rejects.toMatchObject({ code: '28P01' });
+  });
+
   test('leaves no directory behind when it is removed', async () => {
     const cluster = await start({ major: 18 });
     await cluster.remove();

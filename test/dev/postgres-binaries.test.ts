@@ -11,8 +11,8 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
-import { readableCopy } from '../../src/dev/postgres-binaries.js';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { readableCopy, temporaryFolder } from '../../src/dev/postgres-binaries.js';
 
 let folder: string;
 let packageFolder: string;
@@ -80,4 +80,16 @@ test('a whole copy is not made again', () => {
   const copy = readableCopy(packageFolder, parent);
   const before = statSync(copy).ino;
   expect(statSync(readableCopy(packageFolder, parent)).ino).toBe(before);
+});
+
+test("temporary files are where TMPDIR says, unless root's is closed to the user that the servers run as", () => {
+  chmodSync(folder, 0o755);
+  vi.stubEnv('TMPDIR', parent);
+  try {
+    expect(temporaryFolder()).toBe(parent);
+    chmodSync(folder, 0o700);
+    expect(temporaryFolder()).toBe(process.getuid?.() === 0 ? '/tmp' : parent);
+  } finally {
+    vi.unstubAllEnvs();
+  }
 });

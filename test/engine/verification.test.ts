@@ -1,5 +1,6 @@
 /** One task: a comparison finds every difference there is, by its key, and none that is not there, while clients write. */
 import { loadavg } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { requireVerified, verifyTables, type VerifyRun } from '../../activities/verification.js';
 import type { RowDifference, VerifyProgress, VerifyResult } from '../../src/cutover/verification.js';
@@ -91,6 +92,9 @@ async function differ(change: string, back: string): Promise<void> {
   await plant(change);
 }
 
+/** After each turn of a writer, so that the processors are left to what is compared. */
+const TURN_MS = 20;
+
 /** Clients that insert, change and delete all along, in every table. */
 async function underWrites<T>(work: () => Promise<T>): Promise<T> {
   let stopping = false;
@@ -112,6 +116,7 @@ async function underWrites<T>(work: () => Promise<T>): Promise<T> {
         `UPDATE public.typed SET amount = amount + 0.10, at = now() WHERE id = ${(1 + (i % 500)).toString()}`,
       );
       written++;
+      await delay(TURN_MS);
     }
     await client.end();
   });

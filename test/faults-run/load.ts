@@ -8,7 +8,7 @@ import { spreadWrites } from './spread.js';
 import type { FaultSystem } from './system.js';
 
 const WRITERS = 4;
-const THINK_MS = 8;
+const THINK_MS = 25;
 const FLOW_DEADLINE_MS = 60_000;
 
 /** What the clients of one fault saw. Times are in milliseconds since 1970. */

@@ -47,7 +47,7 @@ beforeAll(async () => {
   });
   history = await prepareLedger(fleet.source.endpoint('app'), { rows: 1_000, extraTables: 3 });
   await fleet.source.query('app', LISTS_SCHEMA);
-  ledger = await startLedger({ endpoint: fleet.nodes.map((n) => n.endpoint), writtenTables: 3, thinkMs: 40 });
+  ledger = await startLedger({ endpoint: fleet.nodes.map((n) => n.endpoint), writtenTables: 3, thinkMs: 80 });
   lists = await startAppendLoad({ endpoints: fleet.nodes.map((n) => n.endpoint), seed: 7, clients: 6 });
 });
 

@@ -78,7 +78,7 @@ openmetrics_port = ${monitoringPort.toString()}`;
     60_000,
   );
   const endpoint = { host: LOOPBACK, port, database: 'prod', user: 'app', password: 'app secret' };
-  ledger = await startLedger({ endpoint, writtenTables: 3, thinkMs: 40 });
+  ledger = await startLedger({ endpoint, writtenTables: 3, thinkMs: 80 });
 });
 
 afterAll(async () => {

@@ -1,4 +1,5 @@
 /** One task: moves of a database that is idle itself: nothing but the seal's marker tells that everything has arrived. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { connect } from '../../src/postgres/connection.js';
 import type { System } from '../support/served.js';
@@ -9,6 +10,8 @@ import { Moving } from './moving.js';
 /** No server connection but the engine's own: the proxy keeps none ahead. */
 const NO_POOL = 'min_pool_size = 0';
 const QUIET = { autovacuum: 'off' };
+/** Traffic enough that each look at the log's end finds another, and no load. */
+const BETWEEN_NOISE_MS = 5;
 
 /** There, back and there again, with no client of the application. */
 async function moveIdle(moving: Moving): Promise<void> {
@@ -47,10 +50,12 @@ describe('an idle source', () => {
     const noise = await connect(source.endpoint('other'));
     let [stopping, written] = [false, 0];
     const writing = (async () => {
-      for (; !stopping; written++)
+      for (; !stopping; written++) {
         await noise.query(
           `INSERT INTO public.noise (body) SELECT repeat(md5(i::text), 20) FROM generate_series(1, 50) i`,
         );
+        await delay(BETWEEN_NOISE_MS);
+      }
     })();
     onTestFinished(async () => {
       stopping = true;

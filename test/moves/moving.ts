@@ -17,9 +17,9 @@ const SWITCH_DEADLINE_MS = 90_000;
 /** More than the ledger has clients, so that one which holds its transaction keeps nobody waiting. */
 const POOL_SIZE = 20;
 /** Writes acknowledged between two switches, so that each of them has something to lose. */
-const WRITES_BETWEEN = 100;
-/** Of each writer: all of them write in any pause, and leave the processors to what is tested. */
-const THINK_MS = 40;
+const WRITES_BETWEEN = 50;
+/** Of each writer: with eight of them a write comes every few milliseconds, in any pause, and leaves the processors to what is tested. */
+const THINK_MS = 80;
 
 export interface CutoverLine {
   readonly epoch: string;

@@ -15,7 +15,7 @@ const DRAW = `SELECT nextval('public.ticket') AS ticket, nextval('public.cached'
   nextval('public.countdown') AS countdown, nextval('public."Odd name"') AS odd`;
 const DRAWS_MAX = 1_000_000;
 /** Without one it would keep a processor busy by itself, and take it from all else that is tested beside it. */
-const THINK_MS = 15;
+const THINK_MS = 30;
 
 export interface Tickets {
   /** how many rounds were answered */

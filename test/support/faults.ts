@@ -101,7 +101,7 @@ export async function acceptingSides(sides: Sides, table = 'item'): Promise<read
 }
 
 const MARK_SQL = `INSERT INTO public.item (name) VALUES ($1)`;
-const BETWEEN_WRITES_MS = 2;
+const BETWEEN_WRITES_MS = 10;
 
 /** Clients of a proxy that insert rows all along and remember what was acknowledged. */
 export class Writers {

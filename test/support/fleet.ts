@@ -14,7 +14,7 @@ import { withConnection } from '../../src/postgres/connection.js';
 import type { Endpoint } from '../../src/postgres/endpoint.js';
 import { spawnScript, type Child } from './child.js';
 import { configText, usersText, type TaskLine } from './served.js';
-import { until } from './wait.js';
+import { TASKS_POLL_MS, until } from './wait.js';
 
 const PROGRAM = fileURLToPath(new URL('fleet-node.ts', import.meta.url));
 const START_DEADLINE_MS = 60_000;
@@ -151,7 +151,12 @@ export class FleetSystem {
 
   /** Waits until a task of `SHOW TASKS` on the first node reads so. */
   task(what: string, test: (row: TaskLine) => boolean, deadlineMs = 90_000): Promise<TaskLine> {
-    return until(what, async () => (await this.node(0).admin<TaskLine>('SHOW TASKS')).find(test), deadlineMs);
+    return until(
+      what,
+      async () => (await this.node(0).admin<TaskLine>('SHOW TASKS')).find(test),
+      deadlineMs,
+      TASKS_POLL_MS,
+    );
   }
 
   async stop(): Promise<void> {

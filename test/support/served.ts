@@ -11,7 +11,7 @@ import { connect, type Connection } from '../../src/postgres/connection.js';
 import type { Endpoint } from '../../src/postgres/endpoint.js';
 import { SILENT, type Logger } from '../../src/proxy/logger.js';
 import { serve, type Served, type ServeOptions } from '../../src/serve.js';
-import { until } from './wait.js';
+import { TASKS_POLL_MS, until } from './wait.js';
 
 const CLUSTER_PASSWORD = 'password of every cluster';
 
@@ -141,7 +141,7 @@ export class System {
 
   /** Waits until a task of `SHOW TASKS` reads so. */
   task(what: string, test: (row: TaskLine) => boolean, deadlineMs = 60_000): Promise<TaskLine> {
-    return until(what, async () => (await this.admin<TaskLine>('SHOW TASKS')).find(test), deadlineMs);
+    return until(what, async () => (await this.admin<TaskLine>('SHOW TASKS')).find(test), deadlineMs, TASKS_POLL_MS);
   }
 
   async stop(): Promise<void> {
