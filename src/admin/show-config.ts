@@ -38,6 +38,7 @@ function generalSettings({ general, tls }: Config): Setting[] {
     ['connect_attempt_delay', general.connectAttemptDelayMs],
     ['checkout_timeout', general.checkoutTimeoutMs],
     ['idle_timeout', general.idleTimeoutMs],
+    ['cutover_max_clients', general.maxClients],
     ['client_login_timeout', general.clientLoginTimeoutMs],
     ['client_idle_timeout', general.clientIdleTimeoutMs],
     ['client_idle_in_transaction_timeout', general.clientIdleInTransactionTimeoutMs],

@@ -81,6 +81,7 @@ export interface GeneralConfig {
   readonly connectAttemptDelayMs: number;
   readonly checkoutTimeoutMs: number;
   readonly idleTimeoutMs: number;
+  readonly maxClients: number;
   readonly clientLoginTimeoutMs: number;
   /** null = an idle client may stay for ever */
   readonly clientIdleTimeoutMs: number | null;

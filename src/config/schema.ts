@@ -13,6 +13,7 @@ import { SHARDED_TABLES_IGNORED, SHARDING_TABLES } from './sharding-schema.js';
 export const TIME_MAX_MS = 2_147_483_647;
 const CONNECTIONS_MAX = 10_000;
 const STATEMENTS_MAX = 1_000_000;
+const CLIENTS_MAX = 1_000_000;
 const PARALLEL_COPIES_MAX = 64;
 const ATTEMPTS_MAX = 1_000;
 const LEASE_MIN_MS = 100;
@@ -98,6 +99,7 @@ export const GENERAL = {
   tls_server_private_key: text.optional(),
   prepared_statements_limit: z.int().min(1).max(STATEMENTS_MAX).optional(),
   pipelining: z.enum(['auto', 'off']).optional(),
+  cutover_max_clients: z.int().min(0).max(CLIENTS_MAX).optional(),
   cutover_traffic_stop_threshold: sizeBytes.optional(),
   cutover_replication_lag_threshold: sizeBytes.optional(),
   cutover_last_transaction_delay: timeMs.optional(),

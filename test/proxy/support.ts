@@ -28,6 +28,7 @@ const GENERAL: GeneralConfig = {
   connectAttemptDelayMs: 0,
   checkoutTimeoutMs: 10_000,
   idleTimeoutMs: 60_000,
+  maxClients: 10_000,
   clientLoginTimeoutMs: 10_000,
   clientIdleTimeoutMs: null,
   clientIdleInTransactionTimeoutMs: null,
