@@ -117,8 +117,10 @@ function watchedSettings({ logging, monitoring }: Config): Setting[] {
   ];
 }
 
-function otherSettings({ admin, temporal, replication }: Config): Setting[] {
+function otherSettings({ admin, temporal, replication, tcp }: Config): Setting[] {
   return [
+    ['tcp_keepalive', tcp.keepAliveMs !== null],
+    ['tcp_time', tcp.keepAliveMs],
     ['admin_name', admin.name],
     ['admin_user', admin.user],
     ['temporal_address', temporal.address],

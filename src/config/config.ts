@@ -1,6 +1,7 @@
 /** One task: the shape of a loaded configuration. Loading, checking, swapping and saving live beside it. */
 import type { ReplicaConfig } from './replica-config.js';
 import type { ShardingConfig } from './sharding.js';
+import type { TcpConfig } from './tcp.js';
 import type { TlsConfig } from './tls.js';
 
 export type PoolerMode = 'transaction' | 'session' | 'statement';
@@ -203,6 +204,7 @@ export interface ReplicationConfig {
 export interface Config {
   readonly general: GeneralConfig;
   readonly tls: TlsConfig;
+  readonly tcp: TcpConfig;
   readonly databases: readonly DatabaseEntry[];
   readonly replicas: ReplicaConfig;
   readonly sharding: ShardingConfig;

@@ -12,6 +12,7 @@ import { replicaConfig } from './replicas.js';
 import { checkSource, type Source } from './source.js';
 import { CONFIG_FILE, USERS_FILE, type AdminKeys, type GeneralKeys } from './schema.js';
 import { shardingConfig } from './sharding-rows.js';
+import { tcpConfig } from './tcp.js';
 import { tlsConfig } from './tls.js';
 import { userEntries } from './users.js';
 import { ignoredKeys } from './warnings.js';
@@ -67,6 +68,7 @@ export function parseConfig(configSource: Source, usersSource: Source, options: 
   return {
     general: generalConfig(general),
     tls,
+    tcp: tcpConfig(config.data.tcp ?? {}),
     cutover: cutoverConfig(general, warn),
     logging: loggingConfig(general, warn),
     monitoring: monitoringConfig(general, warn),

@@ -8,6 +8,7 @@
 import { z } from 'zod';
 import { REPLICA_DATABASE, REPLICA_GENERAL } from './replica-schema.js';
 import { SHARDED_TABLES_IGNORED, SHARDING_TABLES } from './sharding-schema.js';
+import { TCP, TCP_IGNORED } from './tcp.js';
 
 /** Longest delay of a Node timer; a longer one would fire at once (Node documentation, `setTimeout`). */
 export const TIME_MAX_MS = 2_147_483_647;
@@ -222,9 +223,6 @@ const ignoredTables = <const Key extends string>(keys: readonly Key[]) =>
 
 // prettier-ignore
 const TABLES_IGNORED = {
-  tcp: ignoredTable([
-    'keepalive', 'keepalives', 'time', 'interval', 'retries', 'user_timeout', 'congestion_control',
-  ]),
   memory: ignoredTable(['net_buffer', 'message_buffer', 'stack_size']),
   rewrite: ignoredTable(['enabled', 'shard_key', 'split_inserts', 'primary_key']),
   replica_lag: ignoredTable(['check_interval', 'max_age']),
@@ -244,6 +242,7 @@ export const CONFIG_FILE = z.strictObject({
   multi_tenant: z
     .never({ error: 'the tenant check is not implemented, and without it queries would be let through' })
     .optional(),
+  tcp: z.strictObject({ ...ignored(TCP_IGNORED), ...TCP }).optional(),
   ...SHARDING_TABLES,
   ...TABLES_IGNORED,
 });
@@ -259,6 +258,7 @@ export const IGNORED: Readonly<Record<string, ReadonlySet<string>>> = {
   general: new Set(Object.keys(GENERAL_IGNORED)),
   databases: new Set(Object.keys(DATABASE_IGNORED)),
   users: new Set(Object.keys(USER_IGNORED)),
+  tcp: new Set(TCP_IGNORED),
   sharded_tables: new Set(SHARDED_TABLES_IGNORED),
 };
 

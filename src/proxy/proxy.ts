@@ -5,6 +5,7 @@ import { timingSafeEqual } from 'node:crypto';
 import { createServer, type AddressInfo, type ListenOptions, type Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
+import { keepAliveOptions } from '../config/tcp.js';
 import { CutoverError } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
 import type { ChangeOptions } from '../sharding/coordinator-change.js';
@@ -139,7 +140,8 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   }
 
   #makeListener(): Server {
-    return createServer({ noDelay: true, keepAlive: true, pauseOnConnect: true }, (socket) => {
+    const keepAlive = keepAliveOptions(this.#config.tcp.keepAliveMs);
+    return createServer({ noDelay: true, ...keepAlive, pauseOnConnect: true }, (socket) => {
       void this.#acceptor.accept(socket);
     });
   }

@@ -33,7 +33,7 @@ describe('a file of PgDog', () => {
 
   test('loads unchanged, and every key without an effect is named once', () => {
     const ignored = config.warnings.filter((warning) => warning.includes('has no effect')).join('\n');
-    for (const key of ['workers', '[tcp]', '[[mirroring]]']) {
+    for (const key of ['workers', '[[query_parsers]]', '[[mirroring]]']) {
       expect(ignored.split(key)).toHaveLength(2);
     }
     expect(ignored).not.toContain('cutover_timeout"');
