@@ -54,6 +54,8 @@ function generalSettings({ general, tls }: Config): Setting[] {
     ['shutdown_timeout', general.shutdownTimeoutMs],
     ['shutdown_termination_timeout', general.shutdownTerminationTimeoutMs],
     ['query_timeout', general.queryTimeoutMs],
+    ['dns_ttl', general.dnsTtlMs],
+    ['prepared_statements', general.preparedStatements],
     ['prepared_statements_limit', general.preparedStatementsLimit],
     ['pipelining', general.pipelining],
     ['tls_certificate', tls.clients?.pair.certificate.path],

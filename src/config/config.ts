@@ -103,6 +103,10 @@ export interface GeneralConfig {
   /** what statements still running then get to be cancelled in; null = no time */
   readonly shutdownTerminationTimeoutMs: number | null;
   readonly queryTimeoutMs: number | null;
+  /** null = open connections stay where the name of their server led once */
+  readonly dnsTtlMs: number | null;
+  /** none of PgDog's values makes a difference here */
+  readonly preparedStatements: 'extended' | 'extended_anonymous' | 'full' | 'disabled';
   readonly preparedStatementsLimit: number;
   /** `auto`: reads of several clients may be sent together over one server connection */
   readonly pipelining: 'auto' | 'off';

@@ -44,6 +44,8 @@ export function generalConfig(keys: GeneralKeys): GeneralConfig {
     shutdownTimeoutMs: keys.shutdown_timeout ?? 60_000,
     shutdownTerminationTimeoutMs: keys.shutdown_termination_timeout ?? null,
     queryTimeoutMs: keys.query_timeout ?? null,
+    dnsTtlMs: keys.dns_ttl ?? null,
+    preparedStatements: keys.prepared_statements ?? 'extended',
     preparedStatementsLimit: keys.prepared_statements_limit ?? PREPARED_STATEMENTS_LIMIT,
     pipelining: keys.pipelining ?? 'off',
   };

@@ -65,6 +65,8 @@ export function parseConfig(configSource: Source, usersSource: Source, options: 
   checkDatabases(config, databases, admin.name, warn);
   if (OVER_TLS_ONLY.has(general.passthrough_auth) && tls.clients === null)
     warn('"passthrough_auth" has no effect without "tls_certificate": in plain text only the values with "plain" ask');
+  if (general.prepared_statements === 'disabled')
+    warn('"prepared_statements = disabled" has no effect: what a client has prepared is there on each of its servers');
   return {
     general: generalConfig(general),
     tls,

@@ -11,6 +11,7 @@ import { invariant } from '../errors/invariant.js';
 import type { ChangeOptions } from '../sharding/coordinator-change.js';
 import { Acceptor, type AcceptorContext } from './acceptor.js';
 import { ClientSession } from './client-session.js';
+import { DnsWatch, type Resolve } from './dns-watch.js';
 import type {
   AdminHandler,
   ClientStatus,
@@ -49,6 +50,8 @@ export interface ProxyOptions {
   readonly inherit?: Inherit;
   /** longest time a client waits at a closed gate before it is told; default 60 s */
   readonly gateWaitMs?: number;
+  /** how names of servers are looked up for `dns_ttl`; absent: as the operating system does */
+  readonly resolve?: Resolve;
   /** how a change of the schema of all shards takes the coordinator along */
   readonly schemaChanges?: Partial<ChangeOptions>;
 }
@@ -90,12 +93,14 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   readonly #gates = new Map<string, Gate>();
   readonly #recovery: ShardRecovery;
   readonly #reach: Reach;
+  readonly #dns: DnsWatch;
   readonly #sweeper: NodeJS.Timeout;
   /** sessions that go along with what apply() has changed */
   #following: Promise<unknown> = Promise.resolve();
   #lastId = 0;
   #closing = false;
   #onForgotten: (() => void) | null = null;
+  readonly #isHeld = (database: string): boolean => this.gate(database).closed;
 
   constructor(options: ProxyOptions) {
     this.#config = options.config;
@@ -109,6 +114,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     this.routers = new ShardRouters(this.routes, options.config, options.schemaChanges);
     this.pipelining = new Pipelining(options.config);
     this.#reach = new Reach(this.routes);
+    this.#dns = new DnsWatch(() => this.routes.pools, this.#isHeld, options.resolve);
     this.#recovery = new ShardRecovery(this.routes, this.logger);
     this.#acceptor = new Acceptor(options.config, this);
     this.listener = this.#makeListener();
@@ -324,8 +330,9 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   // ---- time and the end
 
   #sweep(): void {
-    const held = (database: string): boolean => this.gate(database).closed;
+    const held = this.#isHeld;
     this.routes.sweep(held);
+    this.#dns.sweep(this.#config.general.dnsTtlMs);
     this.proven.sweep(this.#config.general.idleTimeoutMs);
     this.journal.sweep();
     this.#recovery.sweep();

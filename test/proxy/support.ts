@@ -45,6 +45,8 @@ const GENERAL: GeneralConfig = {
   shutdownTimeoutMs: 5_000,
   shutdownTerminationTimeoutMs: null,
   queryTimeoutMs: null,
+  dnsTtlMs: null,
+  preparedStatements: 'extended',
   preparedStatementsLimit: 100,
   pipelining: 'off',
 };
