@@ -36,6 +36,8 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
     ...(target instanceof Promise ? await target : target),
     application_name: options.applicationName ?? 'cutover',
     query_timeout: options.queryTimeoutMs ?? QUERY_TIMEOUT_MS,
+    // Over TLS, where the server offers it: as libpq does.
+    enableChannelBinding: true,
     keepAlive,
     keepAliveInitialDelayMillis: keepAliveInitialDelay,
     ...(options.replication === true ? { replication: 'database' } : {}),
