@@ -47,6 +47,8 @@ function only<const Value extends string | boolean>(
 
 /** Names that metrics may begin with; a dot, as Datadog has it, is written as "_". */
 const NAMESPACE = /^[A-Za-z_:][\w:.]{0,63}$/;
+/** As PostgreSQL stores passwords (PostgreSQL documentation, 52.9). */
+const PASSWORD_HASH = /^(?:SCRAM-SHA-256\$\d{1,7}:[^$:]+\$[^$:]+:[^$:]+|md5[0-9a-f]{32})$/;
 /** A level, or PgDog's list of directives, in which only a bare level has an effect. */
 const LOG_LEVEL = /^(?:(?:off|error|warn|info|debug|trace|[\w:]+=\w+)(?:,(?!$)|$))+$/i;
 const listeningPort = z.int().min(0).max(65_535);
@@ -187,7 +189,7 @@ const USER = {
   all_databases: z.boolean().optional(),
   password: z.string().optional(),
   passwords: z.array(z.string()).optional(),
-  password_hash: text.optional(),
+  password_hash: z.string().regex(PASSWORD_HASH, 'a SCRAM verifier or an md5 hash, as in pg_authid').optional(),
   identity: z.string().regex(/^[^.]/, 'a name, without a "." before it').optional(),
   server_user: text.optional(),
   server_password: z.string().optional(),
