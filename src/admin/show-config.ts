@@ -38,6 +38,7 @@ function generalSettings({ general, tls }: Config): Setting[] {
     ['connect_attempt_delay', general.connectAttemptDelayMs],
     ['checkout_timeout', general.checkoutTimeoutMs],
     ['idle_timeout', general.idleTimeoutMs],
+    ['cutover_max_clients', general.maxClients],
     ['client_login_timeout', general.clientLoginTimeoutMs],
     ['client_idle_timeout', general.clientIdleTimeoutMs],
     ['client_idle_in_transaction_timeout', general.clientIdleInTransactionTimeoutMs],
@@ -53,6 +54,8 @@ function generalSettings({ general, tls }: Config): Setting[] {
     ['shutdown_timeout', general.shutdownTimeoutMs],
     ['shutdown_termination_timeout', general.shutdownTerminationTimeoutMs],
     ['query_timeout', general.queryTimeoutMs],
+    ['dns_ttl', general.dnsTtlMs],
+    ['prepared_statements', general.preparedStatements],
     ['prepared_statements_limit', general.preparedStatementsLimit],
     ['pipelining', general.pipelining],
     ['tls_certificate', tls.clients?.pair.certificate.path],
@@ -116,8 +119,10 @@ function watchedSettings({ logging, monitoring }: Config): Setting[] {
   ];
 }
 
-function otherSettings({ admin, temporal, replication }: Config): Setting[] {
+function otherSettings({ admin, temporal, replication, tcp }: Config): Setting[] {
   return [
+    ['tcp_keepalive', tcp.keepAliveMs !== null],
+    ['tcp_time', tcp.keepAliveMs],
     ['admin_name', admin.name],
     ['admin_user', admin.user],
     ['temporal_address', temporal.address],

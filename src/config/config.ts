@@ -1,6 +1,7 @@
 /** One task: the shape of a loaded configuration. Loading, checking, swapping and saving live beside it. */
 import type { ReplicaConfig } from './replica-config.js';
 import type { ShardingConfig } from './sharding.js';
+import type { TcpConfig } from './tcp.js';
 import type { TlsConfig } from './tls.js';
 
 export type PoolerMode = 'transaction' | 'session' | 'statement';
@@ -81,6 +82,7 @@ export interface GeneralConfig {
   readonly connectAttemptDelayMs: number;
   readonly checkoutTimeoutMs: number;
   readonly idleTimeoutMs: number;
+  readonly maxClients: number;
   readonly clientLoginTimeoutMs: number;
   /** null = an idle client may stay for ever */
   readonly clientIdleTimeoutMs: number | null;
@@ -101,6 +103,10 @@ export interface GeneralConfig {
   /** what statements still running then get to be cancelled in; null = no time */
   readonly shutdownTerminationTimeoutMs: number | null;
   readonly queryTimeoutMs: number | null;
+  /** null = open connections stay where the name of their server led once */
+  readonly dnsTtlMs: number | null;
+  /** none of PgDog's values makes a difference here */
+  readonly preparedStatements: 'extended' | 'extended_anonymous' | 'full' | 'disabled';
   readonly preparedStatementsLimit: number;
   /** `auto`: reads of several clients may be sent together over one server connection */
   readonly pipelining: 'auto' | 'off';
@@ -202,6 +208,7 @@ export interface ReplicationConfig {
 export interface Config {
   readonly general: GeneralConfig;
   readonly tls: TlsConfig;
+  readonly tcp: TcpConfig;
   readonly databases: readonly DatabaseEntry[];
   readonly replicas: ReplicaConfig;
   readonly sharding: ShardingConfig;

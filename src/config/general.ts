@@ -5,6 +5,9 @@ import type { GeneralKeys } from './schema.js';
 /** PgDog has no limit here; ours is high, but a limit. */
 const PREPARED_STATEMENTS_LIMIT = 10_000;
 
+/** PgDog has no limit here. As many idle ones take about 120 MB (docs/evidence/scale.md). */
+const MAX_CLIENTS = 10_000;
+
 /** Ten gigabytes: an alarm before most disks are full, and far above what a healthy stream keeps. */
 const SLOT_LIMIT_BYTES = 10_000_000_000;
 
@@ -25,6 +28,7 @@ export function generalConfig(keys: GeneralKeys): GeneralConfig {
     connectAttemptDelayMs: keys.connect_attempt_delay ?? 0,
     checkoutTimeoutMs: keys.checkout_timeout ?? 5_000,
     idleTimeoutMs: keys.idle_timeout ?? 60_000,
+    maxClients: keys.cutover_max_clients === 0 ? MAX_CLIENTS : (keys.cutover_max_clients ?? MAX_CLIENTS),
     clientLoginTimeoutMs: keys.client_login_timeout ?? 60_000,
     clientIdleTimeoutMs: keys.client_idle_timeout ?? null,
     clientIdleInTransactionTimeoutMs: keys.client_idle_in_transaction_timeout ?? null,
@@ -40,6 +44,8 @@ export function generalConfig(keys: GeneralKeys): GeneralConfig {
     shutdownTimeoutMs: keys.shutdown_timeout ?? 60_000,
     shutdownTerminationTimeoutMs: keys.shutdown_termination_timeout ?? null,
     queryTimeoutMs: keys.query_timeout ?? null,
+    dnsTtlMs: keys.dns_ttl ?? null,
+    preparedStatements: keys.prepared_statements ?? 'extended',
     preparedStatementsLimit: keys.prepared_statements_limit ?? PREPARED_STATEMENTS_LIMIT,
     pipelining: keys.pipelining ?? 'off',
   };

@@ -10,8 +10,9 @@ import { loggingConfig, monitoringConfig } from './monitoring.js';
 import { nodeEntries } from './nodes.js';
 import { replicaConfig } from './replicas.js';
 import { checkSource, type Source } from './source.js';
-import { CONFIG_FILE, USERS_FILE, type AdminKeys, type GeneralKeys } from './schema.js';
+import { CONFIG_FILE, USERS_FILE, type AdminKeys, type GeneralKeys, type UserKeys } from './schema.js';
 import { shardingConfig } from './sharding-rows.js';
+import { tcpConfig } from './tcp.js';
 import { tlsConfig } from './tls.js';
 import { userEntries } from './users.js';
 import { ignoredKeys } from './warnings.js';
@@ -64,9 +65,14 @@ export function parseConfig(configSource: Source, usersSource: Source, options: 
   checkDatabases(config, databases, admin.name, warn);
   if (OVER_TLS_ONLY.has(general.passthrough_auth) && tls.clients === null)
     warn('"passthrough_auth" has no effect without "tls_certificate": in plain text only the values with "plain" ask');
+  if ((general.auth_type ?? 'scram') === 'scram' && users.data.users?.some(hasMd5Only) === true)
+    warn('a "password_hash" of md5 lets nobody in with auth_type = "scram": it proves nothing there');
+  if (general.prepared_statements === 'disabled')
+    warn('"prepared_statements = disabled" has no effect: what a client has prepared is there on each of its servers');
   return {
     general: generalConfig(general),
     tls,
+    tcp: tcpConfig(config.data.tcp ?? {}),
     cutover: cutoverConfig(general, warn),
     logging: loggingConfig(general, warn),
     monitoring: monitoringConfig(general, warn),
@@ -82,6 +88,10 @@ export function parseConfig(configSource: Source, usersSource: Source, options: 
     files: null,
     warnings,
   };
+}
+
+function hasMd5Only({ password, passwords, password_hash: hash }: UserKeys): boolean {
+  return hash?.startsWith('md5') === true && password === undefined && (passwords ?? []).length === 0;
 }
 
 function readText(file: string): string {

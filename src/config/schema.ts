@@ -8,11 +8,13 @@
 import { z } from 'zod';
 import { REPLICA_DATABASE, REPLICA_GENERAL } from './replica-schema.js';
 import { SHARDED_TABLES_IGNORED, SHARDING_TABLES } from './sharding-schema.js';
+import { TCP, TCP_IGNORED } from './tcp.js';
 
 /** Longest delay of a Node timer; a longer one would fire at once (Node documentation, `setTimeout`). */
 export const TIME_MAX_MS = 2_147_483_647;
 const CONNECTIONS_MAX = 10_000;
 const STATEMENTS_MAX = 1_000_000;
+const CLIENTS_MAX = 1_000_000;
 const PARALLEL_COPIES_MAX = 64;
 const ATTEMPTS_MAX = 1_000;
 const LEASE_MIN_MS = 100;
@@ -45,6 +47,8 @@ function only<const Value extends string | boolean>(
 
 /** Names that metrics may begin with; a dot, as Datadog has it, is written as "_". */
 const NAMESPACE = /^[A-Za-z_:][\w:.]{0,63}$/;
+/** As PostgreSQL stores passwords (PostgreSQL documentation, 52.9). */
+const PASSWORD_HASH = /^(?:SCRAM-SHA-256\$\d{1,7}:[^$:]+\$[^$:]+:[^$:]+|md5[0-9a-f]{32})$/;
 /** A level, or PgDog's list of directives, in which only a bare level has an effect. */
 const LOG_LEVEL = /^(?:(?:off|error|warn|info|debug|trace|[\w:]+=\w+)(?:,(?!$)|$))+$/i;
 const listeningPort = z.int().min(0).max(65_535);
@@ -96,8 +100,11 @@ export const GENERAL = {
   tls_server_ca_certificate: text.optional(),
   tls_server_certificate: text.optional(),
   tls_server_private_key: text.optional(),
+  dns_ttl: positiveTimeMs.optional(),
+  prepared_statements: z.enum(['extended', 'extended_anonymous', 'full', 'disabled']).optional(),
   prepared_statements_limit: z.int().min(1).max(STATEMENTS_MAX).optional(),
   pipelining: z.enum(['auto', 'off']).optional(),
+  cutover_max_clients: z.int().min(0).max(CLIENTS_MAX).optional(),
   cutover_traffic_stop_threshold: sizeBytes.optional(),
   cutover_replication_lag_threshold: sizeBytes.optional(),
   cutover_last_transaction_delay: timeMs.optional(),
@@ -127,8 +134,8 @@ export const GENERAL = {
 
 // prettier-ignore
 const GENERAL_IGNORED = ignored([
-  'workers', 'require_healthcheck_on_discovery', 'prepared_statements', 'prepared_statements_ttl',
-  'prepared_statements_ttl_jitter', 'pub_sub_channel_size', 'stats_period', 'dns_ttl', 'mirror_queue', 'mirror_exposure',
+  'workers', 'require_healthcheck_on_discovery', 'prepared_statements_ttl',
+  'prepared_statements_ttl_jitter', 'pub_sub_channel_size', 'stats_period', 'mirror_queue', 'mirror_exposure',
   'lsn_check_delay', 'lsn_check_interval', 'lsn_check_timeout', 'ban_replica_lag', 'ban_replica_lag_bytes',
   'cross_shard_disabled', 'dry_run', 'expanded_explain',
   'omnisharded_sticky', 'system_catalogs', 'query_parser', 'query_parser_enabled', 'query_parser_engine',
@@ -182,7 +189,7 @@ const USER = {
   all_databases: z.boolean().optional(),
   password: z.string().optional(),
   passwords: z.array(z.string()).optional(),
-  password_hash: text.optional(),
+  password_hash: z.string().regex(PASSWORD_HASH, 'a SCRAM verifier or an md5 hash, as in pg_authid').optional(),
   identity: z.string().regex(/^[^.]/, 'a name, without a "." before it').optional(),
   server_user: text.optional(),
   server_password: z.string().optional(),
@@ -220,9 +227,6 @@ const ignoredTables = <const Key extends string>(keys: readonly Key[]) =>
 
 // prettier-ignore
 const TABLES_IGNORED = {
-  tcp: ignoredTable([
-    'keepalive', 'keepalives', 'time', 'interval', 'retries', 'user_timeout', 'congestion_control',
-  ]),
   memory: ignoredTable(['net_buffer', 'message_buffer', 'stack_size']),
   rewrite: ignoredTable(['enabled', 'shard_key', 'split_inserts', 'primary_key']),
   replica_lag: ignoredTable(['check_interval', 'max_age']),
@@ -242,6 +246,7 @@ export const CONFIG_FILE = z.strictObject({
   multi_tenant: z
     .never({ error: 'the tenant check is not implemented, and without it queries would be let through' })
     .optional(),
+  tcp: z.strictObject({ ...ignored(TCP_IGNORED), ...TCP }).optional(),
   ...SHARDING_TABLES,
   ...TABLES_IGNORED,
 });
@@ -257,6 +262,7 @@ export const IGNORED: Readonly<Record<string, ReadonlySet<string>>> = {
   general: new Set(Object.keys(GENERAL_IGNORED)),
   databases: new Set(Object.keys(DATABASE_IGNORED)),
   users: new Set(Object.keys(USER_IGNORED)),
+  tcp: new Set(TCP_IGNORED),
   sharded_tables: new Set(SHARDED_TABLES_IGNORED),
 };
 

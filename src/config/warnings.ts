@@ -2,15 +2,33 @@
 import { IGNORED } from './schema.js';
 import type { CheckedSource } from './source.js';
 
+/** What happens in its place, where that is not plain. */
+const INSTEAD: Readonly<Record<string, string>> = {
+  prepared_statements_ttl:
+    'statements make room for others at prepared_statements_limit, those not used for longest first',
+  ban_replica_lag: 'a replica that is behind is not banned',
+  ban_replica_lag_bytes: 'a replica that is behind is not banned',
+  lsn_check_delay: 'replicas are not asked how far behind they are, and a role "auto" is taken as the primary',
+  interval: 'Node asks again after 1 s',
+  retries: 'Node asks 10 times',
+  user_timeout: 'Node cannot set it',
+  congestion_control: 'Node cannot set it',
+};
+
 /** One sentence a key, in the order of the file; a table of which nothing has an effect is named once. */
 export function ignoredKeys(source: CheckedSource<Readonly<Record<string, unknown>>>): string[] {
   const names = Object.entries(source.data).flatMap(([table, value]) => {
     if (value === undefined) return [];
-    if (IGNORED['']?.has(table) === true) return [Array.isArray(value) ? `[[${table}]]` : `[${table}]`];
+    if (IGNORED['']?.has(table) === true)
+      return [{ name: Array.isArray(value) ? `[[${table}]]` : `[${table}]`, instead: undefined }];
     const rows: unknown[] = Array.isArray(value) ? value : [value];
     const keys = new Set(rows.flatMap((row) => Object.keys(row as object)));
     const where = Array.isArray(value) ? `[[${table}]]` : `[${table}]`;
-    return [...keys].filter((key) => IGNORED[table]?.has(key) === true).map((key) => `"${key}" in ${where}`);
+    const ignored = [...keys].filter((key) => IGNORED[table]?.has(key) === true);
+    return ignored.map((key) => ({ name: `"${key}" in ${where}`, instead: INSTEAD[key] }));
   });
-  return names.map((name) => `${source.file}: ${name} is accepted but not implemented, it has no effect`);
+  return names.map(({ name, instead }) => {
+    const reason = instead === undefined ? '' : `: ${instead}`;
+    return `${source.file}: ${name} is accepted but not implemented, it has no effect${reason}`;
+  });
 }

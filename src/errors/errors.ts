@@ -46,6 +46,12 @@ export const ERRORS = {
     message: 'database "{database}" is not configured',
     remedy: 'Name a database of pgdog.toml ([[databases]]).',
   },
+  clients_exhausted: {
+    sqlstate: '53300',
+    level: 'warn',
+    message: 'too many clients: {limit} are the most (cutover_max_clients)',
+    remedy: 'Close connections that are not needed, or raise cutover_max_clients and send RELOAD; see SHOW CLIENTS.',
+  },
   tls_required: {
     sqlstate: '28000',
     level: 'warn',

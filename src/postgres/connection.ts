@@ -1,5 +1,6 @@
 /** One task: open the engine's own connections to PostgreSQL, each with a deadline on everything it does. */
 import pg from 'pg';
+import { KEEP_ALIVE_MS, keepAliveOptions } from '../config/tcp.js';
 import { messageOf } from '../errors/errors.js';
 import { connectionTo } from './driver-socket.js';
 import type { Endpoint } from './endpoint.js';
@@ -29,12 +30,16 @@ const QUERY_TIMEOUT_MS = 30_000;
  */
 export async function connect(endpoint: Endpoint, options: ConnectOptions = {}): Promise<Connection> {
   const target = connectionTo(endpoint, options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
+  const { keepAlive, keepAliveInitialDelay } = keepAliveOptions(endpoint.keepAliveMs ?? KEEP_ALIVE_MS);
   const client = new pg.Client({
     // No turn is given away where nothing has to be waited for.
     ...(target instanceof Promise ? await target : target),
     application_name: options.applicationName ?? 'cutover',
     query_timeout: options.queryTimeoutMs ?? QUERY_TIMEOUT_MS,
-    keepAlive: true,
+    // Over TLS, where the server offers it: as libpq does.
+    enableChannelBinding: true,
+    keepAlive,
+    keepAliveInitialDelayMillis: keepAliveInitialDelay,
     ...(options.replication === true ? { replication: 'database' } : {}),
     options: `-c synchronous_commit=on -c client_connection_check_interval=500ms${options.roleSearchPath === true ? '' : ' -c search_path=pg_catalog'}`,
   });

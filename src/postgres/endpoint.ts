@@ -14,6 +14,8 @@ export interface Endpoint {
   readonly keys?: ScramKeys;
   /** absent: plain text */
   readonly tls?: ServerTls;
+  /** silence after which TCP asks whether the server is there; null: never, absent: the default of `[tcp]` */
+  readonly keepAliveMs?: number | null;
 }
 
 /** `host:port/database`, safe to print. */
@@ -32,6 +34,7 @@ export function endpointFor(config: Config, entry: DatabaseEntry, user: UserEntr
     ...(password === undefined ? {} : { password }),
     ...(password === undefined && user.serverKeys && { keys: user.serverKeys }),
     tls: config.tls.servers,
+    keepAliveMs: config.tcp.keepAliveMs,
   };
 }
 

@@ -6,6 +6,7 @@
  */
 import { connect, isIP, type Socket } from 'node:net';
 import { checkServerIdentity, connect as connectTls, createSecureContext, type SecureContext } from 'node:tls';
+import { KEEP_ALIVE_MS, keepAliveOptions } from '../config/tcp.js';
 import type { ServerTls } from '../config/tls.js';
 import { messageOf } from '../errors/errors.js';
 import { SSL_REQUEST } from '../wire/frontend.js';
@@ -23,9 +24,9 @@ const NOT_OFFERED = 0x4e;
  * @throws Error when the server cannot be reached or is not to be trusted; never with anything secret
  */
 export async function openServerSocket(endpoint: Endpoint, timeoutMs: number): Promise<Socket> {
-  const { host, port, tls } = endpoint;
+  const { host, port, tls, keepAliveMs = KEEP_ALIVE_MS } = endpoint;
   const read = new DirectRead();
-  const bare = connect({ host, port, noDelay: true, keepAlive: true, onread: read.options });
+  const bare = connect({ host, port, noDelay: true, ...keepAliveOptions(keepAliveMs), onread: read.options });
   read.opened(bare);
   const timer = setTimeout(() => {
     bare.destroy(new Error(`no answer within ${timeoutMs.toString()} ms`));

@@ -7,6 +7,7 @@ import * as backend from '../wire/backend.js';
 import { FrameError } from '../wire/frames.js';
 import { secretBytes } from '../wire/startup.js';
 import { AdminSession } from './admin-session.js';
+import { ClientLimit } from './client-limit.js';
 import { authenticate, type Authenticated } from './client-login.js';
 import { ClientEncryption } from './client-tls.js';
 import type { AdminHandler } from './contract.js';
@@ -36,6 +37,7 @@ export class Acceptor {
   readonly #context: AcceptorContext;
   #config: Config;
   readonly #passthrough: Passthrough;
+  readonly #limit = new ClientLimit(() => this.#config.general.maxClients);
   #credentials: CredentialStore;
   #encryption: ClientEncryption | null;
 
@@ -65,11 +67,15 @@ export class Acceptor {
       this.#refuse(door, new CutoverError('login_timeout', { waitedMs }));
     }, waitedMs);
     try {
+      this.#limit.enter(door, this.sockets.size, (error) => {
+        this.#refuse(door, error);
+      });
       await this.#logIn(door);
     } catch (error) {
       this.#refuse(door, error);
     } finally {
       clearTimeout(timer);
+      this.#limit.leave(door);
       this.logins -= 1;
     }
   }
@@ -98,7 +104,11 @@ export class Acceptor {
       encryption,
       encrypt: encryption === null ? null : (bare, direct) => this.#encrypt(door, encryption, bare, direct),
       checkRoute: (user, database) => void this.#context.routes.of(user, database),
+      expectRoom: (database) => {
+        if (database !== this.#config.admin.name) this.#limit.expectRoom();
+      },
     });
+    this.#limit.leave(door);
     if (client === null) door.socket.destroySoon();
     else if (client.database === this.#config.admin.name) this.#beginAdmin(door.socket, client);
     else await this.#begin(door.socket, client);
@@ -115,6 +125,7 @@ export class Acceptor {
 
   async #begin(socket: Socket, client: Authenticated): Promise<void> {
     const { user, database, settings, asked } = client;
+    this.#limit.add(socket);
     const reported = await this.#reportedFor(user, database);
     if (socket.destroyed) return;
     const id = this.#context.admit();

@@ -1,5 +1,5 @@
 /**
- * One task: say what binds a SCRAM exchange to a TLS connection: the hash of the certificate that clients are shown.
+ * One task: say what binds a SCRAM exchange to a TLS connection: the hash of the certificate that a server shows.
  *
  * `tls-server-end-point` (RFC 5929, 4): the hash is that of the certificate's signature, with SHA-256 in the place of MD5 and SHA-1.
  */
@@ -18,9 +18,13 @@ const HASHES: Readonly<Record<string, string>> = {
   '2a8648ce3d040304': 'sha512',
 };
 
-/** The channel binding data of whoever shows this certificate; null when the hash is not known, and nothing can be bound. */
-export function channelBinding(certificatePem: string): Buffer | null {
-  const { raw } = new X509Certificate(certificatePem);
+/**
+ * The channel binding data of whoever shows this certificate; null when the hash is not known, and nothing can be bound.
+ *
+ * @param certificate PEM or DER
+ */
+export function channelBinding(certificate: string | Buffer): Buffer | null {
+  const { raw } = new X509Certificate(certificate);
   const hash = HASHES[signatureAlgorithm(raw)];
   return hash === undefined ? null : createHash(hash).update(raw).digest();
 }

@@ -17,6 +17,8 @@ export interface LoginContext extends OpeningContext, PasswordContext {
   readonly encryption: ClientEncryption | null;
   /** @throws CutoverError when the pair is not configured */
   checkRoute(user: string, database: string): void;
+  /** before a password is asked for. @throws CutoverError when there are too many clients */
+  expectRoom(database: string): void;
 }
 
 /** Somebody who is who he says he is. */
@@ -54,6 +56,7 @@ export async function authenticate(bare: Socket, context: LoginContext): Promise
   const minor = spokenMinor(startup.minor);
   if (startup.minor > minor || unknownOptions.length > 0)
     socket.write(backend.negotiateProtocolVersion(minor, unknownOptions));
+  context.expectRoom(database);
   const settings = settingsOf(parameters);
   checkEncryption(socket, context, user, database);
   if (!certificateNames(socket, context, user, database)) {

@@ -55,13 +55,13 @@ export async function passwordAccepted(client: Claimant, context: PasswordContex
     const given = await askInClear(client);
     if (context.passthrough.concerns(config, user, database))
       return context.passthrough.accepted(config, user, database, given);
-    return plainAccepted(given, credentials, context);
+    return plainAccepted(user, given, credentials, context);
   }
   switch (methodFor(config, database)) {
     case 'trust':
       return credentials.known;
     case 'plain':
-      return plainAccepted(await askInClear(client), credentials, context);
+      return plainAccepted(user, await askInClear(client), credentials, context);
     case 'md5': {
       const salt = randomBytes(4);
       socket.write(backend.authenticationMd5(salt));
@@ -77,8 +77,13 @@ function askInClear({ socket, reader }: Claimant): Promise<string> {
   return readPassword(reader);
 }
 
-async function plainAccepted(given: string, credentials: Credentials, context: PasswordContext): Promise<boolean> {
-  if (!(await plainPasswordAccepted(credentials, given))) return false;
+async function plainAccepted(
+  user: string,
+  given: string,
+  credentials: Credentials,
+  context: PasswordContext,
+): Promise<boolean> {
+  if (!(await plainPasswordAccepted(credentials, user, given))) return false;
   if (credentials.hash !== undefined) context.proven.learn(credentials.hash, { password: given });
   return true;
 }

@@ -13,6 +13,8 @@ export interface Credentials {
   readonly known: boolean;
   readonly passwords: readonly string[];
   readonly verifiers: readonly Verifier[];
+  /** md5(password + user), as PostgreSQL stores it behind `md5`; proves nothing in a SCRAM exchange */
+  readonly md5?: string;
   /** salt and rounds announced in a SCRAM exchange */
   readonly shape: Pick<Verifier, 'salt' | 'iterations'>;
   /** the configured verifier, where there is no password that servers could be shown */
@@ -39,7 +41,16 @@ function md5(...parts: readonly (string | Buffer)[]): string {
 
 /** Answers of the md5 method (PostgreSQL documentation, 54.2.1): `md5` + md5(md5(password + user) + salt). */
 export function md5Answer(user: string, password: string, salt: Buffer): string {
-  return `md5${md5(md5(password, user), salt)}`;
+  return answerByHash(md5(password, user), salt);
+}
+
+function answerByHash(hash: string, salt: Buffer): string {
+  return `md5${md5(hash, salt)}`;
+}
+
+/** What stands behind `md5` in pg_authid.rolpassword; null: it is no such hash. */
+function parseMd5(text: string): string | null {
+  return /^md5([0-9a-f]{32})$/.exec(text)?.[1] ?? null;
 }
 
 /** The credentials of a configuration, with the slow part of SCRAM done ahead. Replaced as a whole by apply(). */
@@ -64,14 +75,17 @@ export class CredentialStore {
 
   #add(user: string, database: string, passwords: readonly string[], hash: string | undefined): void {
     const stored = hash === undefined ? null : parseVerifier(hash);
+    const md5Hash = hash === undefined ? null : parseMd5(hash);
     const shape = stored ?? { salt: saltOf(user), iterations: ITERATIONS };
     const derived = Promise.all(passwords.map((password) => deriveVerifier(password, shape.salt, shape.iterations)));
     const credentials = derived.then((verifiers) => ({
       known: true,
       passwords,
-      verifiers: stored === null ? verifiers : [stored, ...verifiers],
+      // Where there is only an md5 hash, the work is done all the same: time tells nothing.
+      verifiers: [...(stored === null ? [] : [stored]), ...verifiers, ...(md5Hash === null ? [] : [nobody(shape)])],
       shape,
-      ...(hash !== undefined && stored !== null && passwords.length === 0 && { hash }),
+      ...(md5Hash !== null && { md5: md5Hash }),
+      ...(hash !== undefined && (stored ?? md5Hash) !== null && passwords.length === 0 && { hash }),
     }));
     this.#known.set(key(user, database), credentials);
     if (!this.#byUser.has(user)) this.#byUser.set(user, credentials);
@@ -84,19 +98,25 @@ function key(user: string, database: string): string {
 
 function unknown(user: string): Credentials {
   const shape = { salt: saltOf(user), iterations: ITERATIONS };
-  const verifier = { ...shape, storedKey: randomBytes(32), serverKey: randomBytes(32) };
-  return { known: false, passwords: [randomBytes(16).toString('hex')], verifiers: [verifier], shape };
+  return { known: false, passwords: [randomBytes(16).toString('hex')], verifiers: [nobody(shape)], shape };
+}
+
+/** A verifier that no password belongs to. */
+function nobody(shape: Credentials['shape']): Verifier {
+  return { ...shape, storedKey: randomBytes(32), serverKey: randomBytes(32) };
 }
 
 /** Checks a password sent in clear. */
-export async function plainPasswordAccepted(credentials: Credentials, given: string): Promise<boolean> {
+export async function plainPasswordAccepted(credentials: Credentials, user: string, given: string): Promise<boolean> {
   const matches = await Promise.all(credentials.verifiers.map((verifier) => passwordMatches(given, verifier)));
+  if (credentials.md5 !== undefined) matches.push(given !== '' && same(md5(given, user), credentials.md5));
   return matches.includes(true) && credentials.known;
 }
 
-/** Checks the answer to an md5 challenge; needs passwords, a SCRAM verifier is of no use here. */
+/** Checks the answer to an md5 challenge; needs passwords or an md5 hash, a SCRAM verifier is of no use here. */
 export function md5AnswerAccepted(credentials: Credentials, user: string, salt: Buffer, given: string): boolean {
   const matches = credentials.passwords.map((password) => same(md5Answer(user, password, salt), given));
+  if (credentials.md5 !== undefined) matches.push(same(answerByHash(credentials.md5, salt), given));
   return matches.includes(true) && credentials.known;
 }
 

@@ -40,6 +40,7 @@ const ERROR_LINES_PER_SECOND_MAX = 100;
 const SAID_IN_FULL: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'admin_simple_only',
   'checkout_timeout',
+  'clients_exhausted',
   'database_unknown',
   'gate_timeout',
   'login_failed',

@@ -5,12 +5,14 @@ import { timingSafeEqual } from 'node:crypto';
 import { createServer, type AddressInfo, type ListenOptions, type Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
+import { keepAliveOptions } from '../config/tcp.js';
 import { CutoverError } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
 import type { ChangeOptions } from '../sharding/coordinator-change.js';
 import { readPastStream } from './accepted-socket.js';
 import { Acceptor, type AcceptorContext } from './acceptor.js';
 import { ClientSession } from './client-session.js';
+import { DnsWatch, type Resolve } from './dns-watch.js';
 import type {
   AdminHandler,
   ClientStatus,
@@ -49,6 +51,8 @@ export interface ProxyOptions {
   readonly inherit?: Inherit;
   /** longest time a client waits at a closed gate before it is told; default 60 s */
   readonly gateWaitMs?: number;
+  /** how names of servers are looked up for `dns_ttl`; absent: as the operating system does */
+  readonly resolve?: Resolve;
   /** how a change of the schema of all shards takes the coordinator along */
   readonly schemaChanges?: Partial<ChangeOptions>;
 }
@@ -90,12 +94,14 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   readonly #gates = new Map<string, Gate>();
   readonly #recovery: ShardRecovery;
   readonly #reach: Reach;
+  readonly #dns: DnsWatch;
   readonly #sweeper: NodeJS.Timeout;
   /** sessions that go along with what apply() has changed */
   #following: Promise<unknown> = Promise.resolve();
   #lastId = 0;
   #closing = false;
   #onForgotten: (() => void) | null = null;
+  readonly #isHeld = (database: string): boolean => this.gate(database).closed;
 
   constructor(options: ProxyOptions) {
     this.#config = options.config;
@@ -109,6 +115,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     this.routers = new ShardRouters(this.routes, options.config, options.schemaChanges);
     this.pipelining = new Pipelining(options.config);
     this.#reach = new Reach(this.routes);
+    this.#dns = new DnsWatch(() => this.routes.pools, this.#isHeld, options.resolve);
     this.#recovery = new ShardRecovery(this.routes, this.logger);
     this.#acceptor = new Acceptor(options.config, this);
     this.listener = this.#makeListener();
@@ -140,7 +147,8 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   }
 
   #makeListener(): Server {
-    return createServer({ noDelay: true, keepAlive: true, pauseOnConnect: true }, (socket) => {
+    const keepAlive = keepAliveOptions(this.#config.tcp.keepAliveMs);
+    return createServer({ noDelay: true, ...keepAlive, pauseOnConnect: true }, (socket) => {
       void this.#acceptor.accept(readPastStream(socket));
     });
   }
@@ -324,8 +332,9 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   // ---- time and the end
 
   #sweep(): void {
-    const held = (database: string): boolean => this.gate(database).closed;
+    const held = this.#isHeld;
     this.routes.sweep(held);
+    this.#dns.sweep(this.#config.general.dnsTtlMs);
     this.proven.sweep(this.#config.general.idleTimeoutMs);
     this.journal.sweep();
     this.#recovery.sweep();

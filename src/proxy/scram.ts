@@ -2,7 +2,7 @@
  * One task: the arithmetic and the four messages of SCRAM-SHA-256, from either end.
  *
  * RFC 5802 (SCRAM), RFC 7677 (SHA-256), PostgreSQL documentation, 54.3 (what PostgreSQL leaves out: the user name of the
- * exchange is ignored). Clients may bind the exchange to their TLS connection (`p=tls-server-end-point`); servers are not asked for it.
+ * exchange is ignored). Both sides may bind the exchange to their TLS connection (`p=tls-server-end-point`).
  */
 import { createHash, createHmac, pbkdf2, randomBytes, timingSafeEqual } from 'node:crypto';
 import { promisify } from 'node:util';
@@ -156,8 +156,26 @@ export class ScramServer {
 /** The side that proves. One object serves one exchange. */
 export class ScramClient {
   readonly #bare = `n=*,r=${randomBytes(18).toString('base64')}`;
+  /** what `c=` holds */
+  readonly #bound: Buffer;
   #serverSignature: Buffer | null = null;
-  readonly first = `n,,${this.#bare}`;
+  readonly mechanism: string;
+  readonly first: string;
+
+  /**
+   * @param offered mechanisms of the server
+   * @param binding what ties an exchange to this TLS connection; null: nothing does
+   * @throws ScramError when the server offers neither mechanism
+   */
+  constructor(offered: readonly string[], binding: Buffer | null) {
+    const plus = binding !== null && offered.includes(MECHANISM_PLUS);
+    if (!plus && !offered.includes(MECHANISM)) throw new ScramError('the server does not offer SCRAM-SHA-256');
+    this.mechanism = plus ? MECHANISM_PLUS : MECHANISM;
+    // "y" tells a server that does offer it that somebody in between has taken the offer away (RFC 5802, 6).
+    const flag = plus ? `p=${BINDING_TYPE}` : binding === null ? 'n' : 'y';
+    this.first = `${flag},,${this.#bare}`;
+    this.#bound = Buffer.concat([Buffer.from(`${flag},,`), (plus ? binding : null) ?? Buffer.alloc(0)]);
+  }
 
   /**
    * Answers the server's challenge.
@@ -178,7 +196,7 @@ export class ScramClient {
       throw new ScramError(
         'the server has another SCRAM verifier than password_hash: only with the same one a client can be passed on',
       );
-    const withoutProof = `c=biws,r=${nonce}`;
+    const withoutProof = `c=${this.#bound.toString('base64')},r=${nonce}`;
     const authMessage = `${this.#bare},${serverFirst},${withoutProof}`;
     this.#serverSignature = hmac(keys.serverKey, authMessage);
     return `${withoutProof},p=${xor(keys.clientKey, hmac(sha256(keys.clientKey), authMessage)).toString('base64')}`;

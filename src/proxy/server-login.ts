@@ -1,5 +1,6 @@
 /** One task: open a connection to a PostgreSQL server and log in, up to its first ReadyForQuery. */
 import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
 import { messageOf } from '../errors/errors.js';
 import type { Endpoint } from '../postgres/endpoint.js';
 import { openServerSocket } from '../postgres/server-socket.js';
@@ -9,8 +10,9 @@ import { HEADER_BYTES } from '../wire/frames.js';
 import { passwordMessage, saslInitialResponse, saslResponse, startupMessage } from '../wire/frontend.js';
 import { PacketReader, type Packet } from '../wire/packet-reader.js';
 import { PROTOCOL_MINOR } from '../wire/startup.js';
+import { channelBinding } from './channel-binding.js';
 import { md5Answer } from './credentials.js';
-import { MECHANISM, ScramClient } from './scram.js';
+import { ScramClient } from './scram.js';
 
 /** A server that said it is ready. */
 export interface LoggedIn {
@@ -78,7 +80,7 @@ export async function logIn(
 
 /** @returns whether a password was asked for */
 async function authenticate(socket: Socket, reader: PacketReader, endpoint: Endpoint): Promise<boolean> {
-  const scram = new ScramClient();
+  let scram = null as ScramClient | null;
   let asked = false;
   for (let messages = 0; messages < LOGIN_MESSAGES_MAX; messages += 1) {
     const { type, bytes } = await expect(reader);
@@ -104,15 +106,14 @@ async function authenticate(socket: Socket, reader: PacketReader, endpoint: Endp
         socket.write(passwordMessage(md5Answer(endpoint.user, passwordOf(endpoint), data.subarray(0, 4))));
         break;
       case 10:
-        if (!data.toString('latin1').split('\0').includes(MECHANISM))
-          throw new Error('the server does not offer SCRAM-SHA-256');
-        socket.write(saslInitialResponse(MECHANISM, scram.first));
+        scram ??= new ScramClient(data.toString('latin1').split('\0'), bindingOf(socket));
+        socket.write(saslInitialResponse(scram.mechanism, scram.first));
         break;
       case 11:
-        socket.write(saslResponse(await scram.answer(data.toString(), endpoint.keys ?? passwordOf(endpoint))));
+        socket.write(saslResponse(await begun(scram).answer(data.toString(), endpoint.keys ?? passwordOf(endpoint))));
         break;
       case 12:
-        scram.verify(data.toString());
+        begun(scram).verify(data.toString());
         asked = true;
         break;
       default:
@@ -120,6 +121,17 @@ async function authenticate(socket: Socket, reader: PacketReader, endpoint: Endp
     }
   }
   throw new Error('the server does not finish its authentication');
+}
+
+/** What a SCRAM exchange over this connection can be bound to; null: nothing. */
+function bindingOf(socket: Socket): Buffer | null {
+  const certificate = socket instanceof TLSSocket ? socket.getPeerX509Certificate() : undefined;
+  return certificate === undefined ? null : channelBinding(certificate.raw);
+}
+
+function begun(scram: ScramClient | null): ScramClient {
+  if (scram === null) throw new Error('the server goes on with an exchange that it has not begun');
+  return scram;
 }
 
 function passwordOf(endpoint: Endpoint): string {

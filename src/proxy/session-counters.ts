@@ -58,9 +58,14 @@ export class SessionCounters {
     return performance.now() - this.#answeredAt;
   }
 
+  /** How long the statement in flight has been running; 0 when there is none. */
+  get runsForMs(): number {
+    return this.#requestSince === 0 ? 0 : performance.now() - this.#requestSince;
+  }
+
   /** True once for each statement, when it has been running for longer. */
   runsTooLong(limitMs: number): boolean {
-    if (this.#timedOut || this.#requestSince === 0 || performance.now() - this.#requestSince <= limitMs) return false;
+    if (this.#timedOut || this.runsForMs <= limitMs) return false;
     this.#timedOut = true;
     return true;
   }

@@ -21,6 +21,9 @@ interface Parts {
   readonly reads: SessionReads;
 }
 
+/** As long as the cancel request itself has time to arrive. */
+const CANCEL_PATIENCE_MS = 5_000;
+
 /** That a client has been answered and has sent nothing since. */
 export interface Idleness {
   readonly inTransaction: boolean;
@@ -76,8 +79,13 @@ export class SessionServers {
     this.#borrowing.cancel();
   }
 
-  /** Cancels the statement in flight when it has been running for longer; once for each statement. */
+  /**
+   * Cancels the statement in flight when it has been running for longer; once for each statement. A server that does not answer that
+   * either has vanished, or might as well have: its connection is closed, which its client is told.
+   */
   cancelAfter(limitMs: number): void {
-    if (this.#session.counters.runsTooLong(limitMs)) this.cancel();
+    const { counters } = this.#session;
+    if (counters.runsTooLong(limitMs)) this.cancel();
+    else if (counters.runsForMs > limitMs + CANCEL_PATIENCE_MS) this.#borrowing.server?.destroy();
   }
 }

@@ -8,7 +8,7 @@ import { CONFIG_FILE, IGNORED, USERS_FILE } from '../../src/config/schema.js';
 import { SHARDING_TABLES } from '../../src/config/sharding-schema.js';
 
 const DOCUMENT = readFileSync(new URL('../../docs/configuration.md', import.meta.url), 'utf8');
-const TABLES = ['general', 'databases', 'users', 'admin', 'nodes', 'temporal', 'replication'];
+const TABLES = ['general', 'databases', 'users', 'admin', 'nodes', 'temporal', 'replication', 'tcp'];
 const VERDICTS = ['works', 'is refused', 'has no effect'] as const;
 type Verdict = (typeof VERDICTS)[number];
 

@@ -33,7 +33,7 @@ describe('a file of PgDog', () => {
 
   test('loads unchanged, and every key without an effect is named once', () => {
     const ignored = config.warnings.filter((warning) => warning.includes('has no effect')).join('\n');
-    for (const key of ['workers', '[tcp]', '[[mirroring]]']) {
+    for (const key of ['workers', '[[query_parsers]]', '[[mirroring]]']) {
       expect(ignored.split(key)).toHaveLength(2);
     }
     expect(ignored).not.toContain('cutover_timeout"');
@@ -164,6 +164,7 @@ test('a password never gets into an error, whatever is wrong around it', () => {
     `[[users]]\nname = "app"\npasword = "${secret}"`,
     `[[users]]\nname = "app"\nserver_auth = "${secret}"`,
     `[[users]]\nname = "app"\nidentity = ".${secret}"`,
+    `[[users]]\nname = "app"\npassword_hash = "${secret}"`,
   ];
   for (const users of broken) {
     const error = failure(DATABASES, users);
@@ -196,6 +197,25 @@ describe('what merely surprises is a warning', () => {
     expect(config.warnings.join('\n')).toContain(
       'database "prod" has two schema_admin users: "one" counts, "two" does not',
     );
+  });
+
+  test('a hash that proves nothing, and statements that are prepared all the same', () => {
+    const md5 = USERS.replace(/password = .*/, `password_hash = "md5${'0'.repeat(32)}"`);
+    expect(load(DATABASES, md5).warnings.join('\n')).toContain('lets nobody in with auth_type = "scram"');
+    expect(load(`[general]\nauth_type = "md5"\n${DATABASES}`, md5).warnings.join('\n')).not.toContain('lets nobody in');
+    expect(load('[general]\nprepared_statements = "full"').warnings.join('\n')).not.toContain('prepared');
+    expect(load('[general]\nprepared_statements = "disabled"').warnings.join('\n')).toContain('has no effect');
+  });
+
+  test('keys of [tcp] that Node cannot set, beside those it can', () => {
+    const config = load('[tcp]\ntime = 1500\nretries = 3\nuser_timeout = 5000');
+    expect(config.tcp).toEqual({ keepAliveMs: 2_000 });
+    expect(config.warnings.join('\n')).toMatch(/"retries" in \[tcp\] .*asks 10 times\n.*"user_timeout" in \[tcp\]/);
+    expect(load('[tcp]\nkeepalives = false').tcp).toEqual({ keepAliveMs: null });
+  });
+
+  test('cutover_max_clients = 0 is the default, not a proxy for nobody', () => {
+    expect(load('[general]\ncutover_max_clients = 0').general.maxClients).toBe(10_000);
   });
 
   test('an empty password lets no one in', () => {

@@ -10,7 +10,7 @@ import { errorField } from '../../src/wire/backend.js';
 import { startupMessage } from '../../src/wire/frontend.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 import { until } from '../support/wait.js';
-import { clientOf, configFor, proxyFor, RawClient } from './support.js';
+import { clientOf, configFor, proxyFor, RawClient, USER } from './support.js';
 
 const clusters = useClusters({ scram: { major: 17, auth: 'scram' }, trust: { major: 15 } });
 
@@ -60,6 +60,20 @@ describe.each(['scram', 'plain'] as const)('with %s', (authType) => {
     expect((await client.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
     await expect(clientOf(proxy, 'prod', { password: 'wrong' })).rejects.toMatchObject({ code: '28P01' });
   });
+});
+
+test('an md5 hash serves in place of a password with md5 and plain, and lets nobody in with scram', async () => {
+  const passwordHash = `md5${createHash('md5').update(`only hashed${USER}`).digest('hex')}`;
+  const user = { passwords: [], passwordHash, serverPassword: clusters.scram.password };
+  for (const authType of ['md5', 'plain'] as const) {
+    const proxy = await start(authType, user);
+    const client = await clientOf(proxy, 'prod', { password: 'only hashed' });
+    expect((await client.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
+    for (const password of ['wrong', passwordHash, passwordHash.slice(3)])
+      await expect(clientOf(proxy, 'prod', { password })).rejects.toMatchObject({ code: '28P01' });
+  }
+  const scram = await start('scram', user);
+  await expect(clientOf(scram, 'prod', { password: 'only hashed' })).rejects.toMatchObject({ code: '28P01' });
 });
 
 test('an unknown user is given the same salt each time, as a known one is', async () => {

@@ -38,7 +38,7 @@ async function transcript(proxy: Proxy, user: string, database: string): Promise
   const raw = new RawClient(proxy);
   raw.send(startupMessage({ user, database }));
   const heard: string[] = [];
-  const scram = new ScramClient();
+  const scram = new ScramClient([MECHANISM], null);
   while (!raw.closed) {
     const messages = await raw.until(raw.messages.some(({ type }) => type === 'E') ? 'E' : 'R').catch(() => []);
     for (const { type, bytes } of messages.length > 0 ? messages : raw.messages.splice(0)) {

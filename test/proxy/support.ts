@@ -5,6 +5,7 @@ import { afterEach } from 'vitest';
 import type { Config, DatabaseEntry, GeneralConfig, UserEntry } from '../../src/config/config.js';
 import { replicaConfig } from '../../src/config/replicas.js';
 import { NOT_SHARDED } from '../../src/config/sharding.js';
+import type { TcpConfig } from '../../src/config/tcp.js';
 import { NO_TLS, PREFER_TLS, type TlsConfig } from '../../src/config/tls.js';
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
 import type { Proxy } from '../../src/proxy/contract.js';
@@ -28,6 +29,7 @@ const GENERAL: GeneralConfig = {
   connectAttemptDelayMs: 0,
   checkoutTimeoutMs: 10_000,
   idleTimeoutMs: 60_000,
+  maxClients: 10_000,
   clientLoginTimeoutMs: 10_000,
   clientIdleTimeoutMs: null,
   clientIdleInTransactionTimeoutMs: null,
@@ -43,6 +45,8 @@ const GENERAL: GeneralConfig = {
   shutdownTimeoutMs: 5_000,
   shutdownTerminationTimeoutMs: null,
   queryTimeoutMs: null,
+  dnsTtlMs: null,
+  preparedStatements: 'extended',
   preparedStatementsLimit: 100,
   pipelining: 'off',
 };
@@ -69,6 +73,7 @@ export interface Overrides {
   readonly general?: Partial<GeneralConfig>;
   readonly user?: Partial<UserEntry>;
   readonly tls?: Partial<TlsConfig>;
+  readonly tcp?: Partial<TcpConfig>;
 }
 
 /** A configuration in which the superuser of each cluster may use each of the databases. */
@@ -92,6 +97,7 @@ export function configFor(targets: readonly Target[], overrides: Overrides = {})
   return {
     general: { ...GENERAL, ...overrides.general },
     tls: { ...NO_TLS, servers: PREFER_TLS, ...overrides.tls },
+    tcp: { keepAliveMs: 60_000, ...overrides.tcp },
     databases,
     replicas: replicaConfig({}),
     sharding: NOT_SHARDED,

@@ -1,5 +1,6 @@
 /** One task: servers are reached by TLS and verified as tls_verify says, by the pools, by cancel requests and by the engine alike. */
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+import { connect as connectTls, TLSSocket } from 'node:tls';
 import { beforeAll, expect, test } from 'vitest';
 import type { TlsVerify } from '../../src/config/tls.js';
 import { swapNames } from '../../src/config/swap.js';
@@ -132,6 +133,14 @@ test('after a swap and a RELOAD the pools keep to the rule, and what an older ru
   await connections.close();
 });
 
+test('whoever stands in between and takes TLS apart is not logged in through: the password is bound to the certificate', async () => {
+  const between = await takenApart(clusters.main.port);
+  for (const problem of await refusals(await start({}, 'localhost', between)))
+    expect(problem).toMatch(/channel binding/);
+  // Without TLS there is nothing to be bound to.
+  expect(await seen(await start({ tls_verify: 'disabled' }))).toMatchObject([{ ssl: false }, { ssl: false }]);
+});
+
 test('a server without TLS serves where nothing else is asked for', async () => {
   await setTls(clusters.main, null);
   expect(await seen(await start({}))).toMatchObject([{ ssl: false }, { ssl: false }]);
@@ -146,6 +155,25 @@ test('plain text behind the answer of the server is not taken for what it says i
   const engine = withConnection(endpoint, (connection) => connection.query('SELECT'));
   await expect(engine).rejects.toThrow('plain text in the place of a TLS handshake');
 });
+
+/** Shows a certificate of its own and passes on what it reads, encrypted again. @returns its port */
+async function takenApart(target: number): Promise<number> {
+  const { certificatePem: cert, keyPem: key } = authority.issue('between', ['localhost']);
+  return listening((near) => {
+    near.once('data', () => {
+      near.pause();
+      const far = connect(target, '127.0.0.1');
+      far.write(SSL_REQUEST);
+      far.once('data', () => {
+        near.write('S');
+        const decrypted = new TLSSocket(near, { isServer: true, cert, key });
+        const encrypted = connectTls({ socket: far, rejectUnauthorized: false });
+        for (const end of [decrypted, encrypted]) end.on('error', () => undefined);
+        decrypted.pipe(encrypted).pipe(decrypted);
+      });
+    });
+  });
+}
 
 /** A server that ends with the test. @returns its port */
 async function listening(serve: (socket: Socket) => void): Promise<number> {

@@ -4,6 +4,7 @@ import { cutoverConfig, generalConfig } from '../../src/config/general.js';
 import { loggingConfig, monitoringConfig } from '../../src/config/monitoring.js';
 import { replicaConfig } from '../../src/config/replicas.js';
 import { NOT_SHARDED } from '../../src/config/sharding.js';
+import { tcpConfig } from '../../src/config/tcp.js';
 import { NO_TLS } from '../../src/config/tls.js';
 
 export interface Patience {
@@ -34,6 +35,7 @@ export function configurationOf(nodes: readonly string[], patience: Patience): C
   return {
     general: generalConfig({}),
     tls: NO_TLS,
+    tcp: tcpConfig({}),
     databases: [database('app', SOURCE_HOST), database('app_new', DESTINATION_HOST)],
     replicas: replicaConfig({}),
     sharding: NOT_SHARDED,

@@ -1,0 +1,87 @@
+/** One task: a peer that vanishes without closing its connection is noticed, and keeps nobody else waiting for what it held. */
+import { readFileSync } from 'node:fs';
+import { expect, test } from 'vitest';
+import type { Config, GeneralConfig } from '../../src/config/config.js';
+import { ChaosProxy } from '../../src/dev/chaos-proxy.js';
+import { query } from '../../src/wire/frontend.js';
+import { freshDatabase, useClusters } from '../support/clusters.js';
+import { until } from '../support/wait.js';
+import { clientOf, configFor, endLater, proxyFor, RawClient } from './support.js';
+
+const clusters = useClusters({ main: { major: 18 } });
+
+async function configWith(general: Partial<GeneralConfig>, keepAliveMs: number | null = 60_000): Promise<Config> {
+  const databaseName = await freshDatabase(clusters.main);
+  return configFor([{ name: 'prod', cluster: clusters.main, databaseName }], { general, tcp: { keepAliveMs } });
+}
+
+async function relayTo(port: number): Promise<ChaosProxy> {
+  const relay = await ChaosProxy.listen(port);
+  endLater(() => relay.close());
+  return relay;
+}
+
+/**
+ * What the kernel waits for on the open connection between these ports, and for how many ms yet: `00` nothing, `01` sends again, `02` asks
+ * a silent peer (Linux, Documentation/networking/proc_net_tcp, which counts in hundredths of a second).
+ */
+function timerOf(localPort: number, remotePort: number): { kind: string; leftMs: number } {
+  const end = (port: number): string => `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
+  for (const line of readFileSync('/proc/net/tcp', 'utf8').split('\n').slice(1)) {
+    const [, local = '', remote = '', state, , timer = ''] = line.trim().split(/\s+/);
+    if (state !== '01' || !local.endsWith(end(localPort)) || !remote.endsWith(end(remotePort))) continue;
+    const [kind = '', when = ''] = timer.split(':');
+    return { kind, leftMs: Number.parseInt(when, 16) * 10 };
+  }
+  throw new Error(`no connection ${localPort.toString()} -> ${remotePort.toString()}`);
+}
+
+test.each([5_000, null])('TCP asks silent clients and servers after the time in [tcp]: %s ms', async (keepAliveMs) => {
+  const proxy = await proxyFor({ config: await configWith({}, keepAliveMs) });
+  const client = await RawClient.loggedIn(proxy, 'prod');
+  client.send(query('SELECT inet_client_port()'));
+  const row = (await client.until('Z')).find(({ type }) => type === 'D')?.bytes ?? Buffer.alloc(0);
+  const connections = {
+    client: [proxy.address.port, client.socket.localPort ?? 0],
+    server: [Number(row.subarray(11).toString()), clusters.main.port],
+  } as const;
+  for (const [peer, [local, remote]] of Object.entries(connections)) {
+    await until(`the ${peer} is asked as configured`, () => {
+      const { kind, leftMs } = timerOf(local, remote);
+      return keepAliveMs === null ? kind === '00' : kind === '02' && leftMs <= keepAliveMs;
+    });
+  }
+});
+
+test.each([
+  ['idle', '', { clientIdleTimeoutMs: 200 }],
+  ['in a transaction', 'BEGIN; LOCK TABLE held', { clientIdleInTransactionTimeoutMs: 200 }],
+])('a client that vanishes %s is ended, and what it held is free', async (_where, statement, general) => {
+  const proxy = await proxyFor({ config: await configWith({ ...general, defaultPoolSize: 1 }) });
+  const setup = await clientOf(proxy, 'prod');
+  await setup.query('CREATE TABLE held (n int)');
+  await setup.end();
+  const relay = await relayTo(proxy.address.port);
+  const vanishing = await RawClient.loggedIn({ address: { host: '127.0.0.1', port: relay.port } }, 'prod');
+  vanishing.send(query(statement));
+  await vanishing.until('Z');
+  relay.set('blackhole');
+  await until('the proxy has no client', () => proxy.clients().length === 0);
+  expect(vanishing.closed).toBe(false);
+  const next = await clientOf(proxy, 'prod');
+  expect((await next.query('LOCK TABLE held; SELECT 1 AS one')) as unknown).toMatchObject([{}, { rows: [{ one: 1 }] }]);
+});
+
+test('a server that vanishes in a statement is given up behind query_timeout, and the next client gets another one', async () => {
+  const relay = await relayTo(clusters.main.port);
+  const config = await configWith({ queryTimeoutMs: 200, defaultPoolSize: 1 });
+  const databases = config.databases.map((entry) => ({ ...entry, port: relay.port }));
+  const proxy = await proxyFor({ config: { ...config, databases } });
+  const client = await clientOf(proxy, 'prod');
+  await client.query('SELECT 1');
+  relay.set('blackhole');
+  await expect(client.query('SELECT 2')).rejects.toMatchObject({ code: '08006' });
+  relay.set('calm');
+  const next = await clientOf(proxy, 'prod');
+  expect((await next.query('SELECT 3 AS three')).rows).toEqual([{ three: 3 }]);
+});
