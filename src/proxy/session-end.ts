@@ -66,11 +66,10 @@ export class SessionEnd {
       this.#closed();
       return;
     }
-    if (connectionRecovery === 'drop') {
+    if (connectionRecovery === 'drop' || this.#rollingBack) {
       server.destroy();
       return;
     }
-    if (this.#rollingBack) return;
     this.#rollingBack = true;
     this.#stopTimer();
     server.setup('ROLLBACK', rollbackTimeoutMs);
