@@ -129,7 +129,7 @@ export class Borrowing implements Borrower {
     this.#placeOn(shard);
     this.#opening = opening;
     this.step = 'closing';
-    server.setup('ROLLBACK');
+    server.setup('ROLLBACK', this.#withinMs);
   }
 
   /** Lets go of the server without giving it back: it is kept with others of the transaction. */
@@ -148,6 +148,11 @@ export class Borrowing implements Borrower {
     server.owner = this.#listener;
     this.server = server;
     this.pool = pool;
+  }
+
+  /** for statements of the proxy's own */
+  get #withinMs(): number {
+    return this.#context.config.general.rollbackTimeoutMs;
   }
 
   #placeOn(shard: number): void {
@@ -173,7 +178,7 @@ export class Borrowing implements Borrower {
   /** Asks the server what its session has of the client; it says setupDone(). */
   ask(): void {
     this.step = 'asking';
-    this.server?.ask(STATE_SQL);
+    this.server?.ask(STATE_SQL, this.#withinMs);
   }
 
   /** Until exchange() the session cannot go on. */
@@ -367,11 +372,11 @@ export class Borrowing implements Borrower {
     const opening = this.#opening;
     const different = server.settings?.key !== wanted.key;
     const waits = different && !cannotFail(server.settings, wanted);
-    if (different) server.setup(differenceSql(server.settings, wanted));
+    if (different) server.setup(differenceSql(server.settings, wanted), this.#withinMs);
     else this.#tellNews(server);
     server.settings = wanted;
     if (opening !== null) {
-      server.setup(opening);
+      server.setup(opening, this.#withinMs);
       this.#owed = different ? 2 : 1;
       this.step = 'opening';
     } else if (waits) this.step = 'setup';

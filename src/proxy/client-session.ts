@@ -119,7 +119,7 @@ export class ClientSession implements BorrowingListener {
       gone: () => {
         // With a server in hand, what was sent before is still run: PostgreSQL would not do less.
         if (this.#borrowing.step !== 'setup') this.#leave(VANISHED_TIMEOUT_MS);
-        else this.#gone = this.#end.await(VANISHED_TIMEOUT_MS);
+        else this.#gone = true;
       },
     });
     this.#scanner.feed(client.unread);

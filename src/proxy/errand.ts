@@ -13,15 +13,11 @@ export function runErrand(
   done: (failure: Buffer | null) => void,
 ): void {
   // Being lost is an answer too.
-  const timer = setTimeout(() => {
-    server.destroy();
-  }, timeoutMs);
   server.owner = new Errand((failure) => {
-    clearTimeout(timer);
     server.owner = null;
     done(failure);
   });
-  server.setup(sql);
+  server.setup(sql, timeoutMs);
 }
 
 /** Owns a connection while a statement of the proxy's own runs on it and nobody reads along. */

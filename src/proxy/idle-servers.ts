@@ -27,14 +27,18 @@ export class IdleServers {
 
   /** Takes the one that was used last; null: there is none. */
   take(): IdleServer | null {
-    for (let entry = this.#entries.pop(); entry !== undefined; entry = this.#entries.pop())
+    for (let entry = this.#entries.pop(); entry !== undefined; entry = this.#entries.pop()) {
+      if (entry.server.insideMessage) entry.server.destroy();
       if (entry.server.usable) return entry;
+    }
     return null;
   }
 
   /** Takes the one that was used last of those for which `wanted` is true; null: there is none. */
   takeLast(wanted: (entry: IdleServer) => boolean): IdleServer | null {
-    const at = this.#entries.findLastIndex((entry) => entry.server.usable && wanted(entry));
+    const at = this.#entries.findLastIndex(
+      (entry) => entry.server.usable && !entry.server.insideMessage && wanted(entry),
+    );
     return at < 0 ? null : (this.#entries.splice(at, 1)[0] ?? null);
   }
 

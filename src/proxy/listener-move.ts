@@ -32,7 +32,7 @@ export function stopListening(server: ServerConnection, pool: Pool, deliver: (by
       if (server.usable) pool.giveBack(server, false);
       resolve();
     });
-    server.setup('UNLISTEN *');
+    server.setup('UNLISTEN *', pool.options.rollbackTimeoutMs);
   });
 }
 
@@ -54,7 +54,7 @@ class Taking extends Errand implements Borrower {
   granted(server: ServerConnection): void {
     this.#server = server;
     server.owner = this;
-    server.setup(listenSql(this.#channels));
+    server.setup(listenSql(this.#channels), this.#pool.options.rollbackTimeoutMs);
   }
 
   denied(_error: CutoverError): void {

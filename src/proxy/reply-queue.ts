@@ -6,6 +6,8 @@
  * message was sent (a statement prepared, a name closed) is as if it never was.
  */
 
+import { FrameError } from '../wire/frames.js';
+
 export const REPLY = {
   none: 0,
   /** Query or FunctionCall: ends with ReadyForQuery */
@@ -165,14 +167,16 @@ export class ReplyQueue {
     this.pop();
   }
 
-  /** ReadyForQuery: takes away the message it answers. */
+  /** ReadyForQuery: takes away the message it answers. @throws FrameError when nothing that was sent is answered by it */
   ready(): void {
     const { head } = this;
+    if (this.copyIn) throw unasked();
     if (head === REPLY.sync) this.syncsOwed -= 1;
     if (head === REPLY.query || head === REPLY.setup || head === REPLY.sync) this.pop();
     else {
       this.failed();
-      if (this.head === REPLY.sync) this.ready();
+      if (this.head !== REPLY.sync) throw unasked();
+      this.ready();
     }
   }
 
@@ -190,4 +194,8 @@ export class ReplyQueue {
     this.#undos.splice(at, 1);
     this.#end -= 1;
   }
+}
+
+function unasked(): FrameError {
+  return new FrameError('the server is ready for what it was not asked');
 }

@@ -11,65 +11,25 @@ import { TLSSocket } from 'node:tls';
 import { FENCE_SQLSTATE, messageOf } from '../errors/errors.js';
 import { readDirectly } from '../postgres/direct-read.js';
 import type { Endpoint } from '../postgres/endpoint.js';
-import {
-  CLOSE_COMPLETE,
-  errorField,
-  PARSE_COMPLETE,
-  readCommandTag,
-  readParameterStatus,
-  renameInError,
-  withoutPosition,
-} from '../wire/backend.js';
+import { CLOSE_COMPLETE, errorField, PARSE_COMPLETE, readCommandTag, readParameterStatus } from '../wire/backend.js';
 import { BACKEND, SERVER_RULES, STATUS } from '../wire/codes.js';
 import { FrameError, FrameScanner, HEADER_BYTES } from '../wire/frames.js';
 import { query, TERMINATE } from '../wire/frontend.js';
+import { errorAsAsked } from './error-as-asked.js';
+import { HeldReplies } from './held-replies.js';
+import { OwnStatements } from './own-statements.js';
 import { REPLY, ReplyQueue } from './reply-queue.js';
 import type { LoggedIn } from './server-login.js';
+import type { ServerOwner } from './server-owner.js';
 import { ServerStatements } from './server-statements.js';
 import { mayChangeSession, sessionTagOf } from './session-tags.js';
 import { SessionSettings } from './settings.js';
+import { endsWithUnasked, isUnasked } from './unasked.js';
 
-/** Who uses a server connection at the moment. */
-export interface ServerOwner {
-  readonly id: number;
-  /** Bytes for the client, which stay as they are. */
-  deliver(bytes: Buffer): void;
-  /**
-   * The same of bytes that are overwritten once it has returned; absent: it gets copies.
-   *
-   * @returns false: it is not done with them, and they stay as they are
-   */
-  relay?(bytes: Buffer): boolean;
-  /** A setup statement was answered; `failure` is its ErrorResponse. */
-  setupDone(failure: Buffer | null): void;
-  /** ReadyForQuery with nothing left to answer: transactionStatus holds. */
-  settled(): void;
-  /** The fence refused the first statement of a batch, nothing of which was delivered; the server is idle again. */
-  refused(reply: Buffer): void;
-  /**
-   * ReadyForQuery after commands that may have changed what the session is made of, or after an error.
-   *
-   * @param tags bits of SESSION_TAG seen since the last ReadyForQuery
-   */
-  sessionChanged(tags: number, failed: boolean): void;
-  /** The name the client gave a statement that an error names, if it has one. */
-  clientNameOf(serverName: string): string | undefined;
-  /** The server can take bytes again after send() said no. */
-  writable(): void;
-  /** The connection ended while owned. */
-  lost(): void;
-}
+export type { ServerOwner } from './server-owner.js';
 
 /** How long a server may take to end a session that says goodbye. */
 const END_TIMEOUT_MS = 5_000;
-
-/** What a server may send at any time (PostgreSQL documentation, 54.2.7). */
-const UNASKED = new Set<number>([
-  BACKEND.noticeResponse,
-  BACKEND.notificationResponse,
-  BACKEND.parameterStatus,
-  BACKEND.errorResponse,
-]);
 
 const NOTHING = Buffer.alloc(0);
 /** Of the one value of a DataRow: behind type, length, count of values and the value's length (PostgreSQL documentation, 54.7). */
@@ -94,7 +54,6 @@ export class ServerConnection {
   readonly initialParameters: ReadonlyMap<string, string>;
   /** something other than settings was left behind, so DISCARD ALL is due before the next client */
   dirty = false;
-  owner: ServerOwner | null = null;
   transactionStatus: number = STATUS.idle;
   /** reported parameters that changed since the owner took the connection */
   readonly changedParameters = new Map<string, string>();
@@ -120,6 +79,11 @@ export class ServerConnection {
   bytesSent = 0;
   #settings: SessionSettings | null = SessionSettings.NONE;
   #onClosed: (() => void) | null = null;
+  #owner: ServerOwner | null = null;
+  #paused = false;
+  readonly #own = new OwnStatements(() => {
+    this.destroy();
+  });
   readonly #socket: Socket;
   readonly #scanner = new FrameScanner(SERVER_RULES);
   #lastVerdict: Verdict = VERDICT.pass;
@@ -128,10 +92,7 @@ export class ServerConnection {
   #answer: Buffer | null = null;
   /** what the client gets in the place of the message just dropped */
   #instead: Buffer | null = null;
-  /** the batch may still be refused by the fence: its replies are held back */
-  #undecided = false;
-  #refused = false;
-  #held: Buffer[] = [];
+  readonly #held = new HeldReplies();
   /** what is read now is overwritten by the next read, unless somebody needs it: true; null: it stays anyway */
   #kept: boolean | null = null;
   #tags = 0;
@@ -160,6 +121,18 @@ export class ServerConnection {
     this.#socket.resume();
   }
 
+  get owner(): ServerOwner | null {
+    return this.#owner;
+  }
+
+  set owner(owner: ServerOwner | null) {
+    if (owner === this.#owner) return;
+    this.#owner = owner;
+    this.#held.forget();
+    this.#tags = 0;
+    this.#failed = false;
+  }
+
   /** what the session has been made to differ in; null = not known */
   get settings(): SessionSettings | null {
     return this.#settings;
@@ -177,6 +150,11 @@ export class ServerConnection {
   /** nothing in flight and no transaction open, nor one that a Sync would end */
   get idle(): boolean {
     return this.replies.empty && !this.replies.open && this.transactionStatus === STATUS.idle;
+  }
+
+  /** A part of a message has come. Between two clients: of one that nobody has asked for, and the rest would be read by the next one. */
+  get insideMessage(): boolean {
+    return this.#scanner.insideFrame || this.#scanner.unreadBytes > 0;
   }
 
   /** Its client was told why it ends, or a part of a message whose rest would have to come first: nothing can be said behind it. */
@@ -204,18 +182,23 @@ export class ServerConnection {
     this.#socket.uncork();
   }
 
-  /** Sends a statement of the proxy's own; the owner hears setupDone(). */
-  setup(sql: string): void {
+  /**
+   * Sends a statement of the proxy's own; the owner hears setupDone(), or lost() when that takes too long. Its answer is read even while
+   * the client has enough.
+   */
+  setup(sql: string, withinMs: number): void {
     // A simple query takes the unnamed statement away.
     this.unnamed = null;
     this.replies.push(REPLY.setup);
+    this.#own.sent(withinMs);
+    if (this.#paused) this.#socket.resume();
     this.send(query(sql));
   }
 
   /** As setup(), for a statement with one row of one column: {@link takeAnswer} has it when the owner hears setupDone(). */
-  ask(sql: string): void {
+  ask(sql: string, withinMs: number): void {
     this.#answer = NOTHING;
-    this.setup(sql);
+    this.setup(sql, withinMs);
   }
 
   /** The text that was asked for; null where there is none. */
@@ -227,13 +210,13 @@ export class ServerConnection {
 
   /** Holds replies back until it is known that the fence did not refuse the batch sent next. */
   watchForRefusal(): void {
-    this.#undecided = true;
+    this.#held.undecided = true;
   }
 
   /** Ends the holding back: the client waits for what has come. */
   stopWatching(): void {
-    this.#undecided = false;
-    this.#refused = false;
+    this.#held.undecided = false;
+    this.#held.refused = false;
     this.#release();
   }
 
@@ -246,10 +229,12 @@ export class ServerConnection {
   }
 
   pause(): void {
-    this.#socket.pause();
+    this.#paused = true;
+    if (!this.#own.owed) this.#socket.pause();
   }
 
   resume(): void {
+    this.#paused = false;
     this.#socket.resume();
   }
 
@@ -271,6 +256,7 @@ export class ServerConnection {
   #close(): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.#own.ended();
     this.#release();
     const { owner } = this;
     this.owner = null;
@@ -325,6 +311,7 @@ export class ServerConnection {
         if (from < to) this.#emit(buffer.subarray(from, to));
         from = to;
         if (dueHere && !this.handsOver) this.sayDue();
+        if (settled && this.replies.empty && !endsWithUnasked(buffer, to)) throw unasked();
         if (settled) this.#settle(this.#lastVerdict === VERDICT.setupDone);
         if (dueHere && this.handsOver) this.sayDue();
       }
@@ -336,8 +323,7 @@ export class ServerConnection {
   #frame(type: number, buffer: Buffer, start: number, end: number): Verdict {
     const { replies } = this;
     const { head } = replies;
-    if (head === REPLY.none && this.owner === null && !UNASKED.has(type))
-      throw new FrameError('an idle server sends an answer');
+    if (head === REPLY.none && this.owner === null && !isUnasked(type)) throw unasked();
     if (type === BACKEND.readyForQuery) return this.#ready(buffer[start + HEADER_BYTES] ?? 0);
     if (type === BACKEND.errorResponse) return this.#error(buffer, start, end);
     if (type === BACKEND.parameterStatus) return this.#parameter(buffer, start, end);
@@ -348,7 +334,7 @@ export class ServerConnection {
       case BACKEND.portalSuspended:
         if (type === BACKEND.commandComplete) this.#command(buffer, start, end);
         if (head === REPLY.execute) replies.pop();
-        this.#undecided = false;
+        this.#held.undecided = false;
         break;
       case BACKEND.parseComplete:
         if (head !== REPLY.parse && head !== REPLY.injectedParse) break;
@@ -369,13 +355,13 @@ export class ServerConnection {
         break;
       case BACKEND.copyInResponse:
         replies.copyInStarted();
-        this.#undecided = false;
+        this.#held.undecided = false;
         break;
       case BACKEND.parameterDescription:
       case BACKEND.notificationResponse:
         break;
       default:
-        this.#undecided = false;
+        this.#held.undecided = false;
     }
     return VERDICT.pass;
   }
@@ -385,17 +371,20 @@ export class ServerConnection {
     const setup = replies.head === REPLY.setup;
     this.transactionStatus = status;
     replies.ready();
-    if (setup) return VERDICT.setupDone;
+    if (setup) {
+      this.#own.answered();
+      return VERDICT.setupDone;
+    }
     if (status === STATUS.idle) this.transactions += 1;
     if (this.#failed || this.#tags !== 0) {
       this.owner?.sessionChanged(this.#tags, this.#failed);
       this.#tags = 0;
       this.#failed = false;
     }
-    this.#undecided = false;
+    this.#held.undecided = false;
     if (replies.empty) this.hidesPositions = false;
     // More was sent behind the refused statement and may run: only the client can tell what to do about that.
-    if (this.#refused && !replies.empty) this.stopWatching();
+    if (this.#held.refused && !replies.empty) this.stopWatching();
     return replies.empty || replies.dueHere || this.handsOver ? VERDICT.settled : VERDICT.pass;
   }
 
@@ -405,17 +394,15 @@ export class ServerConnection {
       const failure = this.#setupFailure;
       this.#setupFailure = null;
       this.owner?.setupDone(failure);
+      if (this.#paused) this.pause();
       return;
     }
     if (!this.replies.empty && !this.handsOver) return;
-    if (this.#refused && this.transactionStatus === STATUS.idle) {
-      const reply = Buffer.concat(this.#held);
-      this.#held = [];
-      this.#refused = false;
-      this.owner?.refused(reply);
+    if (this.#held.refused && this.transactionStatus === STATUS.idle) {
+      this.owner?.refused(this.#held.takeRefusal());
       return;
     }
-    if (this.#refused) this.stopWatching();
+    if (this.#held.refused) this.stopWatching();
     this.owner?.settled();
   }
 
@@ -429,14 +416,15 @@ export class ServerConnection {
       this.saidWhy = true;
       return VERDICT.pass;
     }
+    if (replies.head === REPLY.none && this.owner === null) throw unasked();
     if (replies.head === REPLY.setup) {
       this.#setupFailure = Buffer.from(buffer.subarray(start, end));
       return VERDICT.drop;
     }
     this.#failed = true;
     const sqlstate = errorField(buffer, start, end, 'C');
-    if (this.#undecided && sqlstate === FENCE_SQLSTATE) this.#refused = true;
-    this.#undecided = false;
+    if (this.#held.undecided && sqlstate === FENCE_SQLSTATE) this.#held.refused = true;
+    this.#held.undecided = false;
     this.#noteStaleStatement(buffer, start, end, sqlstate);
     replies.failed();
     return this.#adapted(buffer, start, end);
@@ -451,14 +439,9 @@ export class ServerConnection {
 
   /** An error that names a statement names it as the client does, and does not point into a text of ours. */
   #adapted(buffer: Buffer, start: number, end: number): Verdict {
-    const names = buffer.subarray(start, end).includes('__cutover_');
-    if (!names && !this.hidesPositions) return VERDICT.pass;
-    const message = buffer.subarray(start, end);
-    const serverName = /__cutover_\d+/.exec(message.toString('latin1'))?.[0] ?? '';
-    const clientName = this.owner?.clientNameOf(serverName);
-    const placed = this.hidesPositions ? withoutPosition(message) : Buffer.from(message);
-    this.#instead = clientName === undefined ? placed : renameInError(placed, serverName, clientName);
-    return VERDICT.drop;
+    const nameOf = (serverName: string): string | undefined => this.owner?.clientNameOf(serverName);
+    this.#instead = errorAsAsked(buffer.subarray(start, end), nameOf, this.hidesPositions);
+    return this.#instead === null ? VERDICT.pass : VERDICT.drop;
   }
 
   #parameter(buffer: Buffer, start: number, end: number): Verdict {
@@ -481,8 +464,8 @@ export class ServerConnection {
   }
 
   #emit(bytes: Buffer): void {
-    if (this.#undecided || this.#refused) {
-      this.#held.push(this.#kept === null ? bytes : Buffer.from(bytes));
+    if (this.#held.holding) {
+      this.#held.add(this.#kept === null ? bytes : Buffer.from(bytes));
       return;
     }
     this.#release();
@@ -492,11 +475,13 @@ export class ServerConnection {
   }
 
   #release(): void {
-    if (this.#held.length === 0) return;
-    const held = Buffer.concat(this.#held);
-    this.#held = [];
-    this.owner?.deliver(held);
+    const held = this.#held.take();
+    if (held !== null) this.owner?.deliver(held);
   }
+}
+
+function unasked(): FrameError {
+  return new FrameError('the server answers what it was not asked');
 }
 
 function keyOf(parameters: ReadonlyMap<string, string>): string {

@@ -31,12 +31,6 @@ export class SessionEnd {
     this.#closed = closed;
   }
 
-  /** The client is gone while its server is made ready, which may take so long. May be called again: the first bound holds. */
-  await(timeoutMs: number): true {
-    this.#timer ??= setTimeout(this.#tooLong, timeoutMs);
-    return true;
-  }
-
   /** Nothing more comes from the client. @param timeoutMs bound of what runs */
   begin(timeoutMs: number): void {
     this.#stopTimer();
@@ -72,15 +66,13 @@ export class SessionEnd {
       this.#closed();
       return;
     }
-    if (connectionRecovery === 'drop') {
+    if (connectionRecovery === 'drop' || this.#rollingBack) {
       server.destroy();
       return;
     }
-    if (this.#rollingBack) return;
     this.#rollingBack = true;
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = setTimeout(this.#tooLong, rollbackTimeoutMs);
-    server.setup('ROLLBACK');
+    this.#stopTimer();
+    server.setup('ROLLBACK', rollbackTimeoutMs);
   }
 
   /** The session is closed; may be called again. */

@@ -2,7 +2,8 @@
  * One task: the part that one server has in a statement for several: borrow it, run the part in a transaction, pass its rows on, and
  * do what two-phase commit asks of it.
  *
- * Every wait ends: for a connection by the pool's limit, for an answer when the connection ends, which `abandon` brings about.
+ * Every wait ends: for a connection by the pool's limit, for an answer when the connection ends, which
+ * `abandon` and a bound of the proxy's own statements bring about.
  */
 import { type CutoverError } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
@@ -15,6 +16,9 @@ import { sendCancel } from './server-cancel.js';
 import type { ServerConnection, ServerOwner } from './server-connection.js';
 import { differenceSql, type SessionSettings } from './settings.js';
 import type { PartMessages } from './write-batch.js';
+
+/** A statement of the proxy's own that a server does not answer in this time ends its connection; whoever resolves ends the rest. */
+export const END_TIMEOUT_MS = 30_000;
 
 /** The server's own error, as it came. */
 export class ServerError extends Error {
@@ -128,7 +132,7 @@ export class ShardPart implements Borrower, ServerOwner, Participant {
 
   async execute(sql: string): Promise<void> {
     if (this.server === null) throw gone();
-    await this.#answer(() => this.server?.setup(sql));
+    await this.#answer(() => this.server?.setup(sql, END_TIMEOUT_MS));
   }
 
   /** Asks the server to stop what it runs; nothing happens when it runs nothing. */

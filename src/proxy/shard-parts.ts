@@ -10,7 +10,7 @@ import type { Gate } from './gate.js';
 import { GateWait } from './gate-wait.js';
 import type { SessionContext } from './session-context.js';
 import type { SessionSettings } from './settings.js';
-import { SentAway, ServerError, ShardPart } from './shard-part.js';
+import { END_TIMEOUT_MS, SentAway, ServerError, ShardPart } from './shard-part.js';
 
 /** Whose statement it is. */
 export interface PartsClient {
@@ -59,8 +59,6 @@ export const LOCK_LIMIT = `SELECT pg_catalog.set_config('lock_timeout', '60s', t
   WHERE pg_catalog.current_setting('lock_timeout') = '0'`;
 /** The gate may close, or a pool go, while the last of the servers is waited for. */
 const BORROW_TRIES_MAX = 20;
-/** An end that a server does not answer in this time ends its connection; whoever resolves ends the rest. */
-const END_TIMEOUT_MS = 30_000;
 
 /** Of a statement by itself: its transaction begins and ends with it. */
 export class ShardParts implements StatementParts {

@@ -38,6 +38,13 @@ class Wire {
   ready(): MemorySocket[] {
     return [...this.addressees].filter((socket) => socket.deliverable);
   }
+
+  /** Nothing is under way any more, and nobody listens. */
+  reset(): void {
+    this.addressees.clear();
+    this.listeners.clear();
+    this.lastPort = 0;
+  }
 }
 
 export const wire = new Wire();

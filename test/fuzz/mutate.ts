@@ -10,7 +10,7 @@ const MUTATIONS_MAX = 4;
 
 type Mutation = (steps: Step[], random: Random, corpus: readonly Stream[]) => void;
 
-/** One of eight streams is left as it is but for the order of deliveries; of one in four the server lies. */
+/** One of eight streams is left as it is but for the order of deliveries; of one in four the server lies; of the others one in four is among shared reads. */
 export function mutated(number: number, random: Random, corpus: readonly Stream[]): Stream {
   const origin = pickFrom(corpus, random);
   const steps = [...origin.steps];
@@ -19,8 +19,15 @@ export function mutated(number: number, random: Random, corpus: readonly Stream[
   const lies = random.below(4) === 0 ? someLies(random) : origin.lies;
   const entrances = Object.keys(ENTRANCES) as [Entrance, ...Entrance[]];
   const at = random.below(20) === 0 ? random.pick(entrances) : origin.at;
+  const place = at === 'trust' && random.below(4) === 0 ? 'shared' : at;
   const name = `${origin.name}#${number.toString()}${count === 0 ? '=' : ''}`;
-  return { name, at, seed: random.below(0x7fff_ffff), steps: steps.slice(0, STEPS_MAX), lies };
+  return {
+    name,
+    at: lies.length > 0 && place === 'shared' ? 'trust' : place,
+    seed: random.below(0x7fff_ffff),
+    steps: steps.slice(0, STEPS_MAX),
+    lies,
+  };
 }
 
 function someLies(random: Random): readonly Lie[] {

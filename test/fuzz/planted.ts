@@ -13,6 +13,8 @@ export interface Edit {
 export interface PlantedFault {
   readonly name: string;
   readonly what: string;
+  /** by which it is found soon; absent: 1 */
+  readonly seed?: number;
   readonly edits: readonly Edit[];
 }
 
@@ -81,6 +83,7 @@ export const PLANTED: readonly PlantedFault[] = [
   {
     name: 'length-unchecked',
     what: 'a message of any length is waited for',
+    seed: 3,
     edits: [
       {
         file: 'wire/frames.js',
@@ -99,5 +102,26 @@ export const PLANTED: readonly PlantedFault[] = [
         to: 'return false;',
       },
     ],
+  },
+  {
+    name: 'held-kept',
+    what: 'what is held back for one client is given to the next one',
+    edits: [{ file: 'proxy/server-connection.js', from: 'this.#held.forget();', to: ';' }],
+  },
+  {
+    name: 'no-deadline',
+    what: "a statement of the proxy's own is waited for without an end",
+    edits: [
+      {
+        file: 'proxy/own-statements.js',
+        from: 'this.#timer = setTimeout(this.#late, withinMs);',
+        to: 'void withinMs;',
+      },
+    ],
+  },
+  {
+    name: 'lane-mixed',
+    what: 'of reads that share a server connection, the last is given the answer of the first',
+    edits: [{ file: 'proxy/pipelining/lane.js', from: 'this.#batches.shift()', to: 'this.#batches.pop()' }],
   },
 ];

@@ -42,6 +42,7 @@ export interface StandInContext {
 }
 
 const RULES = frameRules([{ types: 'BCDEFHPQSXcdfp', lengthMax: 0x3fff_fffe }]);
+const REPORTED = { server_version: '18.0', client_encoding: 'UTF8', standard_conforming_strings: 'on' };
 const SLEEP_MS = 50;
 const CANCEL = 80877102;
 const COLUMN = rowDescription([{ name: 'mark', typeOid: 25, typeBytes: -1 }]);
@@ -113,7 +114,7 @@ export class StandIn {
     this.#context.running.set(this.#processId, this);
     this.#out.push(
       AUTHENTICATION_OK,
-      ...Object.entries({ server_version: '18.0', client_encoding: 'UTF8' }).map((pair) => parameterStatus(...pair)),
+      ...Object.entries(REPORTED).map((pair) => parameterStatus(...pair)),
       backendKeyData(this.#processId, int32(this.#processId ^ 0x5a5a)),
       frame('Z', Buffer.from('I')),
     );

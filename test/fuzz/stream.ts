@@ -5,7 +5,8 @@
  * `cancel` sends a cancel request for this session; `end` and `reset` close the connection; `close-gate` and `open-gate` are what a
  * cutover does. `at` names the entrance, `seed` the order of deliveries, and `lie` what the server does to its answers.
  */
-export const ENTRANCES = { trust: 1, plain: 2, md5: 3, scram: 4 } as const;
+/** `shared`: as `trust`, and reads of several clients share a server connection. */
+export const ENTRANCES = { trust: 1, plain: 2, md5: 3, scram: 4, shared: 5 } as const;
 export type Entrance = keyof typeof ENTRANCES;
 
 export type Step =

@@ -9,15 +9,30 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { startProxy } from '../../src/proxy/proxy.js';
+import type { loadStatementParser } from '../../src/sharding/statement-parser.js';
 import type { Edit } from './planted.js';
 
 const BUILT = fileURLToPath(new URL('../..', import.meta.url));
 const MEMORY_NET = new URL('./memory-net.js', import.meta.url).href;
 
-/** Sockets in memory, and what coverage.ts and the look for leaks need to see. */
+const CERTAIN_CRYPTO = new URL('./certain-crypto.js', import.meta.url).href;
+const certain = (file: string): Edit => ({ file, from: `from 'node:crypto'`, to: `from '${CERTAIN_CRYPTO}'` });
+
+/** Sockets in memory, nothing by chance, and what coverage.ts and the look for leaks need to see. */
 const EDITS: readonly Edit[] = [
   { file: 'proxy/proxy.js', from: `from 'node:net'`, to: `from '${MEMORY_NET}'` },
   { file: 'postgres/server-socket.js', from: `from 'node:net'`, to: `from '${MEMORY_NET}'` },
+  ...['proxy/acceptor.js', 'proxy/client-password.js', 'proxy/credentials.js', 'proxy/scram.js'].map(certain),
+  {
+    file: 'proxy/server-opening.js',
+    from: `import { setTimeout as sleep } from 'node:timers/promises'`,
+    to: 'const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))',
+  },
+  {
+    file: 'proxy/pipelining/read-facts.js',
+    from: 'await withConnection(this.#endpoint(), readFacts, { queryTimeoutMs: READ_TIMEOUT_MS })',
+    to: `{ tables: new Set(), functions: new Set(['generate_series']), own: new Set(), ownOperators: false }`,
+  },
   {
     file: 'proxy/proxy.js',
     from: 'get config() {',
@@ -61,13 +76,21 @@ export async function loadTarget(planted: readonly Edit[]): Promise<Target> {
     symlinkSync(join(BUILT, '..', 'node_modules'), join(folder, 'node_modules'));
     writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
     for (const edit of [...EDITS, ...planted]) apply(folder, edit);
-    const url = pathToFileURL(join(folder, 'src', 'proxy', 'proxy.js')).href;
-    const proxy = (await import(url)) as { readonly startProxy: typeof startProxy };
+    const proxy = (await import(urlOf(folder, 'proxy/proxy.js'))) as { readonly startProxy: typeof startProxy };
+    // From a file of its own, which takes as long as it takes.
+    const parser = (await import(urlOf(folder, 'sharding/statement-parser.js'))) as {
+      readonly loadStatementParser: typeof loadStatementParser;
+    };
+    await parser.loadStatementParser();
     return { startProxy: proxy.startProxy, remove };
   } catch (error) {
     remove();
     throw error;
   }
+}
+
+function urlOf(folder: string, file: string): string {
+  return pathToFileURL(join(folder, 'src', file)).href;
 }
 
 function apply(folder: string, { file, from, to }: Edit): void {

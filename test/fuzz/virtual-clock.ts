@@ -1,4 +1,4 @@
-/** One task: let time pass only when the fuzzer says so: setTimeout, setInterval and performance.now of this process. */
+/** One task: let time pass only when the fuzzer says so: setTimeout, setInterval, performance.now and Date of this process. */
 
 interface Timer {
   atMs: number;
@@ -16,6 +16,9 @@ class Handle {
     return this;
   }
 }
+
+/** What Date says when nothing has passed. */
+const BEGUN_AT_MS = Date.UTC(2026, 0, 1);
 
 export class VirtualClock {
   nowMs = 0;
@@ -36,7 +39,23 @@ export class VirtualClock {
       clearTimeout: clear,
       clearInterval: clear,
     });
-    Object.defineProperty(performance, 'now', { configurable: true, value: () => this.nowMs });
+    const nowMs = (): number => this.nowMs;
+    Object.defineProperty(performance, 'now', { configurable: true, value: nowMs });
+    globalThis.Date = class extends Date {
+      constructor(ms?: number) {
+        super(ms ?? BEGUN_AT_MS + nowMs());
+      }
+
+      static override now(): number {
+        return BEGUN_AT_MS + nowMs();
+      }
+    } as DateConstructor;
+  }
+
+  /** Begins anew: what was to come does not come. */
+  reset(): void {
+    this.nowMs = 0;
+    this.#timers.clear();
   }
 
   /** Goes to the next timer and runs it. */

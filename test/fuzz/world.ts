@@ -9,11 +9,12 @@ import { parseConfig } from '../../src/config/load.js';
 import type { WatchedProxy } from '../../src/proxy/contract.js';
 import type { Pool } from '../../src/proxy/pool.js';
 import { Random } from '../history/random.js';
+import { reseed } from './certain-crypto.js';
 import { toldBy } from './lies.js';
 import { createServer, wire, type MemorySocket } from './memory-net.js';
 import { Player, type Pace } from './player.js';
 import { StandIn, type StandInContext } from './stand-in.js';
-import { ANY_MARK, ENTRANCES, markOf, type Entrance, type Lie, type Stream } from './stream.js';
+import { ANY_MARK, ENTRANCES, markOf, type Entrance, type Lie, type LieKind, type Stream } from './stream.js';
 import type { Target } from './target.js';
 import type { VirtualClock } from './virtual-clock.js';
 
@@ -22,7 +23,11 @@ const TURNS_MAX = 100_000;
 /** Longer than any wait of the proxy's that can come in a stream. */
 const PATIENCE_MS = 300_000;
 const REROUTE_MS = 20;
+/** A proxy does nothing by itself any more. */
+const STARTED_MS = 1_000;
 const MARKS_KEPT = 4_096;
+/** Lies that add something to what is true. */
+const TOO_MUCH = new Set<LieKind>(['double', 'garbage', 'extra']);
 /** the last message of a client whose server closed the connection */
 const SERVER_LOST = /"E[^\n]*C08006[^\n]*"$/;
 
@@ -32,7 +37,7 @@ type Opened = WatchedProxy & {
 };
 
 /** What a server that is asked directly answers to a stream of the corpus. */
-interface Known {
+export interface Known {
   readonly stream: Stream;
   readonly answers: string;
   readonly pace: Pace;
@@ -43,7 +48,7 @@ export class World implements StandInContext {
   readonly #clock: VirtualClock;
   readonly #proxies = new Map<Entrance, Opened>();
   /** pristine streams of the corpus with the answers of a server that is asked directly */
-  readonly #known: Map<string, Known>;
+  readonly #known: ReadonlyMap<string, Known>;
   readonly #marks: string[] = [];
   #lies: readonly Lie[] = [];
   #liesTo = '';
@@ -52,21 +57,36 @@ export class World implements StandInContext {
   #restTimers = 0;
   #marked = 0;
   #refusals = 0;
+  #players: readonly Player[] = [];
   readonly #problems: string[] = [];
 
-  /** @param before a world that has asked the server already */
-  constructor(clock: VirtualClock, before: World | null = null) {
+  /** All there was before is gone: the same streams in it give the same run. @param known of ask() */
+  constructor(clock: VirtualClock, known: ReadonlyMap<string, Known> = new Map()) {
     this.#clock = clock;
-    this.#known = before === null ? new Map<string, Known>() : before.#known;
-  }
-
-  /** Starts a proxy at each entrance, and asks the server directly what belongs to each stream of the corpus. */
-  async open(target: Target, corpus: readonly Stream[]): Promise<void> {
+    this.#known = known;
+    clock.reset();
+    wire.reset();
+    reseed();
     const server = createServer({}, (socket: MemorySocket) => {
       this.#servers += 1;
       return new StandIn(socket, this, this.#servers);
     });
     server.listen({ port: SERVER_PORT }, () => undefined);
+  }
+
+  /** Asks the server directly what belongs to each stream of the corpus. */
+  async ask(corpus: readonly Stream[]): Promise<ReadonlyMap<string, Known>> {
+    const known = new Map<string, Known>();
+    for (const stream of corpus.filter(({ name }) => !name.startsWith('odd-'))) {
+      const player = new Player(SERVER_PORT, stream.steps, this.#nextMark(), () => undefined);
+      await this.#play([player], new Random(stream.seed));
+      known.set(stream.name, { stream, answers: player.answers(), pace: player.pace });
+    }
+    return known;
+  }
+
+  /** Starts a proxy at each entrance. */
+  async open(target: Target): Promise<void> {
     for (const [entrance, port] of Object.entries(ENTRANCES) as [Entrance, number][]) {
       const proxy = await target.startProxy({
         config: configOf(entrance, port),
@@ -83,12 +103,18 @@ export class World implements StandInContext {
       });
       this.#proxies.set(entrance, proxy as Opened);
     }
-    this.#restTimers = this.#clock.size;
-    for (const stream of corpus.filter(({ name }) => !name.startsWith('odd-') && !this.#known.has(name))) {
-      const player = new Player(SERVER_PORT, stream.steps, this.#nextMark(), () => undefined);
-      await this.#play([player], new Random(stream.seed));
-      this.#known.set(stream.name, { stream, answers: player.answers(), pace: player.pace });
+    // They compute what they compare passwords with.
+    while (this.#clock.nowMs < STARTED_MS) {
+      this.#clock.advance();
+      await new Promise<void>((resolve) => setImmediate(resolve));
     }
+    this.#restTimers = this.#clock.size;
+  }
+
+  /** What all clients of the stream last run were sent, and when it was over. */
+  get heard(): string {
+    const messages = this.#players.map((player) => Buffer.concat(player.messages).toString('latin1'));
+    return `${messages.join('|')}@${this.#clock.nowMs.toString()}`;
   }
 
   /** For what nobody caught. */
@@ -118,32 +144,38 @@ export class World implements StandInContext {
           if (close) proxy.gate(database).close('cutover');
           else proxy.gate(database).open('cutover');
     };
-    const own = stream.lies.length === 0 && stream.at === 'trust' ? this.#ownOf(stream.name) : undefined;
+    const beside = stream.at === 'shared' ? 'shared' : 'trust';
+    const own = stream.lies.length === 0 && stream.at === beside ? this.#ownOf(stream.name) : undefined;
     const fuzzed = new Player(ENTRANCES[stream.at], stream.steps, this.#nextMark(), gate, own?.pace);
     this.#lies = stream.lies;
     this.#liesTo = fuzzed.mark;
     this.#answer = 0;
     const known = [...this.#known.values()];
     const good = known[random.below(known.length)];
-    const witness =
-      good && (() => new Player(ENTRANCES.trust, good.stream.steps, this.#nextMark(), () => undefined, good.pace));
+    const witness = (): Player[] =>
+      good === undefined
+        ? []
+        : [new Player(ENTRANCES[beside], good.stream.steps, this.#nextMark(), () => undefined, good.pace)];
     const honest = stream.lies.length === 0;
-    const players = witness && honest ? [fuzzed, witness()] : [fuzzed];
+    const saysTooMuch = stream.lies.every(({ kind }) => TOO_MUCH.has(kind));
+    const witnesses = honest ? [...witness(), ...(beside === 'shared' ? witness() : [])] : [];
+    const players = [fuzzed, ...witnesses];
+    this.#players = players;
     let rest = await this.#play(players, random, () => {
       if (fuzzed.done) gate(false);
     });
     this.#lies = [];
-    if (rest && witness && !honest) {
-      // What a server that has lied still has in store cannot be known: the good client gets another connection.
-      for (const proxy of this.#proxies.values()) proxy.reconnect();
-      players.push(witness());
+    if (rest && !honest) {
+      // All that it says too much has come: it is found out before the good client has it. Whatever else it has told nobody can know.
+      if (!saysTooMuch) for (const proxy of this.#proxies.values()) proxy.reconnect();
+      players.push(...witness());
       rest = await this.#play(players.slice(1), random);
     }
     const [caught] = this.#problems;
     if (caught !== undefined) return caught;
     const unrest = rest ? null : `never at rest: ${this.#restProblem() ?? 'a client waits'}`;
     return (
-      this.#checked(fuzzed, own, players[1], good, honest) ??
+      this.#checked(fuzzed, own, players.slice(1), good, honest) ??
       unrest ??
       (honest && fuzzed.garbled ? 'what a client got are not messages' : null)
     );
@@ -157,16 +189,16 @@ export class World implements StandInContext {
   #checked(
     fuzzed: Player,
     own: Known | undefined,
-    witness: Player | undefined,
+    witnesses: readonly Player[],
     good: Known | undefined,
     honest: boolean,
   ): string | null {
-    const expected: readonly (readonly [string, Player | undefined, Known | undefined])[] = [
-      ['the good client', witness, good],
+    const expected: readonly (readonly [string, Player, Known | undefined])[] = [
+      ...witnesses.map((witness) => ['the good client', witness, good] as const),
       ['a client as it was recorded', fuzzed, own],
     ];
     for (const [who, player, known] of expected) {
-      if (player === undefined || known === undefined || player.answers() === known.answers) continue;
+      if (known === undefined || player.answers() === known.answers) continue;
       // A server that has lied may be found out by who has it next: he is told, and nothing that is not true.
       if (known === good && !honest && known.answers.startsWith(player.answers().replace(SERVER_LOST, ''))) continue;
       return `${who} (${known.stream.name}) got other answers\n${difference(known.answers, player.answers())}`;
@@ -247,14 +279,15 @@ function bytesMax(random: Random): number {
   return size === 1 ? 1 + random.below(100) : Number.POSITIVE_INFINITY;
 }
 
-function configOf(auth: Entrance, port: number): ReturnType<typeof parseConfig> {
+function configOf(entrance: Entrance, port: number): ReturnType<typeof parseConfig> {
   const databases = ['prod', 'kept'].map(
     (name) => `[[databases]]\nname = "${name}"\nhost = "127.0.0.1"\nport = ${SERVER_PORT.toString()}\n`,
   );
   const text = `[general]
 host = "127.0.0.1"
 port = ${port.toString()}
-auth_type = "${auth}"
+auth_type = "${entrance === 'shared' ? 'trust' : entrance}"
+pipelining = "${entrance === 'shared' ? 'auto' : 'off'}"
 default_pool_size = 1
 min_pool_size = 0
 tls_verify = "disabled"

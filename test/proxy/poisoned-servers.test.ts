@@ -1,11 +1,12 @@
 /** One task: a connection in whose middle something happened is never handed on; the next client has a whole one and its own answers. */
 import { connect, createServer, type AddressInfo } from 'node:net';
 import { once } from 'node:events';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import type { GeneralConfig } from '../../src/config/config.js';
-import type { Proxy } from '../../src/proxy/contract.js';
-import { frame } from '../../src/wire/backend.js';
-import { bindUnnamed, EXECUTE, parse, query } from '../../src/wire/frontend.js';
+import type { Proxy, ProxyHooks } from '../../src/proxy/contract.js';
+import { errorResponse, frame, READY_IDLE } from '../../src/wire/backend.js';
+import { bindUnnamed, closeStatement, EXECUTE, parse, query, SYNC } from '../../src/wire/frontend.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 import { until } from '../support/wait.js';
 import { clientOf, configFor, endLater, proxyFor, RawClient, statementsSleep } from './support.js';
@@ -29,7 +30,7 @@ interface Started {
 }
 
 /** One server connection for all clients, unless it is thrown away. */
-async function start(general: Partial<GeneralConfig> = {}): Promise<Started> {
+async function start(general: Partial<GeneralConfig> = {}, hooks?: ProxyHooks): Promise<Started> {
   const tampering: Tampering = { toServer: AS_IT_IS, toProxy: AS_IT_IS };
   let inject: (bytes: Buffer) => void = () => undefined;
   const relay = createServer((proxySide) => {
@@ -57,7 +58,7 @@ async function start(general: Partial<GeneralConfig> = {}): Promise<Started> {
   });
   const { port } = relay.address() as AddressInfo;
   const databases = config.databases.map((entry) => ({ ...entry, port }));
-  const proxy = await proxyFor({ config: { ...config, databases } });
+  const proxy = await proxyFor({ config: { ...config, databases }, ...(hooks && { hooks }) });
   return {
     proxy,
     databaseName,
@@ -101,6 +102,48 @@ test('a server that says more than it was asked is thrown away', async () => {
   inject(Buffer.concat([frame('C', Buffer.from('SELECT 1\0')), frame('Z', Buffer.from('I'))]));
   await until('it is gone', () => proxy.servers().every(({ remotePid }) => remotePid !== pid));
   expect(await served(proxy)).not.toBe(pid);
+});
+
+test.each([
+  ['a part of a message', Buffer.from('C\0\0', 'latin1')],
+  ['an error that does not end it', errorResponse({ severity: 'ERROR', sqlstate: '57014', message: 'unasked' })],
+] as const)('a server that says %s while it is idle is not lent again', async (_what, bytes) => {
+  const { proxy, inject } = await start();
+  const pid = await served(proxy);
+  const received = proxy.stats()[0]?.bytesReceived ?? 0;
+  inject(bytes);
+  await until('it has come', () => (proxy.stats()[0]?.bytesReceived ?? 0) > received);
+  expect(await served(proxy)).not.toBe(pid);
+});
+
+test('what a server says behind its answer reaches nobody, also when somebody waits for the connection', async () => {
+  const { proxy, tampering } = await start();
+  const [liesTo, waits] = [await RawClient.loggedIn(proxy, 'prod'), await clientOf(proxy, 'prod')];
+  const extra = Buffer.concat([frame('3'), frame('D', Buffer.from('\0\x01\0\0\0\x01x', 'latin1'))]);
+  tampering.toProxy = (bytes) => {
+    if (!bytes.includes('SELECT 1')) return bytes;
+    tampering.toProxy = AS_IT_IS;
+    return Buffer.concat([bytes, extra]);
+  };
+  liesTo.send(query('SELECT pg_sleep(0.2)'));
+  await until('it runs', () => proxy.servers()[0]?.state === 'active');
+  const waited = waits.query('SELECT 2 AS two');
+  expect((await waited).rows).toEqual([{ two: 2 }]);
+  expect(liesTo.types(liesTo.messages)).toBe('TDCZE');
+});
+
+test('an answer that was held back for a client that is gone is not given to the next one', async () => {
+  const { proxy } = await start({}, { onFenceRefusal: () => Promise.resolve() });
+  const raw = await RawClient.loggedIn(proxy, 'prod');
+  raw.send(parse('kept', Buffer.from('SELECT 1\0\0\0')), SYNC);
+  await raw.until('Z');
+  // The proxy itself answers a Close of what servers keep.
+  raw.send(closeStatement('kept'));
+  await until('it has a server', () => proxy.pools()[0]?.serversActive === 1);
+  raw.socket.destroy();
+  const next = await RawClient.loggedIn(proxy, 'prod');
+  next.send(query('SELECT 1'));
+  expect(next.types(await next.until('Z'))).toBe('TDCZ');
 });
 
 test('a server that ends in the middle of a row ends the session of its client, who is not told that the row is over', async () => {
@@ -160,6 +203,62 @@ test('a ROLLBACK that takes longer than rollback_timeout costs the connection', 
   tampering.toServer = (bytes) => (bytes.includes('ROLLBACK') ? Buffer.alloc(0) : bytes);
   raw.socket.destroy();
   expect(await served(proxy)).not.toBe(pid);
+});
+
+test('settings that a server does not take in time are made on another one', async () => {
+  const { proxy, tampering } = await start({ rollbackTimeoutMs: 300 });
+  const pid = await served(proxy);
+  const client = await clientOf(proxy, 'prod', { options: '-c search_path=elsewhere' });
+  tampering.toServer = (bytes) => {
+    if (!bytes.includes('elsewhere')) return bytes;
+    tampering.toServer = AS_IT_IS;
+    return Buffer.alloc(0);
+  };
+  expect((await client.query('SHOW search_path')).rows).toEqual([{ search_path: 'elsewhere' }]);
+  expect(await served(proxy)).not.toBe(pid);
+});
+
+test('a server that is asked what a client has left there, and does not say, is thrown away; the client is told and ended', async () => {
+  const { proxy, tampering } = await start({ rollbackTimeoutMs: 300 });
+  const pid = await served(proxy);
+  const raw = await RawClient.loggedIn(proxy, 'prod');
+  tampering.toServer = (bytes) => (bytes.includes('pg_listening_channels') ? Buffer.alloc(0) : bytes);
+  // More than is kept: the end of the connection is not seen behind it.
+  const unread = Array.from({ length: 100 }, () => query(`SELECT '${'x'.repeat(1_000)}'`));
+  raw.send(query("SELECT 'temp'"));
+  await raw.until('Z');
+  raw.send(...unread);
+  const [error] = await raw.until('E');
+  expect(error?.bytes.toString()).toContain('what its server did not tell');
+  tampering.toServer = AS_IT_IS;
+  expect(await served(proxy)).not.toBe(pid);
+  await until('nothing is left of it', () => proxy.clients().length === 0);
+});
+
+test('a client that does not read does not cost the connection its answers to the proxy', async () => {
+  const { proxy, tampering } = await start({ rollbackTimeoutMs: 300 });
+  const raw = await RawClient.loggedIn(proxy, 'prod');
+  const parts: Buffer[] = [];
+  // Each answer comes at once, so that the client has enough when it has come to its end.
+  tampering.toProxy = (bytes) => {
+    parts.push(bytes);
+    if (!bytes.subarray(-6).equals(READY_IDLE)) return Buffer.alloc(0);
+    return Buffer.concat(parts.splice(0));
+  };
+  raw.socket.pause();
+  let asked = 0;
+  const answered = (): number => proxy.stats()[0]?.transactions ?? 0;
+  for (let sent = 1; sent <= 400; sent += 1) {
+    raw.send(query("SELECT 'temp', repeat('x', 60000)"));
+    asked = sent;
+    const before = performance.now();
+    while (answered() < sent && performance.now() - before < 200) await nextTurn();
+    if (answered() < sent) break;
+  }
+  await new Promise((resolve) => setTimeout(resolve, 700));
+  raw.socket.resume();
+  const messages = await raw.until('Z', asked);
+  expect(messages.filter(({ type }) => type === 'E')).toEqual([]);
 });
 
 test.each([
