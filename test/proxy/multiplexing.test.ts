@@ -218,6 +218,27 @@ test('a cancel request stops the read of its own client alone', async () => {
   await release();
 });
 
+test('a read whose client has left is stopped, and its server goes on with others', async () => {
+  const { proxy, databaseName } = await start();
+  const [first, second] = (await clientsOf(proxy, 2)) as [pg.Client, pg.Client];
+  await meet(proxy, first, 'SELECT id FROM held');
+  await meet(proxy, second, 'SELECT name FROM item WHERE id = 1');
+  const release = await hold(databaseName);
+  const blocked = first.query('SELECT id FROM held').catch(() => 'gone');
+  const pid = await pidThatWaits(databaseName);
+  (first as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
+  expect(await blocked).toBe('gone');
+  await until('its server does nothing', async () => {
+    const [row] = await clusters.main.query<{ state: string }>(
+      'postgres',
+      `SELECT state FROM pg_stat_activity WHERE pid = ${pid.toString()}`,
+    );
+    return row?.state === 'idle';
+  });
+  expect((await second.query('SELECT name FROM item WHERE id = 2')).rows).toEqual([{ name: 'name 2' }]);
+  await release();
+});
+
 test('a gate that closes waits for the reads that are under way, and lets no further one in', async () => {
   const { proxy, databaseName } = await start();
   const [first, second] = (await clientsOf(proxy, 2)) as [pg.Client, pg.Client];

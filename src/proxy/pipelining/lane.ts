@@ -39,6 +39,8 @@ const EXPECTED_MS_MAX = 4;
 const REPLY_BYTES_MAX = 262_144;
 /** Nobody waits behind a statement that has not been answered for so long, to twice this. */
 const STALLED_MS = 50;
+/** A statement whose client has left is cancelled; what has not stopped by then is left to the server, without its connection. */
+const ABANDONED_MS = 5_000;
 const QUERY_CANCELLED = '57014';
 /** invalid_sql_statement_name: it was to be prepared by a batch ahead that failed */
 const STATEMENT_MISSING = '26000';
@@ -63,6 +65,8 @@ export class Lane implements ServerOwner {
   #over = false;
   #watch: NodeJS.Timeout | null = null;
   #watched: LaneBatch | null = null;
+  /** how long the first has been the only thing that goes on, for nobody */
+  #abandonedMs = 0;
 
   /** @param server idle, lent to nobody @param ended called once, when it takes no more */
   constructor(server: ServerConnection, pool: Pool, ended: (lane: Lane) => void) {
@@ -161,6 +165,7 @@ export class Lane implements ServerOwner {
     this.#partBytes = 0;
     this.#failed = false;
     this.#stalled = false;
+    this.#abandonedMs = 0;
     if (this.#server.transactionStatus !== STATUS.idle) this.#server.destroy();
     if (this.#batches[0]?.cancelAsked === true) this.#cancelFirst();
     const { reader } = batch;
@@ -205,6 +210,7 @@ export class Lane implements ServerOwner {
       if (this.#over) return;
       const [first] = this.#batches;
       if (first !== undefined && first === this.#watched) this.#stall(first);
+      if (first?.reader === null && this.#stalled) this.#abandon();
       this.#watched = first ?? null;
       this.#watch = setTimeout(this.#look, STALLED_MS);
     });
@@ -219,6 +225,13 @@ export class Lane implements ServerOwner {
       batch.reader = null;
       reader?.laneFailed();
     }
+  }
+
+  /** Said again and again, as long as nobody waits for the first. */
+  #abandon(): void {
+    if (this.#abandonedMs === 0) this.#cancelFirst();
+    this.#abandonedMs += STALLED_MS;
+    if (this.#abandonedMs >= ABANDONED_MS) this.#server.destroy();
   }
 
   sessionChanged(_tags: number, failed: boolean): void {
