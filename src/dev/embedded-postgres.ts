@@ -35,6 +35,8 @@ const START_DEADLINE_MS = 60_000;
 const STOP_DEADLINE_MS = 60_000;
 const LOG_TAIL_CHARACTERS = 2_000;
 const PORT_ATTEMPTS_MAX = 5;
+/** A session with these leaves no text of a statement in the server's log (PostgreSQL documentation, 20.8). */
+const UNLOGGED = '-c log_statement=none -c log_min_duration_statement=-1 -c log_min_error_statement=panic';
 
 /** Generous for replication, small in memory: several clusters run on one small machine. */
 const DEFAULT_SETTINGS: Readonly<Record<string, string>> = {
@@ -258,7 +260,8 @@ async function startCopy(directory: string, binaries: Binaries, options: Cluster
   writeSettings(directory, options);
   writePassword(directory, binaries, options.password ?? newPassword());
   const cluster = await startOnFreePort(major, directory, binaries);
-  const client = new pg.Client({ ...cluster.endpoint('postgres'), password });
+  // Whatever the server is told to write down, this is not.
+  const client = new pg.Client({ ...cluster.endpoint('postgres'), password, options: UNLOGGED });
   client.on('error', () => undefined);
   await client.connect();
   await client.query(`ALTER ROLE ${SUPERUSER} PASSWORD '${cluster.password}'`);

@@ -3,8 +3,8 @@
  *
  * A stream takes new memory for each read and puts the bytes in its queue; on a connection that is read for each statement that is the
  * better half of reading. A {@link DirectRead} has a buffer to itself, for whoever is done with the bytes when it returns. Many sockets
- * have one together ({@link SharedRead}), out of which each read is copied. Until somebody takes the bytes ({@link readDirectly}) they go through the stream as on every other socket, so
- * that logging in and TLS find them there.
+ * have one together ({@link SharedRead}), out of which each read is copied. Until somebody takes the bytes ({@link readDirectly}) they go
+ * through the stream as on every other socket, so that logging in and TLS find them there.
  */
 import type { OnReadOpts, Socket } from 'node:net';
 

@@ -50,6 +50,14 @@ describe('an embedded cluster', () => {
     await expect(stranger.connect()).rejects.toMatchObject({ code: '28P01' });
   });
 
+  test('its log has no password, however much it is told to write down', async () => {
+    const settings = { log_statement: 'all', log_min_duration_statement: '0' };
+    const cluster = await start({ major: 18, settings });
+    await cluster.query('postgres', 'SELECT 1 AS seen');
+    expect(cluster.log).toContain('SELECT 1 AS seen');
+    expect(cluster.log).not.toContain(cluster.password);
+  });
+
   test('is another than each other one: by its identity, and by its password', async () => {
     const clusters = await Promise.all([start({ major: 17, auth: 'scram' }), start({ major: 17, auth: 'scram' })]);
     const rows = await Promise.all(
