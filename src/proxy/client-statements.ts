@@ -50,6 +50,11 @@ export class ClientStatements {
     return { statement, undo };
   }
 
+  /** The statement of this body, which no name of this client stands for. */
+  shared(body: Buffer): Statement {
+    return this.#cache.shared(body);
+  }
+
   get hasUncertain(): boolean {
     return this.#fresh.size > 0;
   }

@@ -38,6 +38,8 @@ export type Outcome = 'dry' | 'stopped' | 'terminated';
 const JOIN_BYTES_MAX = 32_768;
 const STATEMENT = 0x53;
 const EMPTY = Buffer.alloc(0);
+/** What else answers {@link Forwarder.keyed}. */
+const BEHIND_BIND = [REPLY.describe, REPLY.execute, REPLY.sync];
 /** No parameter types, at the end of a Parse. */
 const NO_TYPES = Buffer.alloc(2);
 
@@ -78,6 +80,12 @@ export class Forwarder {
   mentionedState = false;
   /** where statements must be at the right place, as on shards: then each is looked at whole; null: they pass as they come */
   screen: Screen | null = null;
+  /** the messages that the Query ahead is sent as, of a statement that servers have prepared; null: it is sent as it is */
+  keyed: { readonly statement: Statement; readonly messages: Buffer } | null = null;
+  /** the unnamed statement ahead is prepared under the name that servers know its text by */
+  sharesUnnamed = false;
+  /** one of the two was done: what fails then is not told as it is */
+  prepared = false;
   readonly #statements: ClientStatements;
   /** of the client's unnamed statement */
   #unnamedMentions = false;
@@ -86,6 +94,8 @@ export class Forwarder {
   /** the Bind that was renamed last: the next one is mostly of the same statement, and as long */
   #bound: RenamedBind = NOT_BOUND;
 
+  /** the statement that the unnamed one was prepared as last */
+  #shared: Statement | null = null;
   readonly #refuse: Refuse;
 
   /** @param refuse asked for every text: what is sent in its place, or null */
@@ -186,6 +196,10 @@ export class Forwarder {
     const { start, end, length } = scanner;
     this.queries += 1;
     server.queries += 1;
+    if (this.keyed !== null) {
+      this.#bindKey(this.keyed, scanner, server);
+      return;
+    }
     server.unnamed = null;
     server.replies.push(REPLY.query);
     this.#lookForState(start, end);
@@ -194,6 +208,20 @@ export class Forwarder {
     if (end - start < length) return;
     const sent = this.#refuse(text) ?? this.#queriesAnother(start, text) ?? this.#rewritten(text, server);
     if (sent !== null) this.#replace(start, end, query(sent));
+  }
+
+  #bindKey(
+    { statement, messages }: NonNullable<Forwarder['keyed']>,
+    scanner: FrameScanner,
+    server: ServerConnection,
+  ): void {
+    const { replies } = server;
+    const { start, end } = scanner;
+    this.prepared = true;
+    this.#ensure(statement, server, start, false);
+    replies.push(REPLY.injectedBind, statement);
+    for (const reply of BEHIND_BIND) replies.push(reply);
+    this.#replace(start, end, messages);
   }
 
   /** On shards what is left in a session is refused. */
@@ -229,6 +257,10 @@ export class Forwarder {
     const body = refusal === null ? this.#buffer.subarray(bodyAt, end) : Buffer.concat([cstring(refusal), NO_TYPES]);
     this.parses += 1;
     const as = refusal === null ? this.#preparedAs(body, server) : null;
+    if (this.sharesUnnamed && name === '') {
+      this.#shareUnnamed(body, server, start, end);
+      return;
+    }
     if (name === '') {
       if (refusal !== null || as !== null) this.#replace(start, end, parse('', bodyWith(body, as)));
       this.#statements.unnamed = body;
@@ -248,6 +280,18 @@ export class Forwarder {
     if (this.#statements.count >= STATEMENTS_MAX)
       throw new CutoverError('statements_exhausted', { count: STATEMENTS_MAX });
     const { statement, undo } = this.#statements.prepare(name, body);
+    this.#prepare(statement, as, undo, server, start, end);
+  }
+
+  /** A Parse from `start` to `end` under the name that servers know, or the answer to it where the server at hand has it. */
+  #prepare(
+    statement: Statement,
+    as: string | null,
+    undo: Undo,
+    server: ServerConnection,
+    start: number,
+    end: number,
+  ): void {
     if (server.statements.has(statement, as)) {
       server.replies.push(REPLY.sayParseComplete, undo);
       this.#replace(start, end);
@@ -255,7 +299,14 @@ export class Forwarder {
     }
     this.#makeRoom(statement, server, start);
     server.replies.push(REPLY.parse, both(undo, server.statements.added(statement, as)));
-    this.#replace(start, end, parse(statement.name, bodyWith(body, as)));
+    this.#replace(start, end, parse(statement.name, bodyWith(statement.body, as)));
+  }
+
+  #shareUnnamed(body: Buffer, server: ServerConnection, start: number, end: number): void {
+    const statement = (this.#shared = this.#statements.shared(body));
+    this.prepared = true;
+    this.#statements.unnamed = statement.body;
+    this.#prepare(statement, null, statement, server, start, end);
   }
 
   #bind(scanner: FrameScanner, server: ServerConnection): void {
@@ -264,16 +315,18 @@ export class Forwarder {
     const names = readBind(buffer, start, end);
     this.binds += 1;
     if (this.#bindsAnother(scanner, server)) return;
-    if (names.statementEnd === names.portalEnd + 1) {
+    const unnamed = names.statementEnd === names.portalEnd + 1;
+    const shared = unnamed && this.prepared ? this.#shared : null;
+    if (unnamed && shared === null) {
       this.#ensureUnnamed(server, start);
       server.replies.push(REPLY.bind);
       this.mentionedState ||= this.#unnamedMentions;
       return;
     }
-    const statement = this.#statements.named(buffer, names.portalEnd + 1, names.statementEnd);
+    const statement = shared ?? this.#statements.named(buffer, names.portalEnd + 1, names.statementEnd);
     if (statement !== undefined) {
       this.mentionedState ||= statement.mentionsState;
-      this.#ensure(statement, server, start, this.#isOwn(names.portalEnd + 1, names.statementEnd));
+      if (shared === null) this.#ensure(statement, server, start, this.#isOwn(names.portalEnd + 1, names.statementEnd));
       this.#replace(start, names.statementEnd, this.#renamed(scanner, names, statement));
     }
     // Without one the name may be that of an SQL PREPARE, or wrong: the server knows.

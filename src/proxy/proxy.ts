@@ -113,7 +113,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     this.proven.apply(options.config);
     this.routes = new Routes(options.config);
     this.routers = new ShardRouters(this.routes, options.config, options.schemaChanges);
-    this.pipelining = new Pipelining(options.config);
+    this.pipelining = new Pipelining(options.config, this.statements);
     this.#reach = new Reach(this.routes);
     this.#dns = new DnsWatch(() => this.routes.pools, this.#isHeld, options.resolve);
     this.#recovery = new ShardRecovery(this.routes, this.logger);

@@ -17,17 +17,18 @@ export const REPLY = {
   parse: 3,
   injectedParse: 4,
   bind: 5,
-  describe: 6,
-  execute: 7,
-  close: 8,
-  injectedClose: 9,
-  sync: 10,
+  injectedBind: 6,
+  describe: 7,
+  execute: 8,
+  close: 9,
+  injectedClose: 10,
+  sync: 11,
   /** not sent to the server: ParseComplete is due to the client when everything before is answered */
-  sayParseComplete: 11,
+  sayParseComplete: 12,
   /** as above, CloseComplete */
-  sayCloseComplete: 12,
+  sayCloseComplete: 13,
   /** CopyDone or CopyFail: has no answer, but Syncs before it are ignored by a server in COPY */
-  copyEnd: 13,
+  copyEnd: 14,
 } as const;
 
 export type Reply = (typeof REPLY)[keyof typeof REPLY];

@@ -347,7 +347,9 @@ export class ServerConnection {
         if (head === REPLY.injectedClose) return VERDICT.drop;
         break;
       case BACKEND.bindComplete:
-        if (head === REPLY.bind) replies.pop();
+        if (head !== REPLY.bind && head !== REPLY.injectedBind) break;
+        replies.pop();
+        if (head === REPLY.injectedBind) return VERDICT.drop;
         break;
       case BACKEND.noData:
       case BACKEND.rowDescription:

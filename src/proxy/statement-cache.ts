@@ -73,6 +73,13 @@ export class StatementCache {
     return statement;
   }
 
+  /** The statement of this body, which nobody holds: of many like it the one that was not asked for longest is forgotten. */
+  shared(body: Buffer): Statement {
+    const statement = this.hold(body);
+    this.release(statement);
+    return statement;
+  }
+
   /** To be called once for each hold(). */
   release(statement: Statement): void {
     statement.holders -= 1;

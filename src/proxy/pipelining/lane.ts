@@ -29,6 +29,8 @@ export interface LaneBatch {
   reader: LaneReader | null;
   readonly template: ReadTemplate;
   readonly expectedMs: number;
+  /** it was sent as another statement than the client's: an error of it is not told */
+  prepared: boolean;
   cancelAsked: boolean;
 }
 
@@ -44,6 +46,8 @@ const ABANDONED_MS = 5_000;
 const QUERY_CANCELLED = '57014';
 /** invalid_sql_statement_name: it was to be prepared by a batch ahead that failed */
 const STATEMENT_MISSING = '26000';
+/** feature_not_supported: `cached plan must not change result type`; prepared anew it is as good as before (server-connection.ts) */
+const PLAN_OUTDATED = '0A000';
 const NOTHING = Buffer.alloc(0);
 
 export class Lane implements ServerOwner {
@@ -175,11 +179,13 @@ export class Lane implements ServerOwner {
     if (this.depth === 0) this.#rest();
   }
 
-  /** An error that others have caused, or the fence, which the session can wait out. */
-  #isNotItsOwn({ cancelAsked }: LaneBatch, reply: Buffer): boolean {
+  /** An error that others have caused, or a statement in its place, or the fence, which the session can wait out. */
+  #isNotItsOwn({ cancelAsked, prepared, template }: LaneBatch, reply: Buffer): boolean {
     const sqlstate = sqlstateOf(reply);
     if (sqlstate === QUERY_CANCELLED) return this.#cancelled && !cancelAsked;
-    return sqlstate === FENCE_SQLSTATE || sqlstate === STATEMENT_MISSING;
+    if (sqlstate === FENCE_SQLSTATE || sqlstate === STATEMENT_MISSING) return true;
+    if (prepared && sqlstate !== PLAN_OUTDATED) template.failedPrepared();
+    return prepared;
   }
 
   /** Nothing is left to answer: the server goes back. */

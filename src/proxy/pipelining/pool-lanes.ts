@@ -7,6 +7,7 @@ import { loadStatementParser, type StatementParser } from '../../sharding/statem
 import type { Pool } from '../pool.js';
 import type { ServerConnection } from '../server-connection.js';
 import type { SessionSettings } from '../settings.js';
+import type { StatementCache } from '../statement-cache.js';
 import { Lane } from './lane.js';
 import { KnownFacts, type ReadFacts } from './read-facts.js';
 import { ReadTemplates } from './read-templates.js';
@@ -24,14 +25,16 @@ const READABLE: readonly (readonly [name: string, value: string])[] = [
 
 export class PoolLanes {
   readonly #pool: Pool;
+  readonly #statements: StatementCache;
   readonly #facts: KnownFacts;
   #parser: StatementParser | null = null;
   #templates: ReadTemplates | null = null;
   #templatesOf: ReadFacts | null = null;
   readonly #lanes: { readonly lane: Lane; readonly key: string }[] = [];
 
-  constructor(pool: Pool) {
+  constructor(pool: Pool, statements: StatementCache) {
     this.#pool = pool;
+    this.#statements = statements;
     this.#facts = new KnownFacts(() => pool.options.endpoint);
     // Without it no read is shared.
     loadStatementParser().then(
@@ -45,7 +48,7 @@ export class PoolLanes {
     const facts = this.#facts.get(performance.now());
     if (facts === null || this.#parser === null) return null;
     if (this.#templates === null || this.#templatesOf !== facts) {
-      this.#templates = new ReadTemplates(this.#parser, facts);
+      this.#templates = new ReadTemplates(this.#parser, facts, this.#statements);
       this.#templatesOf = facts;
     }
     return this.#templates;

@@ -1,5 +1,5 @@
 /**
- * One task: know, and keep known, of one database what decides whether a read may be shared: its plain tables, PostgreSQL's own functions
+ * One task: know, and keep known, of one database what decides whether a read may be shared: its plain tables and their keys, PostgreSQL's own functions
  * without effects, and what a user has defined that could change the meaning of a statement.
  *
  * Read when somebody first asks, and anew every half a minute while it is used, and when a change of the schema has been seen. Names count
@@ -18,6 +18,8 @@ export interface ReadFacts {
   readonly own: ReadonlySet<string>;
   /** an operator or a cast runs code in a language other than C, or volatile code: no text tells where */
   readonly ownOperators: boolean;
+  /** by table without descendants: its columns with a unique index of their own; every table of that name has them */
+  readonly keys: ReadonlyMap<string, ReadonlySet<string>>;
 }
 
 const READ_AGAIN_MS = 30_000;
@@ -57,13 +59,21 @@ SELECT
       AND typnamespace <> 'information_schema'::regnamespace) AS own,
   EXISTS (SELECT FROM pg_operator WHERE oprnamespace <> 'pg_catalog'::regnamespace AND oprcode NOT IN (SELECT oid FROM native))
     OR EXISTS (SELECT FROM pg_cast c JOIN pg_proc p ON p.oid = c.castfunc
-      WHERE p.pronamespace <> 'pg_catalog'::regnamespace AND p.oid NOT IN (SELECT oid FROM native)) AS own_operators`;
+      WHERE p.pronamespace <> 'pg_catalog'::regnamespace AND p.oid NOT IN (SELECT oid FROM native)) AS own_operators,
+  ARRAY(SELECT ARRAY[c.relname::text, a.attname::text]
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
+    WHERE i.indisunique AND i.indisvalid AND i.indimmediate AND i.indnkeyatts = 1 AND i.indpred IS NULL
+      AND c.relkind = 'r' AND NOT c.relhassubclass
+    GROUP BY c.relname, a.attname HAVING count(DISTINCT c.oid) = (
+      SELECT count(*) FROM pg_class n WHERE n.relname = c.relname AND n.relkind IN ('r', 'p', 'v', 'm', 'f', 'S'))
+    ORDER BY 1) AS keys`;
 
 interface FactsRow {
   readonly tables: readonly string[];
   readonly functions: readonly string[];
   readonly own: readonly string[];
   readonly own_operators: boolean;
+  readonly keys: readonly (readonly [table: string, column: string])[];
 }
 
 /** Reads them anew; ten milliseconds for a thousand tables. */
@@ -76,7 +86,14 @@ export async function readFacts(connection: Connection): Promise<ReadFacts> {
     functions: new Set(row.functions),
     own: new Set(row.own),
     ownOperators: row.own_operators,
+    keys: keysOf(row.keys),
   };
+}
+
+function keysOf(rows: FactsRow['keys']): ReadFacts['keys'] {
+  const keys = new Map<string, Set<string>>();
+  for (const [table, column] of rows) keys.set(table, (keys.get(table) ?? new Set()).add(column));
+  return keys;
 }
 
 export class KnownFacts {

@@ -6,6 +6,9 @@
 import type { StatementParser } from '../../sharding/statement-parser.js';
 import { templateOf, type Template } from '../../sharding/statement-template.js';
 import { KnownQueries } from '../known-queries.js';
+import type { StatementCache } from '../statement-cache.js';
+import { keyValueOf, type KeyValue } from './key-read.js';
+import { KeyedQuery } from './keyed-query.js';
 import type { ReadFacts } from './read-facts.js';
 import { isShareable } from './read-verdict.js';
 
@@ -27,6 +30,10 @@ const BARRED_MS = 1_000;
 export class ReadTemplate {
   /** null: it has come once */
   shareable: boolean | null = null;
+  /** as a prepared statement it has the same plan; null: it is sent as it is */
+  key: KeyValue | null = null;
+  /** what its Query is sent as, where that is known */
+  keyed: KeyedQuery | null = null;
   /** null: it has not been measured alone yet */
   #usualMs: number | null = null;
   #barredUntilMs = 0;
@@ -50,6 +57,12 @@ export class ReadTemplate {
     if (this.#usualMs > SHARED_MS_MAX || bytes > ANSWER_BYTES_MAX) this.bar();
   }
 
+  /** As a prepared statement it has failed, and nobody knows why: from now on it is sent as it is. */
+  failedPrepared(): void {
+    this.key = null;
+    this.keyed = null;
+  }
+
   /** It takes too long, or its answer too much room: for a while it runs alone, and is then measured anew. */
   bar(): void {
     this.#usualMs = null;
@@ -62,15 +75,27 @@ export class ReadTemplates {
   readonly #templates = new Map<string, ReadTemplate>();
   readonly #parser: StatementParser;
   readonly #facts: ReadFacts;
+  readonly #statements: StatementCache;
   readonly #queries = new KnownQueries<ReadTemplate>();
+  /** by the bytes of the Query that was asked for last: `#queries` has its number */
+  #found: ReadTemplate | null = null;
 
-  constructor(parser: StatementParser, facts: ReadFacts) {
+  constructor(parser: StatementParser, facts: ReadFacts, statements: StatementCache) {
     this.#parser = parser;
     this.#facts = facts;
+    this.#statements = statements;
+  }
+
+  /** What the Query is sent as that was asked for last, with its key; null: as it is. */
+  get keyed(): KeyedQuery | null {
+    const keyed = this.#found?.keyed ?? null;
+    keyed?.bind(this.#queries.number);
+    return keyed;
   }
 
   /** The template of a text; null: it is not shared. */
   of(sql: string): ReadTemplate | null {
+    this.#found = null;
     const known = this.#templates.get(sql);
     const template = typeof known?.shareable === 'boolean' ? known : this.#byTemplate(sql);
     return template?.shareable === true ? template : null;
@@ -78,7 +103,8 @@ export class ReadTemplates {
 
   /** As {@link of}, of a Query that has come whole; undefined: its text must be read. */
   ofQuery(buffer: Buffer, at: number, end: number): ReadTemplate | undefined {
-    return this.#queries.find(buffer, at, end, isAny) ?? undefined;
+    this.#found = this.#queries.find(buffer, at, end, isAny);
+    return this.#found ?? undefined;
   }
 
   #byTemplate(sql: string): ReadTemplate | null {
@@ -91,15 +117,23 @@ export class ReadTemplates {
       this.#templates.set(key, new ReadTemplate());
       return null;
     }
-    known.shareable ??= isShareable(this.#parser.parse(sql), this.#facts);
+    if (known.shareable === null) this.#judge(sql, known);
     if (known.shareable && template !== null) this.#keep(template, known);
     return known;
+  }
+
+  #judge(sql: string, template: ReadTemplate): void {
+    const statements = this.#parser.parse(sql);
+    template.shareable = isShareable(statements, this.#facts);
+    template.key = template.shareable ? keyValueOf(statements, this.#facts) : null;
   }
 
   /** The next one like it is known by its bytes. */
   #keep({ sql, kinds, starts, ends }: Template, known: ReadTemplate): void {
     const [start = 0, end = 0] = [starts[0], ends[0]];
-    if (kinds.length === 1 && kinds[0] === 'integer') this.#queries.keep(sql, start, end, known);
+    if (kinds.length !== 1 || kinds[0] !== 'integer') return;
+    if (known.key === 'integer') known.keyed ??= new KeyedQuery(this.#statements, sql, start, end);
+    this.#queries.keep(sql, start, end, known);
   }
 
   /** The oldest goes: what is sent all the time is back at once. */

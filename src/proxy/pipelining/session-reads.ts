@@ -91,7 +91,9 @@ export class SessionReads implements LaneReader {
       this.#measure(template);
       return false;
     }
-    this.#send(lane, { reader: this, template, expectedMs, cancelAsked: false });
+    this.#parts.forwarder.keyed = templates?.keyed ?? null;
+    this.#parts.forwarder.sharesUnnamed = template.key === 'parameter';
+    this.#send(lane, { reader: this, template, expectedMs, prepared: false, cancelAsked: false });
     return true;
   }
 
@@ -106,6 +108,9 @@ export class SessionReads implements LaneReader {
       forwarder.forward(scanner, server, false, (bytes) => {
         record.add(bytes);
       });
+      batch.prepared = forwarder.prepared;
+      forwarder.keyed = null;
+      forwarder.sharesUnnamed = forwarder.prepared = false;
       server.lastRequestAt = counters.requested(forwarder);
     });
     // A word in it means nothing: it leaves nothing behind.
