@@ -16,7 +16,7 @@ import { Passthrough } from './passthrough.js';
 import type { ProvenCredentials } from './proven-credentials.js';
 import { SessionCounters } from './session-counters.js';
 import type { LoggedInClient, SessionContext } from './session-context.js';
-import { parametersFor } from './startup-settings.js';
+import { ToldParameters } from './startup-settings.js';
 
 /** What the acceptor needs of the proxy around it. */
 export interface AcceptorContext extends SessionContext {
@@ -34,6 +34,7 @@ export class Acceptor {
   readonly sockets = new Set<Socket>();
   /** of these, how many log in now */
   logins = 0;
+  readonly #told = new ToldParameters();
   readonly #context: AcceptorContext;
   #config: Config;
   readonly #passthrough: Passthrough;
@@ -130,7 +131,7 @@ export class Acceptor {
     if (socket.destroyed) return;
     const id = this.#context.admit();
     const secret = randomBytes(secretBytes(client.minor));
-    const parameters = parametersFor(reported, asked);
+    const parameters = this.#told.for(reported, asked);
     socket.write(greeting(id, secret, parameters));
     const unread = client.reader.release();
     this.#context.begin({ id, secret, socket, user, database, settings, parameters, unread });
@@ -160,7 +161,7 @@ export class Acceptor {
       journal.disconnected(guest, { durationMs, bytesReceived, bytesSent });
     });
     const secret = randomBytes(secretBytes(client.minor));
-    socket.write(greeting(guest.id, secret, parametersFor(null, client.asked)));
+    socket.write(greeting(guest.id, secret, this.#told.for(null, client.asked)));
     new AdminSession(socket, client.reader.release(), handler, this.#context, guest);
   }
 

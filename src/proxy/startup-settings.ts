@@ -40,15 +40,21 @@ function fromOptions(options: string): [string, string][] {
   return settings;
 }
 
-/**
- * What a client is told at login: what its server reported, with what it asked for itself. What turns out different is
- * told when it gets a server.
- *
- * @param asked parameters of the startup packet, by name in lower case
- */
-export function parametersFor(
-  reported: ReadonlyMap<string, string> | null,
-  asked: ReadonlyMap<string, string>,
-): ReadonlyMap<string, string> {
-  return new Map([...(reported ?? DEFAULTS)].map(([name, value]) => [name, asked.get(name.toLowerCase()) ?? value]));
+/** What clients are told at login. Most are told the same as the one before: then it is the same map, which takes most of a kilobyte. */
+export class ToldParameters {
+  #last: ReadonlyMap<string, string> = DEFAULTS;
+
+  /**
+   * What a server of the client's reported, with what it asked for itself. What turns out different is told when it gets a server.
+   *
+   * @param asked parameters of the startup packet, by name in lower case
+   */
+  for(reported: ReadonlyMap<string, string> | null, asked: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
+    const told = new Map(
+      [...(reported ?? DEFAULTS)].map(([name, value]) => [name, asked.get(name.toLowerCase()) ?? value]),
+    );
+    const same = told.size === this.#last.size && [...told].every(([name, value]) => this.#last.get(name) === value);
+    if (!same) this.#last = told;
+    return this.#last;
+  }
 }

@@ -32,8 +32,10 @@ export class TrackedSettings {
   /** whether texts of this session are in UTF-8 */
   utf8 = true;
   readonly #initial: SessionSettings;
-  /** what the client was told by ParameterStatus */
-  readonly #told: Map<string, string>;
+  /** what the client was told by ParameterStatus at its login, which others were told too */
+  readonly #toldFirst: ReadonlyMap<string, string>;
+  /** and later; null: nothing yet */
+  #toldSince: Map<string, string> | null = null;
   #toldKey = '';
   /** changes of the open transaction */
   #pending: SettingChange[] = [];
@@ -43,12 +45,20 @@ export class TrackedSettings {
   constructor(initial: SessionSettings, told: ReadonlyMap<string, string>) {
     this.current = initial;
     this.#initial = initial;
-    this.#told = new Map(told);
+    this.#toldFirst = told;
     this.#noteEncoding();
   }
 
   get applicationName(): string {
-    return this.#told.get('application_name') ?? '';
+    return this.#told('application_name') ?? '';
+  }
+
+  #told(name: string): string | undefined {
+    return this.#toldSince?.get(name) ?? this.#toldFirst.get(name);
+  }
+
+  #tell(name: string, value: string): void {
+    (this.#toldSince ??= new Map()).set(name, value);
   }
 
   /** ParameterStatus messages for what this server reports and the client does not know; empty when it knows all. */
@@ -57,8 +67,8 @@ export class TrackedSettings {
     const news: Buffer[] = [];
     for (const [name, value] of server.parameters) {
       // A session that writes is on no standby, though one answers some of its reads.
-      if (this.#told.get(name) === value || name === 'in_hot_standby') continue;
-      this.#told.set(name, value);
+      if (this.#told(name) === value || name === 'in_hot_standby') continue;
+      this.#tell(name, value);
       news.push(parameterStatus(name, value));
     }
     this.#toldKey = server.parametersKey;
@@ -98,7 +108,7 @@ export class TrackedSettings {
     const known = settings !== null && !this.#uncertain;
     if (changes.length > 0) this.current = this.current.with(changes, this.#initial);
     server.settings = known ? settings.with(changes, SessionSettings.NONE) : null;
-    for (const [name, value] of server.changedParameters) this.#told.set(name, value);
+    for (const [name, value] of server.changedParameters) this.#tell(name, value);
     this.#toldKey = server.parametersKey;
     this.#noteEncoding();
     server.changedParameters.clear();
@@ -122,7 +132,7 @@ export class TrackedSettings {
   }
 
   #noteEncoding(): void {
-    this.utf8 = /^utf-?8$/i.test(this.#told.get('client_encoding') ?? 'UTF8');
+    this.utf8 = /^utf-?8$/i.test(this.#told('client_encoding') ?? 'UTF8');
   }
 
   /** Changes the server reported that no SET or RESET of this transaction explains. */
@@ -130,9 +140,7 @@ export class TrackedSettings {
     if (this.#pending.some((change) => change.kind === 'resetAll')) return [];
     const explained = new Set(this.#pending.map((change) => (change.kind === 'resetAll' ? '' : change.name)));
     return [...server.changedParameters]
-      .filter(
-        ([name, value]) => SETTABLE.has(name) && this.#told.get(name) !== value && !explained.has(name.toLowerCase()),
-      )
+      .filter(([name, value]) => SETTABLE.has(name) && this.#told(name) !== value && !explained.has(name.toLowerCase()))
       .map(([name, value]) => setToValue(name, value));
   }
 }

@@ -10,6 +10,7 @@ import { FrameScanner } from './frames.js';
 import { startupLength } from './startup.js';
 
 const BUFFER_BYTES_MAX = 131_072;
+const NOTHING = Buffer.alloc(0);
 
 export interface Packet {
   readonly type: number;
@@ -19,7 +20,7 @@ export interface Packet {
 
 export class PacketReader {
   readonly #socket: Socket;
-  #bytes: Buffer = Buffer.alloc(0);
+  #bytes: Buffer = NOTHING;
   #ended: Error | null = null;
   #wake: (() => void) | null = null;
 
@@ -55,7 +56,8 @@ export class PacketReader {
     this.#socket.pause();
     this.#socket.off('data', this.#onData);
     this.#socket.off('close', this.#onClose);
-    return this.#bytes;
+    // A view of nothing would keep the memory that it is a view of.
+    return this.#bytes.length === 0 ? NOTHING : this.#bytes;
   }
 
   async #read(lengthOf: (bytes: Buffer) => number | null): Promise<Buffer> {
