@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, it, onTestFinished, vi } from 'vitest';
 import type { MoveResult } from '../../src/cutover/contract.js';
 import { connect } from '../../src/postgres/connection.js';
 import { until } from '../support/wait.js';
-import { Moving } from './moving.js';
+import { holdBeforePause, Moving } from './moving.js';
 
 /** Longer than the writers' own transactions take on a machine that is busy with other things. */
 const DRAIN_MS = 3_000;
@@ -114,7 +114,7 @@ it('a prepared transaction counts as a writer in flight, and is named', async ()
 
 it('a client transaction that outlasts the drain is not cut off by the default action', async () => {
   await moving.configure({ ...PATIENT, cutover_drain_timeout: DRAIN_MS });
-  const hold = await moving.holdBeforePause(moving.system.source);
+  const hold = await holdBeforePause(moving.system.source, 'app');
   onTestFinished(() => hold.letGo());
   const moved = start();
   await hold.reached();
@@ -129,7 +129,7 @@ it('a client transaction that outlasts the drain is not cut off by the default a
 
 it('with action cancel the statement that outlasts the drain is cancelled, and the traffic moves', async () => {
   await moving.configure({ ...PATIENT, cutover_drain_timeout: DRAIN_MS, cutover_drain_action: 'cancel' });
-  const hold = await moving.holdBeforePause(moving.system.source);
+  const hold = await holdBeforePause(moving.system.source, 'app');
   onTestFinished(() => hold.letGo());
   const moved = start();
   await hold.reached();
@@ -164,7 +164,7 @@ it('a destination that does not reach parity aborts, and the next attempt waits 
     'SELECT subname AS name FROM pg_subscription',
   );
   const name = subscription?.name ?? '';
-  const hold = await moving.holdBeforePause(source);
+  const hold = await holdBeforePause(source, 'app');
   onTestFinished(() => hold.letGo());
   const moved = start();
   await hold.reached();
