@@ -22,7 +22,7 @@ const THINK_MS = 20;
 /** Of a process, or of a move, on a machine that is busy. */
 const DEADLINE_MS = 90_000;
 const SHUTDOWN_MS = 30_000;
-const TWO_SERVE = /two processes serve its clients/;
+const TWO_SERVE = 'two processes serve its clients';
 
 /** Clients that come, write numbered rows, every second one in a transaction, and leave, over and over. */
 class Visitors {
@@ -147,7 +147,7 @@ class Move {
     await this.operated((operator) =>
       until('the process knows that it is followed', async () => {
         const asked = operator.command(`CUTOVER_NODE state '{"database": "${SOURCE}"}'`);
-        return TWO_SERVE.test(String(await asked.catch((error: unknown) => error)));
+        return (await asked.then(() => '', String)).includes(TWO_SERVE);
       }),
     );
     return () => this.#followed();
@@ -205,7 +205,7 @@ test(
     )();
     await move.visitors.more();
     await move.operated((operator) => operator.command(`CUTOVER ${move.task}`));
-    await cutoverWaitsFor(move.temporal, TWO_SERVE);
+    await cutoverWaitsFor(move.temporal, new RegExp(TWO_SERVE));
     expect(await move.operated((operator) => operator.command('SHOW CUTOVERS'))).toEqual([]);
     await stays.query('ROLLBACK');
     await stays.end();
@@ -227,6 +227,6 @@ test(
     await move.expectMoved();
     const cutovers = await move.operated((operator) => operator.command('SHOW CUTOVERS'));
     expect(cutovers.map(({ outcome }) => outcome)).toEqual(['committed', 'aborted']);
-    expect(String(cutovers[1]?.reason)).toMatch(TWO_SERVE);
+    expect(String(cutovers[1]?.reason)).toContain(TWO_SERVE);
   },
 );
