@@ -67,7 +67,7 @@ export async function awaitMoment(
   const shards = [source, destination].flatMap(shardsOf);
   const records = await Promise.all(shards.map(async (shard) => readRecord(await connectionTo(context, shard))));
   const floorEpoch = Math.max(0, ...records.flatMap((r) => (r ? [r.fence.epoch, r.decisions[0]?.epoch ?? 0] : [])));
-  const nodes = await requireNodes(context, database);
+  const nodes = await requireNodes(context, database, report);
   const swap = {
     database,
     peer,

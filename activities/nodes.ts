@@ -1,4 +1,5 @@
 /** One task: tell whether every node of the fleet can take part in a cutover, and name those that cannot. */
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Check, NodeAddress } from '../src/cutover/contract.js';
 import { ROUND_TRIPS_IN_LEASE } from '../src/cutover/policy.js';
 import { CutoverError, messageOf } from '../src/errors/errors.js';
@@ -15,7 +16,11 @@ export interface NodeAnswer {
   /** how old the answer is at most; null when there was none */
   readonly roundTripMs: number | null;
   readonly problem: string | null;
+  /** the problem is that the node is being handed over, which passes */
+  readonly passes?: boolean;
 }
+
+const POLL_MS = 100;
 
 type Ask = (node: FleetNode) => Promise<readonly NodeState[]>;
 
@@ -44,8 +49,13 @@ async function askNode(context: EngineContext, address: NodeAddress, ask: Ask): 
     const states = await ask(node);
     return { node: address.name, address, states, roundTripMs: performance.now() - start, problem: null };
   } catch (error) {
-    return { node: address.name, address, states: [], roundTripMs: null, problem: messageOf(error) };
+    const passes = isHandOver(error);
+    return { node: address.name, address, states: [], roundTripMs: null, problem: messageOf(error), passes };
   }
+}
+
+function isHandOver(error: unknown): error is CutoverError {
+  return error instanceof CutoverError && error.code === 'node_handed_over';
 }
 
 /** Sentences, each with a node's name; empty when the fleet may switch as one. */
@@ -67,12 +77,25 @@ export function nodeProblems(answers: readonly NodeAnswer[], leaseMs: number): r
 }
 
 /**
- * The nodes of a cutover of `database`.
+ * The nodes of a cutover of `database`; waits while one of them is being handed over.
  *
+ * @param report is told what is waited for; what it throws ends the wait
  * @throws CutoverError `nodes_not_ready` naming each node that cannot be reached, is another one, or is configured differently
  */
-export async function requireNodes(context: EngineContext, database: string): Promise<readonly NodeAddress[]> {
-  const answers = await askAll(context, async (node) => [await node.state(database)]);
+export async function requireNodes(
+  context: EngineContext,
+  database: string,
+  report: (waitingFor: string) => Promise<void>,
+): Promise<readonly NodeAddress[]> {
+  const ask = (): Promise<readonly NodeAnswer[]> => askAll(context, async (node) => [await node.state(database)]);
+  let answers = await ask();
+  for (;;) {
+    const waitsFor = answers.find(({ passes }) => passes === true)?.problem ?? null;
+    if (waitsFor === null) break;
+    await report(waitsFor);
+    await delay(POLL_MS);
+    answers = await ask();
+  }
   const problems = nodeProblems(answers, context.config().cutover.leaseMs);
   if (problems.length > 0) throw new CutoverError('nodes_not_ready', { problems: problems.join('; ') });
   return answers.map((answer) => answer.address);
@@ -98,7 +121,13 @@ export async function nodesNotYet(
   nodes: readonly NodeAddress[],
   database: string,
 ): Promise<string | null> {
-  const states = await Promise.all(context.fleet.nodes(nodes).map((node) => node.state(database)));
+  let states: readonly NodeState[];
+  try {
+    states = await Promise.all(context.fleet.nodes(nodes).map((node) => node.state(database)));
+  } catch (error) {
+    if (isHandOver(error)) return error.message;
+    throw error;
+  }
   const highest = Math.max(...states.map((s) => s.epochResolved));
   const behind = states.find((s) => s.epochResolved < highest);
   if (behind)

@@ -97,11 +97,13 @@ export class RemoteNode implements FleetNode {
     return JSON.parse(rows[0]?.result ?? 'null') as T;
   }
 
-  /** The refusal of a dead epoch is something the engine acts on, so it keeps its code. */
+  /** The refusal of a dead epoch, or by a node that is being handed over, is something the engine acts on, so it keeps its code. */
   #readable(error: unknown): Error {
     const text = messageOf(error);
     const closed = /^epoch (\d+) is over \((.*)\)$/.exec(text);
     if (closed) return new CutoverError('epoch_closed', { epoch: closed[1] ?? '', state: closed[2] ?? '' });
+    const handedOver = /^node (\S+) is being handed over/.exec(text);
+    if (handedOver) return new CutoverError('node_handed_over', { node: handedOver[1] ?? '' });
     return new CutoverError('node_unreachable', { node: this.name, problem: text });
   }
 

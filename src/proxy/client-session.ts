@@ -414,8 +414,10 @@ export class ClientSession implements BorrowingListener {
     if (this.#ending) this.terminate(new CutoverError('shutting_down'));
   }
 
-  readDone(): void {
-    if (this.#phase === 'sharing') this.#rest();
+  readDone(failure?: CutoverError): void {
+    const shared = this.#phase === 'sharing';
+    if (shared && failure !== undefined) this.#answerWith(failure);
+    if (shared) this.#rest();
     this.#advance();
   }
 
@@ -431,6 +433,7 @@ export class ClientSession implements BorrowingListener {
     const batch = this.#record.bytes();
     this.#record.clear();
     this.statements.revert();
+    this.counters.takenBack();
     this.#place.placement?.settled(STATUS.idle);
     this.#phase = 'rerouting';
     this.#stopped = false;

@@ -86,6 +86,11 @@ export class RowMove {
     for (const part of this.#running) part.cancel();
   }
 
+  /** Closes the connections of the servers that were to stop and have not. */
+  giveUp(): void {
+    for (const part of this.#running) part.giveUp();
+  }
+
   /** Answers the client to the end, unless it is to run anew. Never rejects. */
   run(): Promise<WriteOutcome> {
     return answerWith(

@@ -4,6 +4,8 @@ import { cancelRequest } from '../wire/frontend.js';
 import type { ServerConnection } from './server-connection.js';
 
 const CANCEL_TIMEOUT_MS = 5_000;
+/** A server that has not stopped so long after it was asked has vanished, or might as well have; as long as the request has time to arrive. */
+export const CANCEL_PATIENCE_MS = CANCEL_TIMEOUT_MS;
 
 /**
  * Resolves when the server has closed the connection of the request, which it does after the signal was sent

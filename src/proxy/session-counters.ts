@@ -100,6 +100,12 @@ export class SessionCounters {
     return now;
   }
 
+  /** What was sent was not answered and will be sent anew: until then nothing is in flight. */
+  takenBack(): void {
+    this.#requestSince = 0;
+    this.#timedOut = false;
+  }
+
   /** Everything sent was answered. */
   answered(transactionEnded: boolean, forwarder: Forwarder, pool: Pool | null): void {
     const now = performance.now();

@@ -3,6 +3,7 @@ import { STATUS } from '../wire/codes.js';
 import type { Borrowing } from './borrowing.js';
 import type { ClientChannel } from './client-channel.js';
 import type { SessionReads } from './pipelining/session-reads.js';
+import { CANCEL_PATIENCE_MS } from './server-cancel.js';
 import type { SessionCounters } from './session-counters.js';
 import type { SessionKeeping } from './session-keeping.js';
 import type { SessionWriter } from './session-writer.js';
@@ -20,9 +21,6 @@ interface Parts {
   readonly keeping: SessionKeeping;
   readonly reads: SessionReads;
 }
-
-/** As long as the cancel request itself has time to arrive. */
-const CANCEL_PATIENCE_MS = 5_000;
 
 /** That a client has been answered and has sent nothing since. */
 export interface Idleness {
@@ -80,12 +78,19 @@ export class SessionServers {
   }
 
   /**
-   * Cancels the statement in flight when it has been running for longer; once for each statement. A server that does not answer that
-   * either has vanished, or might as well have: its connection is closed, which its client is told.
+   * Cancels the statement in flight when it has been running for longer; once for each statement. The connection of a server that does
+   * not answer that either is closed, which its client is told.
    */
   cancelAfter(limitMs: number): void {
     const { counters } = this.#session;
     if (counters.runsTooLong(limitMs)) this.cancel();
-    else if (counters.runsForMs > limitMs + CANCEL_PATIENCE_MS) this.#borrowing.server?.destroy();
+    else if (counters.runsForMs > limitMs + CANCEL_PATIENCE_MS) this.#giveUp();
+  }
+
+  /** Closes the connections of what was cancelled and has not stopped; nothing happens where all has. */
+  #giveUp(): void {
+    this.#writer.giveUp();
+    this.#reads.giveUp();
+    this.#borrowing.server?.destroy();
   }
 }

@@ -296,6 +296,11 @@ export class SessionWriter {
     this.#write?.cancel();
   }
 
+  /** Closes the connections where the statement was to stop and has not. May be called again. */
+  giveUp(): void {
+    this.#write?.giveUp();
+  }
+
   /** The client has taken enough, or wants more. */
   hold(held: boolean): void {
     this.#parts?.hold(held);

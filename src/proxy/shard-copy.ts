@@ -61,6 +61,7 @@ export class ShardCopy {
   readonly #ends: Promise<void>[] = [];
   /** the servers that do not take more */
   readonly #full = new Set<ShardPart>();
+  #committing = false;
   #rows: CopyRows | null = null;
   /** rows that were sent on */
   #rowCount = 0;
@@ -87,6 +88,11 @@ export class ShardCopy {
     else if (this.#stage !== 'over') for (const part of this.#parts.all) part.cancel();
   }
 
+  /** Closes the connections of the servers that were to stop and have not; what is being committed is not stopped. */
+  giveUp(): void {
+    if (!this.#committing) for (const part of this.#parts.all) part.giveUp();
+  }
+
   /** The client is gone: what it has not sent to the end is rolled back. */
   left(): void {
     if (this.#reads) this.#fail(new Error(LEFT));
@@ -107,6 +113,7 @@ export class ShardCopy {
       }
       open = false;
       this.#stage = 'over';
+      this.#committing = true;
       await this.#parts.commit();
       this.#listener.say(this.#extended ? this.#parts.ready(true) : Buffer.concat([tag, this.#parts.ready(true)]));
       return 'committed';

@@ -145,6 +145,11 @@ export class ShardPart implements Borrower, ServerOwner, Participant {
     });
   }
 
+  /** Ends the connection where an answer is owed: it was to stop, and has not. */
+  giveUp(): void {
+    if (this.server?.replies.empty === false) this.server.destroy();
+  }
+
   /** Ends the connection, whatever is in flight. */
   abandon(): void {
     if (this.server === null) {

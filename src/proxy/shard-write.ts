@@ -73,6 +73,11 @@ export class ShardWrite {
     this.#running?.cancel();
   }
 
+  /** Closes the connection of the server that was to stop and has not. */
+  giveUp(): void {
+    this.#running?.giveUp();
+  }
+
   /** Answers the client to the end, unless it is to run anew. Never rejects. */
   run(): Promise<WriteOutcome> {
     return answerWith(

@@ -3,6 +3,7 @@
  *
  * One move for all of them: each has a program of its own that tries its features, then writes numbers until it is told to end.
  * `SHARDED_TESTS=all` runs every feature directly as well, not only those that fail through the proxy.
+ * Reads do not share connections at first, and do on the way back; `PIPELINING=auto` and `PIPELINING=off`: all along.
  * `CLIENTS=write` writes the table of docs/clients.md instead of comparing with it.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -12,6 +13,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Cleanup } from '../../src/cli/demo/cleanup.js';
 import { Operator } from '../../src/cli/demo/operator.js';
 import { APPLICATION_USER, DESTINATION, setStage, SOURCE, type Stage } from '../../src/cli/demo/stage.js';
+import { freePort, LOOPBACK } from '../../src/dev/ports.js';
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
 import { invariant } from '../../src/errors/invariant.js';
 import { makeAuthority, writeCertificate } from '../support/certificates.js';
@@ -27,6 +29,8 @@ const MAIN = join(ROOT, 'dist', 'src', 'cli', 'main.js');
 const PAGE = join(ROOT, 'docs', 'clients.md');
 const TABLE = /^\|.*$(\n\|.*$)*/m;
 const WRITE = process.env.CLIENTS === 'write';
+/** null: off, until the database has moved once */
+const PIPELINING = process.env.PIPELINING ?? null;
 const PUBLICATION = 'clients';
 const MOVE_DEADLINE_MS = 120_000;
 /** Of what arrives it costs nothing. */
@@ -66,14 +70,18 @@ beforeAll(async () => {
 }, INSTALL_DEADLINE_MS);
 
 beforeAll(async () => {
-  const general = [`tls_certificate = "${shown.certificate}"`, `tls_private_key = "${shown.key}"`];
+  const metricsPort = await freePort();
+  const general = [
+    ...[`tls_certificate = "${shown.certificate}"`, `tls_private_key = "${shown.key}"`],
+    ...[`pipelining = "${PIPELINING ?? 'off'}"`, `openmetrics_port = ${metricsPort.toString()}`],
+  ];
   stage = await setStage({ from: 17, to: 18, ui: false, program: MAIN, general, report: () => undefined }, cleanup);
   await setTls(stage.source, certified);
   await stage.source.query(SOURCE, tables());
   start(stage);
   const all = [...programs.values()];
   await Promise.all(all.map((program) => program.begun()));
-  await thereAndBack(stage);
+  await thereAndBack(stage, metricsPort);
   await Promise.all(all.map((program) => program.end()));
   for (const driver of programs.keys()) written.set(driver, await writtenBy(stage.source, driver));
 }, RUN_DEADLINE_MS);
@@ -117,19 +125,37 @@ function start({ source, application }: Stage): void {
 }
 
 /** Moves the database and takes it back, and waits each time until every program has written where it then is. */
-async function thereAndBack({ configuration, source, destination }: Stage): Promise<void> {
+async function thereAndBack({ configuration, source, destination }: Stage, metricsPort: number): Promise<void> {
   const operator = await Operator.connect(configuration.admin);
   try {
     const task = await operator.reshard(SOURCE, DESTINATION, PUBLICATION);
     const { epoch } = await operator.untilMoved(task, 0, MOVE_DEADLINE_MS);
     await allHaveWritten(destination);
+    if (PIPELINING === null) await shareReads(configuration.files.config, operator);
+    if (PIPELINING !== 'off') await readsAreShared(metricsPort);
     const reverse = await operator.reverseTask(MOVE_DEADLINE_MS);
     await operator.command(`CUTOVER ${reverse}`);
     await operator.untilMoved(reverse, epoch, MOVE_DEADLINE_MS);
     await allHaveWritten(source);
+    if (PIPELINING !== 'off') await readsAreShared(metricsPort);
   } finally {
     await operator.end();
   }
+}
+
+async function shareReads(file: string, operator: Operator): Promise<void> {
+  writeFileSync(file, readFileSync(file, 'utf8').replace('pipelining = "off"', 'pipelining = "auto"'));
+  await operator.command('RELOAD');
+}
+
+/** Waits until reads share a connection, from now on. */
+async function readsAreShared(metricsPort: number): Promise<void> {
+  const count = async (): Promise<number> => {
+    const text = await (await fetch(`http://${LOOPBACK}:${metricsPort.toString()}/metrics`)).text();
+    return [...text.matchAll(/^\w*total_shared_reads\w*\{.*\} (\d+)$/gm)].reduce((sum, [, n]) => sum + Number(n), 0);
+  };
+  const before = await count();
+  await until('reads share a connection', async () => (await count()) > before, WRITE_DEADLINE_MS);
 }
 
 async function allHaveWritten(serving: Cluster): Promise<void> {

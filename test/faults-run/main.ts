@@ -6,12 +6,13 @@ import { faultAt } from './plan.js';
 import { FaultSeries } from './series.js';
 
 const USAGE = `Usage: npm run faults -- [options]
-  --seed 1     which faults
-  --runs 20    how many, from --first on
-  --first 0    the index of the first
-  --only K     that one alone
-  --lease 2000 cutover_lease in milliseconds
-  --shards 1   how many the destination has, each on a cluster of its own
+  --seed 1           which faults
+  --runs 20          how many, from --first on
+  --first 0          the index of the first
+  --only K           that one alone
+  --lease 2000       cutover_lease in milliseconds
+  --shards 1         how many the destination has, each on a cluster of its own
+  --pipelining off   auto: short reads share server connections
 `;
 
 const SHARDS_MAX = 4;
@@ -22,6 +23,7 @@ const OPTIONS = {
   only: { type: 'string' },
   lease: { type: 'string', default: '2000' },
   shards: { type: 'string', default: '1' },
+  pipelining: { type: 'string', default: 'off' },
   help: { type: 'boolean', short: 'h', default: false },
 } as const;
 
@@ -42,12 +44,15 @@ async function run(cleanup: Cleanup): Promise<number> {
   const runs = values.only === undefined ? count('runs', 100_000) : 1;
   const faults = Array.from({ length: runs }, (_, offset) => faultAt(seed, first + offset, leaseMs));
   const shards = Math.max(1, count('shards', SHARDS_MAX));
+  const { pipelining } = values;
+  if (pipelining !== 'auto' && pipelining !== 'off') throw new Error('--pipelining is auto or off');
   const series = new FaultSeries({
     leaseMs,
     shards,
+    pipelining,
     print: (line) => process.stdout.write(`${JSON.stringify(line)}\n`),
     repeatWith: (index) =>
-      `npm run faults -- --seed ${seed.toString()} --only ${index.toString()} --lease ${leaseMs.toString()} --shards ${shards.toString()}`,
+      `npm run faults -- --seed ${seed.toString()} --only ${index.toString()} --lease ${leaseMs.toString()} --shards ${shards.toString()} --pipelining ${pipelining}`,
   });
   cleanup.defer('the series', () => series.end());
   return series.run(faults);

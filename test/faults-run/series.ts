@@ -11,6 +11,8 @@ export interface SeriesOptions {
   readonly leaseMs: number;
   /** how many the destination has; absent: one */
   readonly shards?: number;
+  /** of all nodes; absent: off */
+  readonly pipelining?: 'auto' | 'off';
   /** after each fault the traffic goes back without one; absent: it does */
   readonly wayBack?: boolean;
   readonly print: (line: object) => void;
@@ -45,8 +47,8 @@ export class FaultSeries {
   /** One fault on the system that runs, or on a fresh one. Never rejects; what went wrong is printed and counted. */
   async one(fault: Fault): Promise<void> {
     try {
-      const { shards = 1, leaseMs } = this.#options;
-      this.#system ??= await FaultSystem.start(fault.layout, leaseMs, { shards });
+      const { shards = 1, pipelining = 'off', leaseMs } = this.#options;
+      this.#system ??= await FaultSystem.start(fault.layout, leaseMs, { shards, pipelining });
       this.#load ??= new Load(this.#system);
       const report = await new FaultRun(this.#system, this.#load, this.#options.wayBack ?? true).run(fault);
       this.#reports.push(report);
@@ -113,6 +115,7 @@ export class FaultSeries {
       faults: reports.length,
       failures: this.#failures,
       leaseMs: this.#options.leaseMs,
+      pipelining: this.#options.pipelining ?? 'off',
       moved: reports.filter((r) => r.moved).length,
       wentBack: reports.filter((r) => r.wentBack).length,
       decisions: by((r) => r.decision ?? 'none'),

@@ -23,7 +23,7 @@ import { ProgramProcess } from './process.js';
 import type { ProgramOptions } from './program-options.js';
 import { placeOf, SPREAD_SCHEMA } from './spread.js';
 import { StepReports } from './steps.js';
-import { configText, usersText } from './texts.js';
+import { configText, usersText, type FaultSettings } from './texts.js';
 
 /** `.ts` under a test runner, `.js` when it was built. */
 const SELF = import.meta.url;
@@ -36,6 +36,14 @@ const PASSWORD = 'password of every cluster';
 
 /** Called with the folder of each process's files before anything is in it. */
 type PrepareFolder = (process: string, folder: string) => void;
+
+export interface FaultSystemOptions {
+  /** how many the destination has */
+  readonly shards?: number;
+  /** of all nodes */
+  readonly pipelining?: FaultSettings['pipelining'];
+  readonly prepareFolder?: PrepareFolder;
+}
 
 export type Side = 'source' | 'destination';
 export const SIDES: readonly Side[] = ['source', 'destination'];
@@ -72,6 +80,7 @@ export interface NodeLine {
 export class FaultSystem {
   readonly layout: Layout;
   readonly leaseMs: number;
+  readonly pipelining: FaultSettings['pipelining'];
   readonly source: Cluster;
   readonly destination: Cluster;
   /** shards of the destination after the first, each on a cluster of its own */
@@ -97,6 +106,7 @@ export class FaultSystem {
       FaultSystem,
       | 'layout'
       | 'leaseMs'
+      | 'pipelining'
       | 'source'
       | 'destination'
       | 'further'
@@ -109,6 +119,7 @@ export class FaultSystem {
   ) {
     this.layout = fixed.layout;
     this.leaseMs = fixed.leaseMs;
+    this.pipelining = fixed.pipelining;
     this.source = fixed.source;
     this.destination = fixed.destination;
     this.further = fixed.further;
@@ -131,7 +142,7 @@ export class FaultSystem {
   static async start(
     layout: Layout,
     leaseMs: number,
-    { shards = 1, prepareFolder = () => undefined }: { shards?: number; prepareFolder?: PrepareFolder } = {},
+    { shards = 1, pipelining = 'off', prepareFolder = () => undefined }: FaultSystemOptions = {},
   ): Promise<FaultSystem> {
     const directory = mkdtempSync(join(tmpdir(), 'cutover-faults-'));
     removeAtEnd(directory);
@@ -155,7 +166,7 @@ export class FaultSystem {
     const temporal = new Client({ connection });
     const portOf = new Map(names.map((name, index) => [name, ports[index] ?? 0]));
     const system = new FaultSystem(
-      { layout, leaseMs, source, destination, further, temporalServer, temporal, steps, directory },
+      { layout, leaseMs, pipelining, source, destination, further, temporalServer, temporal, steps, directory },
       portOf,
     );
     try {
@@ -196,7 +207,7 @@ export class FaultSystem {
     prepareFolder(name, own);
     const files = { config: join(own, 'pgdog.toml'), users: join(own, 'users.toml') };
     const sides = [this.source, this.destination, ...this.further] as const;
-    writeFileSync(files.config, configText(sides, this.#ports, this.#ports.get(name) ?? 0, this.leaseMs));
+    writeFileSync(files.config, configText(sides, this.#ports, this.#ports.get(name) ?? 0, this));
     writeFileSync(files.users, usersText(sides));
     return { name, role, files, temporalAddress: this.temporalServer.address, steps: this.steps.url, routes };
   }

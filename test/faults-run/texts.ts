@@ -9,7 +9,18 @@ type Sides = readonly [Cluster, Cluster, ...Cluster[]];
 /** More than the ledger has clients on a node. */
 const POOL_SIZE = 10;
 
-export function configText(sides: Sides, ports: ReadonlyMap<string, number>, port: number, leaseMs: number): string {
+/** What of the nodes' settings a run chooses. */
+export interface FaultSettings {
+  readonly leaseMs: number;
+  readonly pipelining: 'auto' | 'off';
+}
+
+export function configText(
+  sides: Sides,
+  ports: ReadonlyMap<string, number>,
+  port: number,
+  { leaseMs, pipelining }: FaultSettings,
+): string {
   const [source, ...destination] = sides;
   const database = (name: string, cluster: Cluster, shard = 0): string => `
 [[databases]]
@@ -34,6 +45,7 @@ default_pool_size = ${POOL_SIZE.toString()}
 cutover_lease = ${leaseMs.toString()}
 cutover_timeout = ${leaseMs.toString()}
 cutover_save_config = true
+pipelining = "${pipelining}"
 
 [admin]
 password = "admin secret"

@@ -83,7 +83,7 @@ it('of a node: the cutover is refused, naming the node', async () => {
   onTestFinished(() => {
     far.mockRestore();
   });
-  await expect(requireNodes(context, 'prod')).rejects.toMatchObject({
+  await expect(requireNodes(context, 'prod', () => Promise.resolve())).rejects.toMatchObject({
     code: 'nodes_not_ready',
     message: expect.stringMatching(new RegExp(`node test ${TOO_SHORT.source}`)) as string,
   });

@@ -1,7 +1,7 @@
 /**
  * One task: clients of every kind go through a cutover, a rollback and a cutover without an error: what each was told is there, once.
  *
- * In the pause itself one connects, one leaves and one cancels.
+ * In the pause itself one connects, one leaves and one cancels, in transaction mode and in session mode. Short reads share servers.
  */
 import { appendFileSync } from 'node:fs';
 import pg from 'pg';
@@ -12,18 +12,24 @@ import { until } from '../support/wait.js';
 import { Crossing, CROSSING_TABLE, KINDS, SESSION_KINDS } from './crossing-clients.js';
 import { Moving } from './moving.js';
 
-/** The same role in session mode. */
-const IN_SESSION_MODE = ['prod', 'prod_new'].map(
-  (database) => (password: string) => `
+/** The same role in session mode, and with a pool to itself, where nothing changes the schema: reads are not shared for a while behind that. */
+const FURTHER_USERS = [
+  ['keeper', 'session'],
+  ['reader', 'transaction'],
+] as const;
+
+function furtherUsers(database: string, password: string): string {
+  const row = ([name, mode]: (typeof FURTHER_USERS)[number]): string => `
 [[users]]
-name = "keeper"
+name = "${name}"
 database = "${database}"
 password = "app secret"
 server_user = "postgres"
 server_password = "${password}"
-pooler_mode = "session"
-`,
-);
+pooler_mode = "${mode}"
+`;
+  return FURTHER_USERS.map(row).join('');
+}
 
 function crossings(endpoint: Endpoint): readonly Crossing[] {
   const start = (kind: string, name: string, to: Endpoint): Crossing[] => {
@@ -32,6 +38,7 @@ function crossings(endpoint: Endpoint): readonly Crossing[] {
   };
   return [
     ...Object.keys(KINDS).flatMap((kind) => start(kind, kind, endpoint)),
+    ...start('reads', 'shared_reads', { ...endpoint, user: 'reader' }),
     ...SESSION_KINDS.flatMap((kind) => start(kind, `${kind}_in_session_mode`, { ...endpoint, user: 'keeper' })),
   ];
 }
@@ -47,48 +54,58 @@ class InThePause {
 
   /** Returns when all of it stands at the closed gate, or has been taken back there. */
   async begin(): Promise<void> {
-    const [cancels, leaves, comes] = await Promise.all([this.#client(), this.#client(), this.#client()]);
+    // One after the other: what is counted is who waits.
+    await this.#inTurn('app');
+    await this.#inTurn('keeper');
+  }
+
+  async #inTurn(user: string): Promise<void> {
+    const clients = [this.#client(user), this.#client(user), this.#client(user)] as const;
+    const [cancels, leaves, comes] = await Promise.all(clients);
     const cancelled = cancels.query('SELECT 1').catch((error: unknown) => error);
     void leaves.query('SELECT 2').catch(() => undefined);
     const answered = comes.query<{ server: number }>(`SELECT current_setting('port')::integer AS server`);
-    await this.#held(3);
+    await this.#held(user, 3);
     await cancelStatement(this.#moving.system.address, cancels);
     expect(await cancelled).toMatchObject({ code: '57014' });
     (leaves as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
-    await this.#held(1);
+    await this.#held(user, 1);
     // An attempt that is aborted is followed by another one.
     this.#answers.push(answered.then(({ rows }) => rows[0]?.server ?? 0).finally(() => comes.end()));
     await cancels.end();
   }
 
-  /** @returns the port of the server by which the one that stayed was answered */
-  async end(): Promise<number | undefined> {
-    return (await Promise.all(this.#answers.splice(0))).at(-1);
+  /** @returns the ports of the servers by which those that stayed were answered, of the last attempt */
+  async end(): Promise<readonly number[]> {
+    return (await Promise.all(this.#answers.splice(0))).slice(-2);
   }
 
-  async #client(): Promise<pg.Client> {
-    const client = new pg.Client({ ...this.#moving.system.endpoint(), application_name: 'in the pause' });
+  async #client(user: string): Promise<pg.Client> {
+    const client = new pg.Client({ ...this.#moving.system.endpoint(), user, application_name: 'in the pause' });
     client.on('error', () => undefined);
     await client.connect();
     return client;
   }
 
-  async #held(count: number): Promise<void> {
+  async #held(user: string, count: number): Promise<void> {
     await until(`${count.toString()} of them wait`, async () => {
       const rows = await this.#moving.system.admin('SHOW CLIENTS');
-      return rows.filter((row) => row.application_name === 'in the pause' && row.state === 'waiting').length === count;
+      const waits = rows.filter((row) => row.application_name === 'in the pause' && row.state === 'waiting');
+      return waits.filter((row) => row.user === user).length === count;
     });
   }
 }
 
 test('clients of every kind cross a cutover, a rollback and a cutover', { timeout: 240_000 }, async () => {
   // What is done in the pause is part of it, on a machine that may be busy.
-  const general = 'cutover_drain_timeout = 5000\ncutover_timeout = 60000\ncutover_lease = 10000';
+  const general = 'cutover_drain_timeout = 5000\ncutover_timeout = 60000\ncutover_lease = 10000\npipelining = "auto"';
   const moving = await Moving.start({ source: 17, destination: 18, general, schema: CROSSING_TABLE });
   onTestFinished(() => moving.stop());
   const { source, destination } = moving.system;
-  const sides = IN_SESSION_MODE.map((row, at) => row((at === 0 ? source : destination).password));
-  appendFileSync(moving.system.files.users, sides.join(''));
+  appendFileSync(
+    moving.system.files.users,
+    furtherUsers('prod', source.password) + furtherUsers('prod_new', destination.password),
+  );
   await moving.system.admin('RELOAD');
   const clients = crossings(moving.system.endpoint());
   onTestFinished(() => Promise.all(clients.map((client) => client.end())).then(() => undefined));
@@ -111,9 +128,10 @@ test('clients of every kind cross a cutover, a rollback and a cutover', { timeou
   ];
   for (const [turn, serving] of turns) {
     await turn();
-    expect(await pause.end()).toBe(serving.port);
+    expect(await pause.end()).toEqual([serving.port, serving.port]);
     await allAt(serving.port);
   }
+  expect(moving.system.served?.proxy.stats().some(({ sharedReads }) => sharedReads > 0)).toBe(true);
 
   await Promise.all(clients.map((client) => client.end()));
   const ports = [source, destination, source, destination].map(({ port }) => port);

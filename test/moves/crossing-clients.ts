@@ -106,23 +106,51 @@ function expectEqual(what: string, found: unknown, expected: unknown): void {
   if (has !== wanted) throw new Error(`${what}: found ${has}, expected ${wanted}`);
 }
 
+/** A kind that has one connection of postgres.js, which sends what it is asked without waiting for answers. */
+function pipelining(
+  rows: number,
+  work: (sql: postgres.Sql, n: number, name: string) => Promise<number>,
+): (name: string) => Kind {
+  return (name) => ({
+    rows,
+    open: ({ host, port, database, user, password }) => {
+      const sql = postgres({ host, port, database, user, password: password ?? '', max: 1 });
+      return Promise.resolve({ round: (n) => work(sql, n, name), close: () => sql.end({ timeout: 5 }) });
+    },
+  });
+}
+
+const inserted = (sql: postgres.Sql, name: string, n: number): postgres.PendingQuery<{ server: number }[]> =>
+  sql<{ server: number }[]>`INSERT INTO crossing VALUES (${name}, ${n}) RETURNING server`;
+
 /** Several statements are on the way at once, each a transaction. */
-const pipelined = (name: string): Kind => ({
-  rows: PIPELINE,
-  open: ({ host, port, database, user, password }) => {
-    const sql = postgres({ host, port, database, user, password: password ?? '', max: 1 });
-    return Promise.resolve({
-      round: async (n) => {
-        const writing = Array.from(
-          { length: PIPELINE },
-          (_, at) => sql<{ server: number }[]>`INSERT INTO crossing VALUES (${name}, ${n + at}) RETURNING server`,
-        );
-        const answers = await Promise.all(writing);
-        return answers.at(-1)?.[0]?.server ?? 0;
-      },
-      close: () => sql.end({ timeout: 5 }),
-    });
-  },
+const pipelined = pipelining(PIPELINE, async (sql, n, name) => {
+  const answers = await Promise.all(Array.from({ length: PIPELINE }, (_, at) => inserted(sql, name, n + at)));
+  return answers.at(-1)?.[0]?.server ?? 0;
+});
+
+/** As before, and one of them fails: those before and behind it are not concerned. */
+const failing = pipelining(2, async (sql, n, name) => {
+  const failed = sql`SELECT 1 / ${0}::integer`.catch((error: unknown) => error);
+  const [error, ...answers] = await Promise.all([failed, inserted(sql, name, n), inserted(sql, name, n + 1)]);
+  expectEqual('its error', (error as { code?: string }).code, '22012');
+  return answers.at(-1)?.[0]?.server ?? 0;
+});
+
+/** A portal is asked for a few rows at a time, without a Sync in between. */
+const portal = pipelining(0, async (sql) => {
+  const values: number[] = [];
+  let server = 0;
+  const asked = sql<{ value: number; server: number }[]>`
+    SELECT value, current_setting('port')::integer AS server FROM generate_series(1, 20) AS value`;
+  for await (const rows of asked.cursor(5)) {
+    for (const row of rows) values.push(row.value);
+    server = rows[0]?.server ?? 0;
+    await sleep(STEP_MS);
+  }
+  const all = Array.from({ length: 20 }, (_, at) => at + 1);
+  expectEqual('values', values, all);
+  return server;
 });
 
 /** A statement that is prepared once. */
@@ -146,6 +174,14 @@ const cursor = steady(1, async (client, n, name) => {
   }
   const server = await one(client, INSERT, [name, n]);
   await client.query('COMMIT');
+  return server;
+});
+
+/** Reads that come once more each time, as those do that share a server with others: what was written just before is there. */
+const reads = steady(1, async (client, n, name) => {
+  const server = await one(client, INSERT, [name, n]);
+  for (let again = 0; again < 5; again += 1)
+    expectEqual('rows', await one(client, 'SELECT count(*)::integer FROM crossing WHERE kind = $1', [name]), n + 1);
   return server;
 });
 
@@ -228,6 +264,19 @@ const temporary = steady(0, async (client) => {
   return server;
 });
 
+/** A statement is prepared by SQL, and a cursor stays open behind its transaction, for a while. */
+const prepared = steady(0, async (client) => {
+  await client.query(`PREPARE twice AS SELECT 2 * $1::integer`);
+  await client.query('DECLARE kept CURSOR WITH HOLD FOR SELECT generate_series(1, 4)');
+  await sleep(STEP_MS);
+  expectEqual('executed', await one(client, 'EXECUTE twice (21)'), 42);
+  expectEqual('fetched', await one(client, 'FETCH ABSOLUTE 3 FROM kept'), 3);
+  const server = await one(client, `SELECT ${PORT}`);
+  await client.query('DEALLOCATE twice; CLOSE kept');
+  await sleep(5 * STEP_MS);
+  return server;
+});
+
 /** A lock is held by the session for a while. */
 const locked = steady(0, async (client) => {
   await client.query('SELECT pg_advisory_lock(42)');
@@ -267,15 +316,29 @@ const cancels = steady(0, async (client) => {
 export const KINDS: Readonly<Record<string, (name: string) => Kind>> = {
   pipelined,
   named,
+  reads,
+  portal,
+  failing,
   cursor,
   copy_in: copyIn,
   copy_out: copyOut,
   listener,
   settings,
   temporary,
+  prepared,
   locked,
   comes_and_goes: comesAndGoes,
   cancels,
 };
 /** Of these each has a client in session mode too. */
-export const SESSION_KINDS = ['named', 'cursor', 'listener', 'settings', 'temporary'];
+export const SESSION_KINDS = [
+  'pipelined',
+  'named',
+  'cursor',
+  'copy_in',
+  'listener',
+  'settings',
+  'temporary',
+  'prepared',
+  'cancels',
+];

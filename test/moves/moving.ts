@@ -126,22 +126,8 @@ export class Moving {
     return this.cutover({ rollback: true });
   }
 
-  /** Waits until a cutover that looks for its moment says that it waits for `reason`. */
-  async waitsFor(reason: RegExp): Promise<void> {
-    await until(
-      `a cutover waits for ${reason.source}`,
-      async () => {
-        for await (const { workflowId } of this.temporal.workflow.list({ query: "WorkflowType = 'cutover'" })) {
-          const { raw } = await this.temporal.workflow.getHandle(workflowId).describe();
-          const details = (raw.pendingActivities ?? []).flatMap(
-            (activity) => activity.heartbeatDetails?.payloads ?? [],
-          );
-          if (details.some(({ data }) => reason.test(Buffer.from(data ?? []).toString('utf8')))) return true;
-        }
-        return false;
-      },
-      SWITCH_DEADLINE_MS,
-    );
+  waitsFor(reason: RegExp): Promise<void> {
+    return cutoverWaitsFor(this.temporal, reason);
   }
 
   /** Which major serves the name `prod` now, asked through the proxy on a connection of its own. */
@@ -164,27 +150,6 @@ export class Moving {
     kept.splice(kept.indexOf('[general]') + 1, 0, ...lines);
     writeFileSync(config, kept.join('\n'));
     await this.system.admin('RELOAD');
-  }
-
-  /**
-   * Keeps the next cutover from `from` between its moment and its pause: the moment is found, the epoch not begun. What
-   * happens in between is what a pause meets that nobody could foresee.
-   */
-  async holdBeforePause(from: Cluster): Promise<{ reached(): Promise<void>; letGo(): Promise<void> }> {
-    // Reading the record stays possible; cutover.begin() waits. Prepared, so that no session has an old transaction: the
-    // moment would wait for that.
-    const lock = 'LOCK TABLE cutover.decision IN EXCLUSIVE MODE';
-    await from.query('app', `BEGIN; ${lock}; PREPARE TRANSACTION 'hold before pause'`);
-    const waits = `SELECT FROM pg_locks WHERE relation = 'cutover.decision'::regclass AND NOT granted`;
-    return {
-      reached: async () => {
-        await until('the moment is found', async () => (await from.query('app', waits)).length > 0, SWITCH_DEADLINE_MS);
-      },
-      letGo: async () => {
-        const held = await from.query('app', `SELECT FROM pg_prepared_xacts WHERE gid = 'hold before pause'`);
-        if (held.length > 0) await from.query('app', `ROLLBACK PREPARED 'hold before pause'`);
-      },
-    };
   }
 
   /** Newest first. */
@@ -229,4 +194,48 @@ export class Moving {
     await this.temporal.connection.close();
     await this.system.stop();
   }
+}
+
+/** Waits until a cutover that looks for its moment says that it waits for `reason`. */
+export async function cutoverWaitsFor({ workflow }: Client, reason: RegExp): Promise<void> {
+  await until(
+    `a cutover waits for ${reason.source}`,
+    async () => {
+      for await (const { workflowId } of workflow.list({ query: "WorkflowType = 'cutover'" })) {
+        const { raw } = await workflow.getHandle(workflowId).describe();
+        const details = (raw.pendingActivities ?? []).flatMap((activity) => activity.heartbeatDetails?.payloads ?? []);
+        if (details.some(({ data }) => reason.test(Buffer.from(data ?? []).toString('utf8')))) return true;
+      }
+      return false;
+    },
+    SWITCH_DEADLINE_MS,
+  );
+}
+
+/**
+ * Keeps the next cutover from `from` between its moment and its pause: the moment is found, the epoch not begun. What
+ * happens in between is what a pause meets that nobody could foresee.
+ */
+export async function holdBeforePause(
+  from: Cluster,
+  database: string,
+): Promise<{ reached(): Promise<void>; letGo(): Promise<void> }> {
+  // Reading the record stays possible; cutover.begin() waits. Prepared, so that no session has an old transaction: the
+  // moment would wait for that.
+  const lock = 'LOCK TABLE cutover.decision IN EXCLUSIVE MODE';
+  await from.query(database, `BEGIN; ${lock}; PREPARE TRANSACTION 'hold before pause'`);
+  const waits = `SELECT FROM pg_locks WHERE relation = 'cutover.decision'::regclass AND NOT granted`;
+  return {
+    reached: async () => {
+      await until(
+        'the moment is found',
+        async () => (await from.query(database, waits)).length > 0,
+        SWITCH_DEADLINE_MS,
+      );
+    },
+    letGo: async () => {
+      const held = await from.query(database, `SELECT FROM pg_prepared_xacts WHERE gid = 'hold before pause'`);
+      if (held.length > 0) await from.query(database, `ROLLBACK PREPARED 'hold before pause'`);
+    },
+  };
 }

@@ -1,9 +1,12 @@
 /** One task: a pause that cannot end in a commit gives the traffic back to the source, says why, and tries again. */
+import { once } from 'node:events';
+import pg from 'pg';
+import { from } from 'pg-copy-streams';
 import { afterAll, beforeAll, expect, it, onTestFinished, vi } from 'vitest';
 import type { MoveResult } from '../../src/cutover/contract.js';
 import { connect } from '../../src/postgres/connection.js';
 import { until } from '../support/wait.js';
-import { Moving } from './moving.js';
+import { holdBeforePause, Moving } from './moving.js';
 
 /** Longer than the writers' own transactions take on a machine that is busy with other things. */
 const DRAIN_MS = 3_000;
@@ -61,6 +64,14 @@ async function expectReturned(moved: Promise<MoveResult>, reason: RegExp): Promi
   await expectSourceServes();
 }
 
+async function client(): Promise<pg.Client> {
+  const connected = new pg.Client(moving.system.endpoint());
+  connected.on('error', () => undefined);
+  onTestFinished(() => connected.end());
+  await connected.connect();
+  return connected;
+}
+
 function reasonOf(data: string): string {
   return (JSON.parse(data) as { reason?: string }).reason ?? '';
 }
@@ -114,7 +125,7 @@ it('a prepared transaction counts as a writer in flight, and is named', async ()
 
 it('a client transaction that outlasts the drain is not cut off by the default action', async () => {
   await moving.configure({ ...PATIENT, cutover_drain_timeout: DRAIN_MS });
-  const hold = await moving.holdBeforePause(moving.system.source);
+  const hold = await holdBeforePause(moving.system.source, 'app');
   onTestFinished(() => hold.letGo());
   const moved = start();
   await hold.reached();
@@ -127,9 +138,37 @@ it('a client transaction that outlasts the drain is not cut off by the default a
   await expectMovesNow();
 });
 
+it('a COPY and a cursor that outlast the drain go on where they were, and end', async () => {
+  await moving.configure({ ...PATIENT, cutover_drain_timeout: DRAIN_MS });
+  const hold = await holdBeforePause(moving.system.source, 'app');
+  onTestFinished(() => hold.letGo());
+  const moved = start();
+  await hold.reached();
+  const [copies, reads] = await Promise.all([client(), client()]);
+  const stream = copies.query(from('COPY public.documents (body) FROM STDIN'));
+  const copied = once(stream, 'finish');
+  stream.write('copied before\n');
+  const runs = `SELECT FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'COPY public.documents%'`;
+  await until('the COPY has begun', async () => (await moving.system.source.query('app', runs)).length === 1);
+  await reads.query('BEGIN; DECLARE here CURSOR FOR SELECT generate_series(1, 4) AS value');
+  const fetched = async (): Promise<readonly unknown[]> =>
+    (await reads.query<{ value: number }>('FETCH 2 FROM here')).rows;
+  expect(await fetched()).toEqual([{ value: 1 }, { value: 2 }]);
+  await hold.letGo();
+  await expectReturned(moved, /pauseTraffic: transactions were still running after 3000 ms: .*client \d+ .*client \d+/);
+  expect(await fetched()).toEqual([{ value: 3 }, { value: 4 }]);
+  await reads.query('COMMIT');
+  stream.end('copied behind\n');
+  await copied;
+  await expectMovesNow();
+  const text = `SELECT body FROM public.documents WHERE body LIKE 'copied %' ORDER BY body`;
+  const bodies = (await moving.system.destination.query('app', text)).map(({ body }) => body);
+  expect(bodies).toEqual(['copied before', 'copied behind']);
+});
+
 it('with action cancel the statement that outlasts the drain is cancelled, and the traffic moves', async () => {
   await moving.configure({ ...PATIENT, cutover_drain_timeout: DRAIN_MS, cutover_drain_action: 'cancel' });
-  const hold = await moving.holdBeforePause(moving.system.source);
+  const hold = await holdBeforePause(moving.system.source, 'app');
   onTestFinished(() => hold.letGo());
   const moved = start();
   await hold.reached();
@@ -164,7 +203,7 @@ it('a destination that does not reach parity aborts, and the next attempt waits 
     'SELECT subname AS name FROM pg_subscription',
   );
   const name = subscription?.name ?? '';
-  const hold = await moving.holdBeforePause(source);
+  const hold = await holdBeforePause(source, 'app');
   onTestFinished(() => hold.letGo());
   const moved = start();
   await hold.reached();

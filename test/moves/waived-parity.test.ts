@@ -2,7 +2,7 @@
 import { expect, it, onTestFinished } from 'vitest';
 import type { MoveResult } from '../../src/cutover/contract.js';
 import { until } from '../support/wait.js';
-import { Moving } from './moving.js';
+import { holdBeforePause, Moving } from './moving.js';
 
 const WAIVED = /parity was waived \(acceptLoss\): after 300 ms the destination was not level \(marker not applied/;
 
@@ -13,7 +13,7 @@ cutover_max_attempts = 1`;
 /** Starts a cutover and stops the stream to the destination between its moment and its pause. */
 async function moveWithoutStream(moving: Moving, input: { acceptLoss?: boolean }, late: string): Promise<MoveResult> {
   const { source, destination } = moving.system;
-  const hold = await moving.holdBeforePause(source);
+  const hold = await holdBeforePause(source, 'app');
   onTestFinished(() => hold.letGo());
   const moved = moving.cutover(input);
   moved.catch(() => undefined);

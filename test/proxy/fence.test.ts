@@ -1,6 +1,6 @@
 /** One task: a write the fence refused reaches the side that serves, once, or the client reads why not. */
 import { expect, test } from 'vitest';
-import type { Config } from '../../src/config/config.js';
+import type { Config, GeneralConfig } from '../../src/config/config.js';
 import type { Proxy } from '../../src/proxy/contract.js';
 import { cstring, frame, int16, int32 } from '../../src/wire/backend.js';
 import { describeStatement, parse, query, SYNC } from '../../src/wire/frontend.js';
@@ -27,7 +27,10 @@ interface Sides {
 }
 
 /** A fenced source; each refusal makes the proxy serve `prod` from the destination, unless `decide` says otherwise. */
-async function start(decide?: (proxy: Proxy, swapped: Config) => Promise<void>): Promise<Sides> {
+async function start(
+  decide?: (proxy: Proxy, swapped: Config) => Promise<void>,
+  general: Partial<GeneralConfig> = {},
+): Promise<Sides> {
   const databaseName = await freshDatabase(clusters.source);
   await clusters.destination.createDatabase(databaseName);
   await clusters.source.query(databaseName, `${SCHEMA}; ${FENCE}`);
@@ -37,8 +40,8 @@ async function start(decide?: (proxy: Proxy, swapped: Config) => Promise<void>):
     cluster: clusters[cluster],
     databaseName,
   });
-  const config = configFor([target('prod', 'source'), target('prod_new', 'destination')]);
-  const swapped = configFor([target('prod', 'destination'), target('prod_new', 'source')]);
+  const config = configFor([target('prod', 'source'), target('prod_new', 'destination')], { general });
+  const swapped = configFor([target('prod', 'destination'), target('prod_new', 'source')], { general });
   const refusals: string[] = [];
   const onFenceRefusal = async (database: string): Promise<void> => {
     refusals.push(database);
@@ -84,6 +87,29 @@ test('the gate that the hook closes is waited for before the statement goes out 
   const write = client.query('INSERT INTO entry VALUES (1)');
   await expect.poll(() => sides.proxy.gate('prod').waitingCount).toBe(1);
   expect(await sides.proxy.gate('prod').drained(1_000)).toMatchObject({ drained: true });
+  reopen();
+  await write;
+  expect(await sides.moved()).toEqual([1]);
+});
+
+test('what waits at that gate does not run meanwhile: query_timeout passes it by', async () => {
+  let reopen: () => void = () => undefined;
+  const decide = (proxy: Proxy, swapped: Config): Promise<void> => {
+    proxy.gate('prod').close('recovery');
+    reopen = () => {
+      proxy.apply(swapped);
+      proxy.gate('prod').open('recovery');
+    };
+    return Promise.resolve();
+  };
+  const sides = await start(decide, { queryTimeoutMs: 100 });
+  const client = await clientOf(sides.proxy, 'prod');
+  const write = client.query('INSERT INTO entry VALUES (1)');
+  write.catch(() => undefined);
+  await expect.poll(() => sides.proxy.gate('prod').waitingCount).toBe(1);
+  // Begun later, and past its time: whatever else is past its own has been cancelled with it.
+  const other = await clientOf(sides.proxy, 'prod_new');
+  await expect(other.query('SELECT pg_sleep(60)')).rejects.toMatchObject({ code: '57014' });
   reopen();
   await write;
   expect(await sides.moved()).toEqual([1]);

@@ -3,12 +3,16 @@ import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import type { Config, GeneralConfig } from '../../src/config/config.js';
 import { ChaosProxy } from '../../src/dev/chaos-proxy.js';
+import { TWO_PHASE_DDL } from '../../src/postgres/two-phase.js';
+import { frame } from '../../src/wire/backend.js';
 import { query } from '../../src/wire/frontend.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 import { until } from '../support/wait.js';
+import { HERE, THERE, useShards } from './shards.js';
 import { clientOf, configFor, endLater, proxyFor, RawClient } from './support.js';
 
 const clusters = useClusters({ main: { major: 18 } });
+const shards = useShards();
 
 async function configWith(general: Partial<GeneralConfig>, keepAliveMs: number | null = 60_000): Promise<Config> {
   const databaseName = await freshDatabase(clusters.main);
@@ -84,4 +88,58 @@ test('a server that vanishes in a statement is given up behind query_timeout, an
   relay.set('calm');
   const next = await clientOf(proxy, 'prod');
   expect((await next.query('SELECT 3 AS three')).rows).toEqual([{ three: 3 }]);
+});
+
+test('a server that vanishes under a shared read is given up behind query_timeout, and its client reads on elsewhere', async () => {
+  const relay = await relayTo(clusters.main.port);
+  const config = await configWith({ queryTimeoutMs: 200, pipelining: 'auto' });
+  const databases = config.databases.map((entry) => ({ ...entry, port: relay.port }));
+  const proxy = await proxyFor({ config: { ...config, databases } });
+  const client = await clientOf(proxy, 'prod');
+  await client.query('CREATE TABLE item AS SELECT 1 AS id');
+  const sharedReads = (): number => proxy.stats()[0]?.sharedReads ?? 0;
+  await until('the read is shared', async () => {
+    const before = sharedReads();
+    await client.query('SELECT id FROM item');
+    return sharedReads() > before;
+  });
+  relay.set('blackhole');
+  await expect(client.query('SELECT id FROM item')).rejects.toMatchObject({ code: '57014' });
+  relay.set('calm');
+  expect((await client.query('SELECT id FROM item')).rows).toEqual([{ id: 1 }]);
+});
+
+test('a shard that vanishes in a transaction is given up behind query_timeout, and nothing of the transaction stays', async () => {
+  let relay: ChaosProxy | null = null;
+  const { proxy, on } = await shards(async (config) => {
+    const [first, second] = config.databases;
+    if (first === undefined || second === undefined) throw new Error('there are two shards');
+    relay = await relayTo(second.port);
+    const general = { ...config.general, queryTimeoutMs: 200, defaultPoolSize: 2 };
+    return { ...config, general, databases: [first, { ...second, port: relay.port }] };
+  });
+  for (const [shard, tenant] of [HERE, THERE].entries()) {
+    await on(shard, TWO_PHASE_DDL);
+    await on(shard, `INSERT INTO notes VALUES (${tenant.toString()}, 1, 'old')`);
+  }
+  const copied = Buffer.from(`${HERE.toString()}\t2\tnew\n${THERE.toString()}\t2\tnew\n`);
+  for (const statement of ["UPDATE notes SET text = 'newer'", 'COPY notes FROM STDIN']) {
+    const client = await RawClient.loggedIn(proxy, 'prod');
+    for (const text of ['BEGIN', "UPDATE notes SET text = 'new'"]) {
+      client.send(query(text));
+      expect(client.types(await client.until('Z'))).toBe('CZ');
+    }
+    if (statement.startsWith('COPY')) {
+      client.send(query(statement));
+      await client.until('G');
+    }
+    (relay as ChaosProxy | null)?.set('blackhole');
+    client.send(...(statement.startsWith('COPY') ? [frame('d', copied), frame('c')] : [query(statement)]));
+    const told = await client.until('Z');
+    expect(told.map(({ bytes }) => bytes.toString('latin1')).join(' ')).toContain('connection to the server was lost');
+    (relay as ChaosProxy | null)?.set('calm');
+    client.send(query('ROLLBACK'), query("UPDATE notes SET text = 'old'"));
+    expect(client.types(await client.until('Z', 2))).toBe('CZCZ');
+    for (const shard of [0, 1]) expect(await on(shard, 'SELECT text FROM notes')).toEqual([{ text: 'old' }]);
+  }
 });

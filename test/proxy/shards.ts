@@ -22,7 +22,10 @@ export interface Sharded {
 }
 
 /** To be called once, at the top of a test file. @returns starts a proxy and its shards, empty each time */
-export function useShards(): (adjust?: (config: Config) => Config, hooks?: ProxyHooks) => Promise<Sharded> {
+export function useShards(): (
+  adjust?: (config: Config) => Config | Promise<Config>,
+  hooks?: ProxyHooks,
+) => Promise<Sharded> {
   const clusters = useClusters({ first: { major: 18 }, second: { major: 18 } });
   return async (adjust = (config) => config, hooks) => {
     const databaseName = await freshDatabase(clusters.first);
@@ -33,7 +36,7 @@ export function useShards(): (adjust?: (config: Config) => Config, hooks?: Proxy
     const [entry] = config.databases;
     if (entry === undefined) throw new Error('no entry');
     const { host, port, password } = clusters.second;
-    const sharded = adjust({
+    const sharded = await adjust({
       ...config,
       databases: [entry, { ...entry, host, port, password, shard: 1 }],
       sharding: {

@@ -10,7 +10,9 @@ import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 import { release, watch } from '../../src/dev/guardian.js';
 import { freePorts, LOOPBACK } from '../../src/dev/ports.js';
 import { childrenOf, isRunning, signalProcess } from '../../src/dev/processes.js';
+import { RemoteNode } from '../../src/fleet/remote-node.js';
 import { withConnection } from '../../src/postgres/connection.js';
+import type { Endpoint } from '../../src/postgres/endpoint.js';
 import { useClusters } from '../support/clusters.js';
 import { configText, usersText } from '../support/served.js';
 import { until } from '../support/wait.js';
@@ -181,6 +183,9 @@ test(
     for (const process of both)
       for (const order of [state, pause()])
         await expect(process.query(order)).rejects.toThrow('two processes serve its clients');
+    const asked = new RemoteNode('local', { ...application(), ...administration() } as Endpoint);
+    onTestFinished(() => asked.close());
+    await expect(asked.state('prod')).rejects.toMatchObject({ code: 'node_handed_over' });
     expect(isRunning(first)).toBe(true);
     await resting.query('SELECT 1');
     await resting.end();

@@ -11,7 +11,7 @@ import { BACKEND, STATUS } from '../../wire/codes.js';
 import { FENCE_SQLSTATE } from '../../errors/errors.js';
 import { HEADER_BYTES } from '../../wire/frames.js';
 import type { Pool } from '../pool.js';
-import { sendCancel } from '../server-cancel.js';
+import { CANCEL_PATIENCE_MS, sendCancel } from '../server-cancel.js';
 import type { ServerConnection, ServerOwner } from '../server-connection.js';
 import type { ReadTemplate } from './read-templates.js';
 
@@ -41,8 +41,6 @@ const EXPECTED_MS_MAX = 4;
 const REPLY_BYTES_MAX = 262_144;
 /** Nobody waits behind a statement that has not been answered for so long, to twice this. */
 const STALLED_MS = 50;
-/** A statement whose client has left is cancelled; what has not stopped by then is left to the server, without its connection. */
-const ABANDONED_MS = 5_000;
 const QUERY_CANCELLED = '57014';
 /** invalid_sql_statement_name: it was to be prepared by a batch ahead that failed */
 const STATEMENT_MISSING = '26000';
@@ -132,6 +130,11 @@ export class Lane implements ServerOwner {
   cancel(batch: LaneBatch): void {
     batch.cancelAsked = true;
     if (batch === this.#batches[0]) this.#cancelFirst();
+  }
+
+  /** The statement was to stop and has not: the connection ends where it is what runs. */
+  giveUp(batch: LaneBatch): void {
+    if (batch === this.#batches[0]) this.#server.destroy();
   }
 
   #cancelFirst(): void {
@@ -237,7 +240,7 @@ export class Lane implements ServerOwner {
   #abandon(): void {
     if (this.#abandonedMs === 0) this.#cancelFirst();
     this.#abandonedMs += STALLED_MS;
-    if (this.#abandonedMs >= ABANDONED_MS) this.#server.destroy();
+    if (this.#abandonedMs >= CANCEL_PATIENCE_MS) this.#server.destroy();
   }
 
   sessionChanged(_tags: number, failed: boolean): void {

@@ -4,6 +4,7 @@
  * Allowed is what leaves nothing behind and takes nothing from the session: see read-batch.ts and read-verdict.ts. What fails there through
  * no fault of its own stands in the session's scanner again and runs by itself. The session measures such a read whenever it runs by itself.
  */
+import { CutoverError } from '../../errors/errors.js';
 import type { FrameScanner } from '../../wire/frames.js';
 import type { BatchRecord } from '../batch-record.js';
 import type { ClientStatements } from '../client-statements.js';
@@ -26,11 +27,9 @@ interface ReadsSession {
   readonly counters: SessionCounters;
   readonly statements: ClientStatements;
   readonly channel: { readonly bytesSent: number };
-  /** cancel() stops what a server runs for it */
-  readonly servers: { cancel(): void };
   deliver(bytes: Buffer): void;
-  /** The read has been answered, or is in the scanner again: the session goes on. */
-  readDone(): void;
+  /** The session goes on. @param failure the read is in the scanner again, and is to be answered with this */
+  readDone(failure?: CutoverError): void;
 }
 
 interface Parts {
@@ -179,11 +178,12 @@ export class SessionReads implements LaneReader {
     const cancelled = this.#batch?.cancelAsked === true;
     this.#left();
     this.#session.statements.revert();
+    this.#session.counters.takenBack();
     record.clear();
     scanner.unshift(batch);
-    this.#alone = true;
-    this.#session.readDone();
-    if (cancelled) this.#session.servers.cancel();
+    // It has told nobody anything: a read that was to stop has stopped.
+    this.#alone = !cancelled;
+    this.#session.readDone(cancelled ? new CutoverError('statement_cancelled') : undefined);
   }
 
   clientNameOf(serverName: string): string | undefined {
@@ -193,6 +193,11 @@ export class SessionReads implements LaneReader {
   /** Has the statement stopped; nothing happens where none is under way. */
   cancel(): void {
     if (this.#batch !== null) this.#lane?.cancel(this.#batch);
+  }
+
+  /** Closes the connection where a read was to stop and has not. May be called again. */
+  giveUp(): void {
+    if (this.#batch !== null) this.#lane?.giveUp(this.#batch);
   }
 
   /** The session ends: nobody waits for the answer. May be called again. */

@@ -85,11 +85,11 @@ final class Report {
         if (n % 2 == 0) loop.transaction(n);
         else loop.insert(n);
         acknowledged[0] = n;
+        int[] total = loop.total();
+        same(total[0] + " up to " + total[1], n + " up to " + n);
         if (n == 2) System.out.println("{\"begun\":true}");
         Thread.sleep(THINK_MS);
       }
-      int[] total = loop.total();
-      same(total[0] + " up to " + total[1], acknowledged[0] + " up to " + acknowledged[0]);
     }
   }
 

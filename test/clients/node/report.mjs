@@ -54,10 +54,10 @@ async function writeUntilTold(openLoop) {
         const n = acknowledged + 1;
         await (n % 2 === 0 ? loop.transaction(n) : loop.insert(n));
         acknowledged = n;
+        same(await loop.total(), [n, n]);
         if (n === 2) say({ begun: true });
         await sleep(THINK_MS);
       }
-      same(await loop.total(), [acknowledged, acknowledged]);
     } finally {
       await loop.close();
     }

@@ -68,10 +68,10 @@ def write_until_told(open_loop):
             n = acknowledged + 1
             loop.transaction(n) if n % 2 == 0 else loop.insert(n)
             acknowledged = n
+            same(tuple(loop.total()), (n, n))
             if n == 2:
                 say({"begun": True})
             time.sleep(THINK_S)
-        same(tuple(loop.total()), (acknowledged, acknowledged))
         loop.close()
 
     outcome = outcome_of(write)

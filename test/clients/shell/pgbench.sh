@@ -65,6 +65,7 @@ write_until_told() {
   cat >"$scratch/loop" <<SQL
 \\set n :n + 1
 INSERT INTO $LOOP (n) VALUES (:n);
+SELECT count(*), max(n) FROM $LOOP;
 \\sleep 200 ms
 \\set n :n + 1
 BEGIN;

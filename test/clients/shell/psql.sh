@@ -103,20 +103,19 @@ write_until_told() {
     [ $? -gt 128 ] || break
     n=$((n + 1))
     if [ $((n % 2)) = 1 ]; then
-      echo "INSERT INTO $LOOP (n) VALUES ($n) RETURNING n;" >&"${ends[1]}"
+      echo "INSERT INTO $LOOP (n) VALUES ($n);" >&"${ends[1]}"
     else
-      echo "BEGIN; INSERT INTO $LOOP (n) VALUES ($n); COMMIT; SELECT max(n) FROM $LOOP;" >&"${ends[1]}"
+      echo "BEGIN; INSERT INTO $LOOP (n) VALUES ($n); COMMIT;" >&"${ends[1]}"
     fi
+    echo "SELECT count(*), max(n) FROM $LOOP;" >&"${ends[1]}"
     read -r -u "${ends[0]}" line
-    if [ "$line" != "$n" ]; then
+    if [ "$line" != "$n|$n" ]; then
       say_cutover false "write $n: $line" "$((n - 1))"
       return
     fi
     [ "$n" != 2 ] || echo '{"begun":true}'
   done
-  echo "SELECT count(*), max(n) FROM $LOOP;" >&"${ends[1]}"
-  read -r -u "${ends[0]}" line
-  if [ "$line" = "$n|$n" ]; then say_cutover true '' "$n"; else say_cutover false "count and maximum: $line" "$n"; fi
+  say_cutover true '' "$n"
   eval "exec ${ends[1]}>&-"
   wait "$writer"
 }

@@ -104,8 +104,7 @@ func write(open func(context.Context, Endpoint) (Loop, error), acknowledged *int
 	for {
 		select {
 		case <-over:
-			count, max, err := loop.Total(ctx)
-			return First(err, Same([]int{count, max}, []int{*acknowledged, *acknowledged}))
+			return nil
 		case <-time.After(think):
 		}
 		n := *acknowledged + 1
@@ -118,6 +117,10 @@ func write(open func(context.Context, Endpoint) (Loop, error), acknowledged *int
 			return err
 		}
 		*acknowledged = n
+		count, max, err := loop.Total(ctx)
+		if err := First(err, Same([]int{count, max}, []int{n, n})); err != nil {
+			return err
+		}
 		if n == 2 {
 			say(Line{Begun: true})
 		}
