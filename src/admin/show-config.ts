@@ -104,6 +104,11 @@ function replicaSettings({ replicas }: Config): Setting[] {
     ['read_write_split', replicas.split],
     ['read_write_strategy', replicas.transactions],
     ['ban_timeout', replicas.banTimeoutMs],
+    ['lsn_check_delay', replicas.lsnCheck.delayMs],
+    ['lsn_check_interval', replicas.lsnCheck.intervalMs],
+    ['lsn_check_timeout', replicas.lsnCheck.timeoutMs],
+    ['ban_replica_lag', replicas.banLagMs],
+    ['ban_replica_lag_bytes', replicas.banLagBytes],
   ];
 }
 

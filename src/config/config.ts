@@ -37,6 +37,8 @@ export interface DatabaseEntry extends PoolKeys {
   readonly password?: string;
   /** share of the reads under `weighted_round_robin`; absent: 255 */
   readonly weight?: number;
+  /** of the primary's row among several with the role `auto`; added while the proxy runs, absent: the file has named it */
+  readonly election?: 'elected' | 'none';
   /** a replica that serves no clients */
   readonly reshardingOnly?: boolean;
 }

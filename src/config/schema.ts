@@ -136,7 +136,6 @@ export const GENERAL = {
 const GENERAL_IGNORED = ignored([
   'workers', 'require_healthcheck_on_discovery', 'prepared_statements_ttl',
   'prepared_statements_ttl_jitter', 'pub_sub_channel_size', 'stats_period', 'mirror_queue', 'mirror_exposure',
-  'lsn_check_delay', 'lsn_check_interval', 'lsn_check_timeout', 'ban_replica_lag', 'ban_replica_lag_bytes',
   'cross_shard_disabled', 'dry_run', 'expanded_explain',
   'omnisharded_sticky', 'system_catalogs', 'query_parser', 'query_parser_enabled', 'query_parser_engine',
   'query_cache_limit', 'load_schema', 'reload_schema_on_ddl', 'canonicalize_type_information', 'unique_id_function',
