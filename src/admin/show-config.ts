@@ -57,6 +57,8 @@ function generalSettings({ general, tls }: Config): Setting[] {
     ['dns_ttl', general.dnsTtlMs],
     ['prepared_statements', general.preparedStatements],
     ['prepared_statements_limit', general.preparedStatementsLimit],
+    ['prepared_statements_ttl', general.preparedStatementsTtlMs],
+    ['prepared_statements_ttl_jitter', general.preparedStatementsTtlJitterMs],
     ['pipelining', general.pipelining],
     ['tls_certificate', tls.clients?.pair.certificate.path],
     ['tls_private_key', tls.clients?.pair.privateKey.path],

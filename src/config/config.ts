@@ -110,6 +110,10 @@ export interface GeneralConfig {
   /** none of PgDog's values makes a difference here */
   readonly preparedStatements: 'extended' | 'extended_anonymous' | 'full' | 'disabled';
   readonly preparedStatementsLimit: number;
+  /** unused for as long, a statement is closed at its server; null = never */
+  readonly preparedStatementsTtlMs: number | null;
+  /** how much later than that, by chance for each connection */
+  readonly preparedStatementsTtlJitterMs: number;
   /** `auto`: reads of several clients may be sent together over one server connection */
   readonly pipelining: 'auto' | 'off';
 }

@@ -4,8 +4,6 @@ import type { CheckedSource } from './source.js';
 
 /** What happens in its place, where that is not plain. */
 const INSTEAD: Readonly<Record<string, string>> = {
-  prepared_statements_ttl:
-    'statements make room for others at prepared_statements_limit, those not used for longest first',
   interval: 'Node asks again after 1 s',
   retries: 'Node asks 10 times',
   user_timeout: 'Node cannot set it',

@@ -34,6 +34,9 @@ export interface PoolOptions {
   /** from the beginning of the pool to the first of these checks */
   readonly idleHealthcheckDelayMs: number;
   readonly preparedStatementsLimit: number;
+  /** unused for as long, a statement is closed at its server; null: never */
+  readonly preparedStatementsTtlMs: number | null;
+  readonly preparedStatementsTtlJitterMs: number;
   /** what each session at the server begins with, by the names of PostgreSQL */
   readonly serverSettings: Readonly<Record<string, string>>;
 }
@@ -62,6 +65,8 @@ export function poolOptionsOf(config: Config, entry: DatabaseEntry, user: UserEn
     idleHealthcheckIntervalMs: general.idleHealthcheckIntervalMs,
     idleHealthcheckDelayMs: general.idleHealthcheckDelayMs,
     preparedStatementsLimit: general.preparedStatementsLimit,
+    preparedStatementsTtlMs: general.preparedStatementsTtlMs,
+    preparedStatementsTtlJitterMs: general.preparedStatementsTtlJitterMs,
     serverSettings: serverSettingsOf(entry, user),
   };
 }

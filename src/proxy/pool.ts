@@ -12,6 +12,7 @@ import type { PoolOptions } from './pool-options.js';
 import type { ServerConnection } from './server-connection.js';
 import { openServer } from './server-opening.js';
 import { SessionSettings } from './settings.js';
+import type { Statement } from './statement-cache.js';
 
 /** What a pool needs of a session that wants a connection. */
 export interface Borrower {
@@ -231,7 +232,9 @@ export class Pool {
     this.#refuseLate();
     // Who waits for a promotion is not refused where a connection failed: it is tried again.
     if (this.options.access === 'primary') this.#grow();
-    if (!held) this.#checkIdle();
+    if (held) return;
+    this.#checkIdle();
+    this.#closeUnused();
   }
 
   #endIdle(): void {
@@ -269,10 +272,35 @@ export class Pool {
       this.#check(server, sinceMs);
   }
 
-  /** Asks an idle connection, which has been taken out for that, whether it answers. One that does goes on as it was. */
+  /** Statements that nobody has used for long are closed at servers that are idle. */
+  #closeUnused(): void {
+    const { preparedStatementsTtlMs: ttlMs, preparedStatementsTtlJitterMs: jitterMs, rollbackTimeoutMs } = this.options;
+    if (ttlMs === null) return;
+    const now = performance.now();
+    const unused = new Map<ServerConnection, readonly Statement[]>();
+    const due = this.#idle.takeAll(({ server }) => {
+      const later = Math.abs(this.#chances.get(server) ?? 0) * jitterMs;
+      const statements = server.statements.unused(ttlMs + later, now);
+      unused.set(server, statements);
+      return statements.length > 0;
+    });
+    for (const { server, sinceMs } of due) {
+      const statements = unused.get(server) ?? [];
+      for (const statement of statements) server.statements.closed(statement);
+      // Names of the proxy's own, of letters and digits.
+      this.#ask(server, statements.map(({ name }) => `DEALLOCATE ${name}`).join(';'), rollbackTimeoutMs, sinceMs);
+    }
+  }
+
+  /** Asks an idle connection whether it answers. */
   #check(server: ServerConnection, sinceMs: number): void {
+    this.#ask(server, HEALTH_CHECK, this.options.healthcheckTimeoutMs, sinceMs);
+  }
+
+  /** Runs a text on an idle connection, which has been taken out for that. One that answers in time goes on as it was. */
+  #ask(server: ServerConnection, sql: string, timeoutMs: number, sinceMs: number): void {
     this.#checking += 1;
-    runErrand(server, HEALTH_CHECK, this.options.healthcheckTimeoutMs, (failure) => {
+    runErrand(server, sql, timeoutMs, (failure) => {
       this.#checking -= 1;
       if (failure === null) this.#takeBack(server, true, sinceMs);
       else server.destroy();
