@@ -13,7 +13,7 @@ import { showConfig, showLists, showOther, showVersion } from './show-config.js'
 import { showCutovers, showEvents, showPlan, showRehearsal } from './show-cutovers.js';
 import { showMaintenance } from './show-maintenance.js';
 import { showNodes } from './show-nodes.js';
-import { showBans, showPools, showStats } from './show-pools.js';
+import { showBans, showPools, showReplication, showStats } from './show-pools.js';
 import { showReplicationSlots, showTableCopies } from './show-resharding.js';
 import { showShards } from './show-shards.js';
 import { showTasks } from './show-tasks.js';
@@ -183,6 +183,7 @@ export class AdminDatabase implements AdminHandler {
       events: async ([task]) => showEvents(await tasks.events(taskIdOf(task), EVENTS_MAX)),
       pools: () => showPools(proxy.pools(), proxy.config),
       bans: () => showBans(proxy.pools()),
+      replication: () => showReplication(proxy.pools()),
       stats: () => showStats(proxy.stats(), performance.now() - this.#startedAt),
       clients: (names) => showClients(proxy.clients(), names),
       servers: (names, now) => showServers(proxy.servers(), names, now),
@@ -197,7 +198,7 @@ export class AdminDatabase implements AdminHandler {
 }
 
 /** Views and commands that are about the clients of a node, whichever of its workers they are connected to. */
-const VIEWS_FOR_ALL = new Set(['pools', 'bans', 'stats', 'clients', 'servers']);
+const VIEWS_FOR_ALL = new Set(['pools', 'bans', 'replication', 'stats', 'clients', 'servers']);
 const COMMANDS_FOR_ALL = new Set(['maintenance', 'pause', 'resume', 'reload', 'reconnect']);
 
 function isForAll(command: AdminCommand): boolean {

@@ -57,6 +57,8 @@ function generalSettings({ general, tls }: Config): Setting[] {
     ['dns_ttl', general.dnsTtlMs],
     ['prepared_statements', general.preparedStatements],
     ['prepared_statements_limit', general.preparedStatementsLimit],
+    ['prepared_statements_ttl', general.preparedStatementsTtlMs],
+    ['prepared_statements_ttl_jitter', general.preparedStatementsTtlJitterMs],
     ['pipelining', general.pipelining],
     ['tls_certificate', tls.clients?.pair.certificate.path],
     ['tls_private_key', tls.clients?.pair.privateKey.path],
@@ -104,6 +106,11 @@ function replicaSettings({ replicas }: Config): Setting[] {
     ['read_write_split', replicas.split],
     ['read_write_strategy', replicas.transactions],
     ['ban_timeout', replicas.banTimeoutMs],
+    ['lsn_check_delay', replicas.lsnCheck.delayMs],
+    ['lsn_check_interval', replicas.lsnCheck.intervalMs],
+    ['lsn_check_timeout', replicas.lsnCheck.timeoutMs],
+    ['ban_replica_lag', replicas.banLagMs],
+    ['ban_replica_lag_bytes', replicas.banLagBytes],
   ];
 }
 

@@ -1,4 +1,4 @@
-/** One task: SHOW POOLS, SHOW BANS and SHOW STATS. */
+/** One task: SHOW POOLS, SHOW BANS, SHOW REPLICATION and SHOW STATS. */
 import type { Config } from '../config/config.js';
 import type { AdminResult, PoolStats, PoolStatus } from '../proxy/contract.js';
 import { bigint, bool, numeric, table, text, type Column } from './table.js';
@@ -43,6 +43,30 @@ export function showBans(pools: readonly PoolStatus[]): AdminResult {
     columns,
     pools.filter(({ ban }) => ban !== null),
   );
+}
+
+/** How far the server of each pool is. The last column is not PgDog's. */
+export function showReplication(pools: readonly PoolStatus[]): AdminResult {
+  const columns: readonly Column<PoolStatus>[] = [
+    bigint('id', (pool) => pool.id),
+    ...where<PoolStatus>(),
+    text('replica_lag', ({ replication }) => rounded(replication?.lagMs)),
+    text('pg_lsn', ({ replication }) => (replication === null ? null : lsnText(replication.lsn))),
+    bigint('lsn_age', ({ replication }) => replication?.lsnAgeMs ?? null),
+    bool('pg_is_in_recovery', ({ replication }) => replication?.recovering ?? null),
+    bigint('replica_lag_bytes', ({ replication }) => replication?.lagBytes ?? null),
+  ];
+  return table(columns, pools);
+}
+
+function rounded(ms: number | null | undefined): string | null {
+  return ms === null || ms === undefined ? null : Math.round(ms).toString();
+}
+
+/** As PostgreSQL writes it: both halves in hexadecimal. */
+function lsnText(lsn: bigint): string {
+  const half = (bits: bigint): string => BigInt.asUintN(32, bits).toString(16).toUpperCase();
+  return `${half(lsn >> 32n)}/${half(lsn)}`;
 }
 
 /** Totals since start, and averages since start: counts by the second, times by transaction, query or connection. */

@@ -22,7 +22,7 @@ export function numeric<Row>(name: string, value: (row: Row) => number | null, d
   return { name, type: 'numeric', value: (row) => value(row)?.toFixed(decimals) ?? null };
 }
 
-export function bool<Row>(name: string, value: (row: Row) => boolean): Column<Row> {
+export function bool<Row>(name: string, value: (row: Row) => boolean | null): Column<Row> {
   return { name, type: 'bool', value };
 }
 

@@ -37,6 +37,8 @@ export interface DatabaseEntry extends PoolKeys {
   readonly password?: string;
   /** share of the reads under `weighted_round_robin`; absent: 255 */
   readonly weight?: number;
+  /** of the primary's row among several with the role `auto`; added while the proxy runs, absent: the file has named it */
+  readonly election?: 'elected' | 'none';
   /** a replica that serves no clients */
   readonly reshardingOnly?: boolean;
 }
@@ -108,6 +110,10 @@ export interface GeneralConfig {
   /** none of PgDog's values makes a difference here */
   readonly preparedStatements: 'extended' | 'extended_anonymous' | 'full' | 'disabled';
   readonly preparedStatementsLimit: number;
+  /** unused for as long, a statement is closed at its server; null = never */
+  readonly preparedStatementsTtlMs: number | null;
+  /** how much later than that, by chance for each connection */
+  readonly preparedStatementsTtlJitterMs: number;
   /** `auto`: reads of several clients may be sent together over one server connection */
   readonly pipelining: 'auto' | 'off';
 }

@@ -1,7 +1,7 @@
 /** One task: the `[[databases]]` rows: defaults, and the combinations that would serve wrongly. */
 import type { DatabaseEntry } from './config.js';
 import { aliasProblem, poolKeys } from './pool-keys.js';
-import { readReplicas, roleKeys } from './replicas.js';
+import { automaticRows, readReplicas, roleKeys } from './replicas.js';
 import type { ConfigFile, DatabaseKeys } from './schema.js';
 import type { CheckedSource } from './source.js';
 
@@ -41,12 +41,13 @@ function databaseEntry(keys: DatabaseKeys): DatabaseEntry {
  * Refuses what would serve wrongly, warns of what would merely surprise.
  *
  * @param entries the rows of `source`, in the order of the file
+ * @param how.asked whether servers are asked which role they have (lsn_check_delay)
  * @throws CutoverError `configuration_invalid`
  */
 export function checkDatabases(
   source: CheckedSource<ConfigFile>,
   entries: readonly DatabaseEntry[],
-  adminName: string,
+  { adminName, asked }: { readonly adminName: string; readonly asked: boolean },
   warn: Warn,
 ): void {
   if (entries.length === 0) warn(`${source.file} has no [[databases]]: only the admin database can be reached`);
@@ -56,7 +57,12 @@ export function checkDatabases(
     if (name === adminName) {
       throw source.invalid(['databases', first, 'name'], `database "${name}" has the name of the admin database`);
     }
-    checkPrimaries(source, rows, name);
+    for (const shard of new Set(rows.map(([, entry]) => entry.shard))) {
+      const ofShard = rows.filter(([, entry]) => entry.shard === shard);
+      if (automaticRows(entries, name, shard).length > 0)
+        checkAutomatic(source, ofShard, asked && shardCount(entries, name) === 1 ? null : { name, asked });
+      else checkPrimary(source, ofShard, name, shard, warn);
+    }
     checkShards(source, rows, name);
     if (shardCount(entries, name) > 1 && readReplicas(entries, name).length > 0) {
       warn(`replicas of database "${name}" are not used, as it has several shards: every query goes to a primary`);
@@ -66,20 +72,41 @@ export function checkDatabases(
 
 type Rows = readonly (readonly [index: number, entry: DatabaseEntry])[];
 
-function checkPrimaries(source: CheckedSource<ConfigFile>, rows: Rows, name: string): void {
-  const primaries = new Set<number>();
-  for (const [index, { role, shard }] of rows) {
-    if (role === 'replica') continue;
-    if (primaries.has(shard)) {
-      const what = role === 'auto' ? 'role "auto" cannot be told apart from another server' : 'a second primary';
-      throw source.invalid(['databases', index, 'role'], `${what} of database "${name}" shard ${String(shard)}`);
-    }
-    primaries.add(shard);
-  }
-  for (const [index, { shard }] of rows) {
-    if (primaries.has(shard)) continue;
-    throw source.invalid(['databases', index], `database "${name}" shard ${String(shard)} has no primary`);
-  }
+/** Where the file says who the primary is. */
+function checkPrimary(source: CheckedSource<ConfigFile>, rows: Rows, name: string, shard: number, warn: Warn): void {
+  const primaries = rows.filter(([, { role }]) => role !== 'replica');
+  const [first, second] = primaries;
+  if (first === undefined)
+    throw source.invalid(['databases', rows[0]?.[0] ?? 0], `database "${name}" shard ${String(shard)} has no primary`);
+  if (second !== undefined)
+    throw source.invalid(
+      ['databases', second[0], 'role'],
+      `a second primary of database "${name}" shard ${String(shard)}`,
+    );
+  if (first[1].role === 'auto' && rows.length > 1)
+    warn(
+      `"role = auto" of database "${name}" is taken as the primary: other rows have a fixed role, so nobody is asked`,
+    );
+}
+
+/** Where the servers are asked. @param lacking null: all that this needs is there */
+function checkAutomatic(
+  source: CheckedSource<ConfigFile>,
+  rows: Rows,
+  lacking: { readonly name: string; readonly asked: boolean } | null,
+): void {
+  const fixed = rows.find(([, { role }]) => role !== 'auto');
+  if (fixed !== undefined)
+    throw source.invalid(
+      ['databases', fixed[0], 'role'],
+      'several rows with "role = auto" take no other role beside them',
+    );
+  if (lacking === null) return;
+  const [index = 0] = rows[0] ?? [];
+  const problem = lacking.asked
+    ? `several rows with "role = auto" need a database with one shard, and "${lacking.name}" has more`
+    : 'several rows with "role = auto" need "lsn_check_delay" in [general]: without it no server is asked which role it has';
+  throw source.invalid(['databases', index, 'role'], problem);
 }
 
 function checkShards(source: CheckedSource<ConfigFile>, rows: Rows, name: string): void {

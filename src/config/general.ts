@@ -47,6 +47,8 @@ export function generalConfig(keys: GeneralKeys): GeneralConfig {
     dnsTtlMs: keys.dns_ttl ?? null,
     preparedStatements: keys.prepared_statements ?? 'extended',
     preparedStatementsLimit: keys.prepared_statements_limit ?? PREPARED_STATEMENTS_LIMIT,
+    preparedStatementsTtlMs: keys.prepared_statements_ttl ?? null,
+    preparedStatementsTtlJitterMs: keys.prepared_statements_ttl_jitter ?? 30_000,
     pipelining: keys.pipelining ?? 'off',
   };
 }

@@ -62,7 +62,7 @@ export function parseConfig(configSource: Source, usersSource: Source, options: 
   if (!admin.passwordConfigured) warn('[admin] has no password: until one is set no one can use the admin database');
   const databases = databaseEntries(config);
   const tls = tlsConfig(general, (key, problem) => config.invalid(['general', key], problem), warn);
-  checkDatabases(config, databases, admin.name, warn);
+  checkDatabases(config, databases, { adminName: admin.name, asked: general.lsn_check_delay !== undefined }, warn);
   if (OVER_TLS_ONLY.has(general.passthrough_auth) && tls.clients === null)
     warn('"passthrough_auth" has no effect without "tls_certificate": in plain text only the values with "plain" ask');
   if ((general.auth_type ?? 'scram') === 'scram' && users.data.users?.some(hasMd5Only) === true)
@@ -77,7 +77,7 @@ export function parseConfig(configSource: Source, usersSource: Source, options: 
     logging: loggingConfig(general, warn),
     monitoring: monitoringConfig(general, warn),
     databases,
-    replicas: replicaConfig(general),
+    replicas: replicaConfig(general, warn),
     sharding: shardingConfig(config, databases, warn),
     users: userEntries(users, databases, tls.clients?.authority !== undefined, warn),
     admin,

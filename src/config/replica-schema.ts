@@ -18,6 +18,11 @@ export const REPLICA_GENERAL = {
     .enum(['include_primary', 'exclude_primary', 'include_primary_if_replica_banned', 'prefer_primary'])
     .optional(),
   ban_timeout: timeMs.optional(),
+  lsn_check_delay: timeMs.optional(),
+  lsn_check_interval: timeMs.min(1).optional(),
+  lsn_check_timeout: timeMs.min(1).optional(),
+  ban_replica_lag: timeMs.min(1).optional(),
+  ban_replica_lag_bytes: z.int().min(1).optional(),
 };
 
 /** Of a row of `[[databases]]`. */

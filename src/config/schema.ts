@@ -103,6 +103,8 @@ export const GENERAL = {
   dns_ttl: positiveTimeMs.optional(),
   prepared_statements: z.enum(['extended', 'extended_anonymous', 'full', 'disabled']).optional(),
   prepared_statements_limit: z.int().min(1).max(STATEMENTS_MAX).optional(),
+  prepared_statements_ttl: positiveTimeMs.optional(),
+  prepared_statements_ttl_jitter: timeMs.optional(),
   pipelining: z.enum(['auto', 'off']).optional(),
   cutover_max_clients: z.int().min(0).max(CLIENTS_MAX).optional(),
   cutover_traffic_stop_threshold: sizeBytes.optional(),
@@ -134,9 +136,7 @@ export const GENERAL = {
 
 // prettier-ignore
 const GENERAL_IGNORED = ignored([
-  'workers', 'require_healthcheck_on_discovery', 'prepared_statements_ttl',
-  'prepared_statements_ttl_jitter', 'pub_sub_channel_size', 'stats_period', 'mirror_queue', 'mirror_exposure',
-  'lsn_check_delay', 'lsn_check_interval', 'lsn_check_timeout', 'ban_replica_lag', 'ban_replica_lag_bytes',
+  'workers', 'require_healthcheck_on_discovery', 'pub_sub_channel_size', 'stats_period', 'mirror_queue', 'mirror_exposure',
   'cross_shard_disabled', 'dry_run', 'expanded_explain',
   'omnisharded_sticky', 'system_catalogs', 'query_parser', 'query_parser_enabled', 'query_parser_engine',
   'query_cache_limit', 'load_schema', 'reload_schema_on_ddl', 'canonicalize_type_information', 'unique_id_function',

@@ -4,11 +4,6 @@ import type { CheckedSource } from './source.js';
 
 /** What happens in its place, where that is not plain. */
 const INSTEAD: Readonly<Record<string, string>> = {
-  prepared_statements_ttl:
-    'statements make room for others at prepared_statements_limit, those not used for longest first',
-  ban_replica_lag: 'a replica that is behind is not banned',
-  ban_replica_lag_bytes: 'a replica that is behind is not banned',
-  lsn_check_delay: 'replicas are not asked how far behind they are, and a role "auto" is taken as the primary',
   interval: 'Node asks again after 1 s',
   retries: 'Node asks 10 times',
   user_timeout: 'Node cannot set it',

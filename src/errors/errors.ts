@@ -494,6 +494,12 @@ export const ERRORS = {
     message: 'no server of database "{database}" at {address} could be reached: {problem}',
     remedy: 'Check that the server runs and that users.toml has the right credentials for it.',
   },
+  primary_unknown: {
+    sqlstate: '08001',
+    level: 'error',
+    message: 'nobody knows which server is the primary: {problem}',
+    remedy: 'Promote one server of the cluster, or end the one that is no longer to be the primary.',
+  },
   server_lost: {
     sqlstate: '08006',
     level: 'error',

@@ -1,9 +1,9 @@
 /** One task: open the engine's own connections to PostgreSQL, each with a deadline on everything it does. */
 import pg from 'pg';
 import { KEEP_ALIVE_MS, keepAliveOptions } from '../config/tcp.js';
-import { messageOf } from '../errors/errors.js';
+import { CutoverError, messageOf } from '../errors/errors.js';
 import { connectionTo } from './driver-socket.js';
-import type { Endpoint } from './endpoint.js';
+import { addressOf, type Endpoint } from './endpoint.js';
 
 export type Connection = pg.Client;
 
@@ -22,13 +22,19 @@ const CONNECT_TIMEOUT_MS = 5_000;
 const QUERY_TIMEOUT_MS = 30_000;
 
 /**
- * Connects as the engine. The caller ends the connection.
+ * Connects as the engine, to the primary where the endpoint has several servers. The caller ends the connection.
  *
  * `client_connection_check_interval` makes a backend notice that its client is gone even while it waits for a lock
  * (PostgreSQL documentation, 20.3.2); `synchronous_commit = on` because a role-level `off` would let a crash lose an
  * acknowledged decision.
+ *
+ * @throws the error of the driver; CutoverError `primary_unknown`
  */
 export async function connect(endpoint: Endpoint, options: ConnectOptions = {}): Promise<Connection> {
+  return endpoint.others === undefined ? connectTo(endpoint, options) : connectToPrimary(endpoint, options);
+}
+
+async function connectTo(endpoint: Endpoint, options: ConnectOptions): Promise<Connection> {
   const target = connectionTo(endpoint, options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
   const { keepAlive, keepAliveInitialDelay } = keepAliveOptions(endpoint.keepAliveMs ?? KEEP_ALIVE_MS);
   const client = new pg.Client({
@@ -48,6 +54,43 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
   endWhenLate(client);
   await client.connect();
   return client;
+}
+
+/**
+ * Of all servers of the endpoint the one that is not in recovery. Two that say so are no answer: the engine reads and writes there which side
+ * serves, and nobody knows which of the two others read.
+ */
+async function connectToPrimary({ others = [], ...first }: Endpoint, options: ConnectOptions): Promise<Connection> {
+  const asked = [first, ...others.map((other) => ({ ...first, ...other }))].map(async (endpoint) => {
+    const connection = await connectTo(endpoint, options);
+    const [row] = await rowsOf<{ recovering: boolean }>(connection, 'SELECT pg_is_in_recovery() AS recovering');
+    return { endpoint, connection, isPrimary: row?.recovering === false };
+  });
+  const answers = await Promise.allSettled(asked);
+  const there = answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
+  const primaries = there.filter(({ isPrimary }) => isPrimary);
+  const [primary] = primaries;
+  const chosen = primaries.length === 1 ? primary?.connection : undefined;
+  for (const { connection } of there) if (connection !== chosen) void connection.end().catch(() => undefined);
+  if (chosen !== undefined) return chosen;
+  const problems = answers.flatMap((answer) => (answer.status === 'rejected' ? [messageOf(answer.reason)] : []));
+  const claims = primaries.map(({ endpoint }) => addressOf(endpoint));
+  throw new CutoverError('primary_unknown', {
+    problem:
+      claims.length > 1
+        ? `${claims.join(' and ')} both say that they are the primary`
+        : ['every server that answers is a standby', ...problems].join('; '),
+  });
+}
+
+/** The answer; the connection is ended where there is none. */
+async function rowsOf<Row extends pg.QueryResultRow>(connection: Connection, sql: string): Promise<readonly Row[]> {
+  try {
+    return (await connection.query<Row>(sql)).rows;
+  } catch (error) {
+    void connection.end().catch(() => undefined);
+    throw error;
+  }
 }
 
 /** What the driver says when the deadline of a query has passed. */

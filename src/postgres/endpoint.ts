@@ -1,5 +1,6 @@
 /** One task: say where a PostgreSQL database is and with which role to reach it. */
 import type { Config, DatabaseEntry, ScramKeys, UserEntry } from '../config/config.js';
+import { automaticRows } from '../config/replicas.js';
 import type { ServerTls } from '../config/tls.js';
 import { CutoverError } from '../errors/errors.js';
 
@@ -7,6 +8,8 @@ import { CutoverError } from '../errors/errors.js';
 export interface Endpoint {
   readonly host: string;
   readonly port: number;
+  /** further servers of its cluster, where it is left open which of all is the primary: connect() finds out, each time */
+  readonly others?: readonly { readonly host: string; readonly port: number }[];
   readonly database: string;
   readonly user: string;
   readonly password?: string;
@@ -48,7 +51,9 @@ export function engineEndpoint(config: Config, name: string, shard = 0): Endpoin
   if (!entry) throw new CutoverError('database_unknown', { database: name });
   const admin = config.users.find((u) => u.database === name && u.schemaAdmin);
   if (!admin) throw new CutoverError('schema_admin_missing', { database: name });
-  return endpointFor(config, entry, admin);
+  const [, ...others] = automaticRows(config.databases, name, shard);
+  const endpoint = endpointFor(config, entry, admin);
+  return others.length === 0 ? endpoint : { ...endpoint, others: others.map(({ host, port }) => ({ host, port })) };
 }
 
 /**

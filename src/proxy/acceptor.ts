@@ -95,7 +95,7 @@ export class Acceptor {
   async #logIn(door: Door): Promise<void> {
     const encryption = this.#encryption;
     const client = await authenticate(door.socket, {
-      config: this.#config,
+      config: { ...this.#config, databases: this.#context.routes.databases },
       credentials: this.#credentials,
       proven: this.#context.proven,
       passthrough: this.#passthrough,
@@ -137,12 +137,12 @@ export class Acceptor {
     this.#context.begin({ id, secret, socket, user, database, settings, parameters, unread });
   }
 
-  /** What a server of this route reports. With the gate closed nobody waits for a server that may be away. */
+  /** What a server of this route reports. With the gate closed, or without a primary, nobody waits for a server that may be away. */
   async #reportedFor(user: string, database: string): Promise<ReadonlyMap<string, string> | null> {
     const { routes } = this.#context;
     const { pool } = routes.of(user, database);
     if (pool.parameters !== null) return pool.parameters;
-    if (!this.#context.gate(database).closed) return pool.reported();
+    if (!this.#context.gate(database).closed && pool.options.access !== 'nobody') return pool.reported();
     return routes.pools.find((other) => other.parameters !== null)?.parameters ?? null;
   }
 

@@ -2,7 +2,11 @@
 import type { BanStatus } from './contract.js';
 import type { Pool } from './pool.js';
 
+/** `watched`: of a server that is seen to be unfit; lifted as soon as it is seen to be fit again. */
+type Cause = 'failed' | 'by hand' | 'watched';
+
 interface Ban {
+  readonly cause: Cause;
   readonly reason: string;
   /** by the monotonic clock; null: until it is lifted */
   readonly untilMs: number | null;
@@ -12,10 +16,22 @@ interface Ban {
 export class Bans {
   readonly #bans = new WeakMap<Pool, Ban>();
 
-  /** @param timeoutMs null: until it is lifted; may be called again, and the latest one counts */
-  ban(pool: Pool, reason: string, timeoutMs: number | null): void {
-    const untilMs = timeoutMs === null ? null : performance.now() + timeoutMs;
-    this.#bans.set(pool, { reason, untilMs });
+  /** May be called again, and the latest one counts. */
+  failed(pool: Pool, reason: string, timeoutMs: number): void {
+    this.#bans.set(pool, { cause: 'failed', reason, untilMs: performance.now() + timeoutMs });
+  }
+
+  /** Until it is lifted. */
+  byHand(pool: Pool): void {
+    this.#bans.set(pool, { cause: 'by hand', reason: 'banned by hand', untilMs: null });
+  }
+
+  /** What a look at the server has found. Bans of another cause stay. @param reason null: it is fit */
+  watched(pool: Pool, reason: string | null): void {
+    const present = this.of(pool) === null ? null : this.#bans.get(pool);
+    if (present !== null && present?.cause !== 'watched') return;
+    if (reason === null) this.#bans.delete(pool);
+    else this.#bans.set(pool, { cause: 'watched', reason, untilMs: null });
   }
 
   /** Nothing happens when there is none. */

@@ -3,13 +3,24 @@ import type { Server } from 'node:net';
 import type { Config } from '../config/config.js';
 import type { Gate } from './gate.js';
 
-/** One row of SHOW POOLS: the server connections of one (user, database, server). */
 export interface BanStatus {
   readonly reason: string;
   /** null: until it is lifted by hand */
   readonly leftMs: number | null;
 }
 
+/** What the server of a pool said when it was asked last (`lsn_check_delay`). */
+export interface ReplicationStatus {
+  /** how far it was behind its primary; null: it is the primary, or nobody can tell */
+  readonly lagMs: number | null;
+  readonly lagBytes: number | null;
+  /** in bytes since the beginning of the log */
+  readonly lsn: bigint;
+  readonly lsnAgeMs: number;
+  readonly recovering: boolean;
+}
+
+/** One row of SHOW POOLS: the server connections of one (user, database, server). */
 export interface PoolStatus {
   readonly id: number;
   readonly database: string;
@@ -27,6 +38,8 @@ export interface PoolStatus {
   readonly paused: boolean;
   /** of a replica that gets no reads */
   readonly ban: BanStatus | null;
+  /** null: nobody has asked */
+  readonly replication: ReplicationStatus | null;
   readonly errors: number;
 }
 

@@ -2,8 +2,15 @@
 import type { Config, DatabaseEntry, PoolerMode, UserEntry } from '../config/config.js';
 import { endpointFor, type Endpoint } from '../postgres/endpoint.js';
 
+/**
+ * Which servers a pool lends: any, one that is a primary (a standby counts as one that cannot be reached, and who waits goes on waiting, since
+ * another server may soon be promoted), or none as long as nobody is the primary.
+ */
+export type PoolAccess = 'any' | 'primary' | 'nobody';
+
 export interface PoolOptions {
   readonly endpoint: Endpoint;
+  readonly access: PoolAccess;
   readonly size: number;
   readonly minimum: number;
   readonly mode: PoolerMode;
@@ -27,15 +34,21 @@ export interface PoolOptions {
   /** from the beginning of the pool to the first of these checks */
   readonly idleHealthcheckDelayMs: number;
   readonly preparedStatementsLimit: number;
+  /** unused for as long, a statement is closed at its server; null: never */
+  readonly preparedStatementsTtlMs: number | null;
+  readonly preparedStatementsTtlJitterMs: number;
   /** what each session at the server begins with, by the names of PostgreSQL */
   readonly serverSettings: Readonly<Record<string, string>>;
 }
+
+const ACCESS = { named: 'any', elected: 'primary', none: 'nobody' } as const;
 
 /** User before database before general. Without the mode, which is not this pool's alone to say. */
 export function poolOptionsOf(config: Config, entry: DatabaseEntry, user: UserEntry): Omit<PoolOptions, 'mode'> {
   const { general } = config;
   return {
     endpoint: endpointFor(config, entry, user),
+    access: ACCESS[entry.election ?? 'named'],
     size: Math.max(1, user.poolSize ?? entry.poolSize ?? general.defaultPoolSize),
     minimum: user.minPoolSize ?? entry.minPoolSize ?? general.minPoolSize,
     connectTimeoutMs: general.connectTimeoutMs,
@@ -52,6 +65,8 @@ export function poolOptionsOf(config: Config, entry: DatabaseEntry, user: UserEn
     idleHealthcheckIntervalMs: general.idleHealthcheckIntervalMs,
     idleHealthcheckDelayMs: general.idleHealthcheckDelayMs,
     preparedStatementsLimit: general.preparedStatementsLimit,
+    preparedStatementsTtlMs: general.preparedStatementsTtlMs,
+    preparedStatementsTtlJitterMs: general.preparedStatementsTtlJitterMs,
     serverSettings: serverSettingsOf(entry, user),
   };
 }

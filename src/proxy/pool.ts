@@ -12,6 +12,7 @@ import type { PoolOptions } from './pool-options.js';
 import type { ServerConnection } from './server-connection.js';
 import { openServer } from './server-opening.js';
 import { SessionSettings } from './settings.js';
+import type { Statement } from './statement-cache.js';
 
 /** What a pool needs of a session that wants a connection. */
 export interface Borrower {
@@ -229,7 +230,11 @@ export class Pool {
   sweep(held: boolean): void {
     this.#endIdle();
     this.#refuseLate();
-    if (!held) this.#checkIdle();
+    // Who waits for a promotion is not refused where a connection failed: it is tried again.
+    if (this.options.access === 'primary') this.#grow();
+    if (held) return;
+    this.#checkIdle();
+    this.#closeUnused();
   }
 
   #endIdle(): void {
@@ -249,11 +254,14 @@ export class Pool {
     const { checkoutTimeoutMs } = this.options;
     while (this.#waiting[0] !== undefined && now - this.#waiting[0].since > checkoutTimeoutMs) {
       const waitedMs = Math.round(now - this.#waiting[0].since);
-      this.#refuse(
-        this.#waiting.shift(),
-        new CutoverError('checkout_timeout', { database: this.label.database, waitedMs }),
-      );
+      const late = new CutoverError('checkout_timeout', { database: this.label.database, waitedMs });
+      this.#refuse(this.#waiting.shift(), this.#awaitsPrimary ? this.#unreachable() : late);
     }
+  }
+
+  /** No server is there from which one could become free. */
+  get #awaitsPrimary(): boolean {
+    return this.options.access !== 'any' && this.#servers.size === 0;
   }
 
   #checkIdle(): void {
@@ -264,10 +272,35 @@ export class Pool {
       this.#check(server, sinceMs);
   }
 
-  /** Asks an idle connection, which has been taken out for that, whether it answers. One that does goes on as it was. */
+  /** Statements that nobody has used for long are closed at servers that are idle. */
+  #closeUnused(): void {
+    const { preparedStatementsTtlMs: ttlMs, preparedStatementsTtlJitterMs: jitterMs, rollbackTimeoutMs } = this.options;
+    if (ttlMs === null) return;
+    const now = performance.now();
+    const unused = new Map<ServerConnection, readonly Statement[]>();
+    const due = this.#idle.takeAll(({ server }) => {
+      const later = Math.abs(this.#chances.get(server) ?? 0) * jitterMs;
+      const statements = server.statements.unused(ttlMs + later, now);
+      unused.set(server, statements);
+      return statements.length > 0;
+    });
+    for (const { server, sinceMs } of due) {
+      const statements = unused.get(server) ?? [];
+      for (const statement of statements) server.statements.closed(statement);
+      // Names of the proxy's own, of letters and digits.
+      this.#ask(server, statements.map(({ name }) => `DEALLOCATE ${name}`).join(';'), rollbackTimeoutMs, sinceMs);
+    }
+  }
+
+  /** Asks an idle connection whether it answers. */
   #check(server: ServerConnection, sinceMs: number): void {
+    this.#ask(server, HEALTH_CHECK, this.options.healthcheckTimeoutMs, sinceMs);
+  }
+
+  /** Runs a text on an idle connection, which has been taken out for that. One that answers in time goes on as it was. */
+  #ask(server: ServerConnection, sql: string, timeoutMs: number, sinceMs: number): void {
     this.#checking += 1;
-    runErrand(server, HEALTH_CHECK, this.options.healthcheckTimeoutMs, (failure) => {
+    runErrand(server, sql, timeoutMs, (failure) => {
       this.#checking -= 1;
       if (failure === null) this.#takeBack(server, true, sinceMs);
       else server.destroy();
@@ -285,6 +318,11 @@ export class Pool {
   retire(): void {
     this.#retired = true;
     for (const { server } of this.#idle.takeAll()) server.end();
+    this.sendAway();
+  }
+
+  /** Who waits here looks anew where it belongs. */
+  sendAway(): void {
     for (const { borrower } of this.#waiting.splice(0)) borrower.sentAway();
   }
 
@@ -294,21 +332,31 @@ export class Pool {
   }
 
   #grow(): void {
+    if (this.options.access === 'nobody') return;
     const wanted = this.#waiting.length - this.#connecting - this.#checking;
     if (wanted > 0 && this.#servers.size + this.#connecting < this.options.size) void this.#connect();
   }
 
   async #connect(): Promise<void> {
+    if (this.options.access === 'nobody') return;
     this.#connecting += 1;
     const start = performance.now();
     try {
       const server = await openServer(this.options, () => !this.#retired);
+      this.#expectPrimary(server);
       this.#connecting -= 1;
       this.#opened(server, performance.now() - start);
     } catch (error) {
       this.#connecting -= 1;
       this.#failed(error);
     }
+  }
+
+  /** What the last look at the servers said may have changed since. Before version 14 a server does not say it at the login. */
+  #expectPrimary(server: ServerConnection): void {
+    if (this.options.access !== 'primary' || server.initialParameters.get('in_hot_standby') !== 'on') return;
+    server.end();
+    throw new Error('it is a standby now');
   }
 
   #opened(server: ServerConnection, connectMs: number): void {
@@ -342,13 +390,14 @@ export class Pool {
   #failed(error: unknown): void {
     this.counters.errors += 1;
     this.#lastFailure = messageOf(error);
-    if (this.#servers.size > 0 || this.#connecting > 0) return;
+    if (this.#servers.size > 0 || this.#connecting > 0 || this.options.access === 'primary') return;
     for (const waiting of this.#waiting.splice(0)) this.#refuse(waiting, this.#unreachable());
   }
 
   /** The error for who needs a connection and can't have one. */
   #unreachable(): CutoverError {
-    const problem = this.#lastFailure ?? 'no connection could be opened';
+    const nobody = this.options.access === 'nobody' ? 'none of its servers is known to be the primary' : null;
+    const problem = nobody ?? this.#lastFailure ?? 'no connection could be opened';
     return new CutoverError('server_unreachable', {
       database: this.label.database,
       address: addressOf(this.options.endpoint),

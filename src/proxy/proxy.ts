@@ -33,6 +33,7 @@ import { Pipelining } from './pipelining/pipelining.js';
 import { ProvenCredentials } from './proven-credentials.js';
 import type { Pool } from './pool.js';
 import { Reach } from './reach.js';
+import { ReplicaWatch, type WatchContext } from './replica-watch.js';
 import { Routes } from './routes.js';
 import type { LoggedInClient } from './session-context.js';
 import { ShardRecovery } from './shard-recovery.js';
@@ -72,7 +73,7 @@ export async function startProxy(options: ProxyOptions): Promise<WatchedProxy> {
   return proxy;
 }
 
-class RunningProxy implements WatchedProxy, AcceptorContext {
+class RunningProxy implements WatchedProxy, AcceptorContext, WatchContext {
   readonly routes: Routes;
   readonly proven = new ProvenCredentials(() => {
     this.#route();
@@ -95,6 +96,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   readonly #recovery: ShardRecovery;
   readonly #reach: Reach;
   readonly #dns: DnsWatch;
+  readonly #watch: ReplicaWatch;
   readonly #sweeper: NodeJS.Timeout;
   /** sessions that go along with what apply() has changed */
   #following: Promise<unknown> = Promise.resolve();
@@ -111,7 +113,9 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     this.journal = new Journal(this.logger, () => this.#config.logging);
     this.gateWaitMs = options.gateWaitMs ?? GATE_WAIT_MS;
     this.proven.apply(options.config);
-    this.routes = new Routes(options.config);
+    this.#watch = new ReplicaWatch(this);
+    this.#watch.apply();
+    this.routes = new Routes(this.#watch.rolesOf(options.config));
     this.routers = new ShardRouters(this.routes, options.config, options.schemaChanges);
     this.pipelining = new Pipelining(options.config, this.statements);
     this.#reach = new Reach(this.routes);
@@ -123,6 +127,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
       this.#sweep();
     }, SWEEP_MS);
     this.#sweeper.unref();
+    this.#watch.sweep();
   }
 
   get config(): Config {
@@ -184,15 +189,26 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     this.#config = config;
     this.#acceptor.apply(config);
     this.proven.apply(config);
+    this.#watch.apply();
     this.#route();
+    this.#watch.sweep();
     this.routers.apply(config);
     this.pipelining.apply(config);
+    this.#follow();
+  }
+
+  #follow(): void {
     this.#following = Promise.all([...this.#sessions.values()].map((session) => session.follow()));
   }
 
   /** Also when a client has proven something that its pools need. */
   #route(): void {
-    this.routes.apply(this.proven.addedTo(this.#config));
+    this.routes.apply(this.#watch.rolesOf(this.proven.addedTo(this.#config)));
+  }
+
+  rolesChanged(): void {
+    this.#route();
+    this.#follow();
   }
 
   async listenersMoved(): Promise<boolean> {
@@ -234,7 +250,8 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   }
 
   #statusOf(pool: Pool): PoolStatus {
-    return poolStatus(pool, this.gate(pool.label.database).closed, this.routes.bans.of(pool));
+    const seen = { ban: this.routes.bans.of(pool), replication: this.#watch.statusOf(pool) };
+    return poolStatus(pool, this.gate(pool.label.database).closed, seen);
   }
 
   clients(): readonly ClientStatus[] {
@@ -283,6 +300,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
   async close(graceMs: number): Promise<void> {
     this.#closing = true;
     clearInterval(this.#sweeper);
+    const unwatched = this.#watch.close();
     const listeners = [this.listener, this.#alone].filter((listener) => listener !== null);
     const closed = Promise.all(listeners.map(closing));
     this.#endIdleSessions();
@@ -296,7 +314,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
       for (const socket of this.#acceptor.sockets) socket.destroy();
     }, FAREWELL_MS);
     // A listener does not count those that are read past their streams.
-    await Promise.all([closed, this.#acceptor.emptied()]);
+    await Promise.all([closed, this.#acceptor.emptied(), unwatched]);
     clearTimeout(timer);
     this.journal.end();
   }
@@ -335,6 +353,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext {
     const held = this.#isHeld;
     this.routes.sweep(held);
     this.#dns.sweep(this.#config.general.dnsTtlMs);
+    this.#watch.sweep();
     this.proven.sweep(this.#config.general.idleTimeoutMs);
     this.journal.sweep();
     this.#recovery.sweep();

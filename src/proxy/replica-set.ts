@@ -75,14 +75,15 @@ export class ReplicaSet {
     const fit = this.#replicas.filter(({ pool }) => !this.#bans.has(pool));
     const { split } = this.#config;
     const helps = split === 'include_primary_if_replica_banned' && fit.length < this.#replicas.length;
-    if (!onlyReplicas && (split === 'include_primary' || helps)) fit.unshift(this.#primary);
+    const serves = this.#primary.pool.options.access !== 'nobody';
+    if (!onlyReplicas && serves && (split === 'include_primary' || helps)) fit.unshift(this.#primary);
     return fit.length === 0 ? PRIMARY : this.#balanced(fit).shard;
   }
 
   /** A replica did not give a connection: it gets no reads for a while. */
   failed(failed: Pool | null, error: CutoverError): void {
     if (this.#replicas.some(({ pool }) => pool === failed) && failed !== null)
-      this.#bans.ban(failed, error.message, this.#config.banTimeoutMs);
+      this.#bans.failed(failed, error.message, this.#config.banTimeoutMs);
   }
 
   #balanced(fit: readonly Candidate[]): Candidate {

@@ -8,7 +8,7 @@ import type { Config, DatabaseEntry, PoolerMode, UserEntry } from '../config/con
 import { shardCount } from '../config/databases.js';
 import { readReplicas } from '../config/replicas.js';
 import { CutoverError } from '../errors/errors.js';
-import { tlsRuleOf, type Endpoint } from '../postgres/endpoint.js';
+import { tlsRuleOf } from '../postgres/endpoint.js';
 import { coordinatorAt } from '../sharding/coordinator-place.js';
 import { Bans } from './bans.js';
 import { Pool, type PoolLabel } from './pool.js';
@@ -27,6 +27,8 @@ export interface Route {
 export class Routes {
   /** raised by apply(): who remembers a route looks it up again */
   version = 0;
+  /** the rows that it leads to, each with the role that its server has */
+  databases: readonly DatabaseEntry[] = [];
   readonly bans = new Bans();
   readonly #texts = new ReadTexts();
   #routes = new Map<string, Route>();
@@ -35,6 +37,8 @@ export class Routes {
   /** of databases with replicas, by user and database */
   #replicas = new Map<string, ReplicaSet>();
   #pools = new Map<string, Pool>();
+  /** pools whose server has come to be the primary, or is it no longer */
+  readonly #changed = new Set<Pool>();
   /** pools no name leads to, until their last connection is closed */
   readonly #leaving = new Set<Pool>();
 
@@ -108,7 +112,7 @@ export class Routes {
         const mode = this.#modeOf(config, entry, user);
         const options = { ...poolOptionsOf(config, entry, user), mode };
         const add = (target: PoolOptions, shard: number, row = entry): Pool => {
-          const pool = this.#poolFor(pools, poolKey(target.endpoint, user), target, labelOf(row, user, shard));
+          const pool = this.#poolFor(pools, poolKey(target, user), target, labelOf(row, user, shard));
           routes.set(JSON.stringify([user.name, user.database, shard]), { pool, mode });
           return pool;
         };
@@ -131,6 +135,7 @@ export class Routes {
         );
       }
     }
+    this.databases = config.databases;
     const before = this.#pools;
     this.#pools = pools;
     this.#routes = routes;
@@ -142,13 +147,16 @@ export class Routes {
       this.#leaving.add(pool);
       pool.retire();
     }
+    // Behind the change of the version, by which they find out that they belong elsewhere.
+    for (const pool of this.#changed) pool.sendAway();
+    this.#changed.clear();
   }
 
   /** See {@link Proxy.setBan}. */
   setBan(poolId: number | null, banned: boolean): number {
     const pools = this.pools.filter(({ id, label }) => label.role === 'replica' && (poolId ?? id) === id);
     for (const pool of pools) {
-      if (banned) this.bans.ban(pool, 'banned by hand', null);
+      if (banned) this.bans.byHand(pool);
       else this.bans.lift(pool);
     }
     return pools.length;
@@ -172,6 +180,11 @@ export class Routes {
     const shared = pools.get(key);
     if (shared !== undefined) return shared;
     const pool = this.#pools.get(key) ?? new Pool(options, label);
+    if (pool.options.access !== options.access) {
+      this.#changed.add(pool);
+      // A server says of itself whether it is a standby, and clients are told at the login.
+      pool.parameters = null;
+    }
     pool.options = options;
     pool.label = label;
     pools.set(key, pool);
@@ -180,9 +193,11 @@ export class Routes {
 }
 
 /** A change of the rule by which servers are verified makes new pools: what was connected by the old one ends. */
-function poolKey(endpoint: Endpoint, user: UserEntry): string {
+function poolKey({ endpoint, access }: PoolOptions, user: UserEntry): string {
   const { host, port, database, user: role, password } = endpoint;
-  return JSON.stringify([user.name, host, port, database, role, password, tlsRuleOf(endpoint)]);
+  // Where nobody is the primary its clients wait at a pool of their own, beside that of a replica which has the address.
+  const whole = [user.name, host, port, database, role, password, tlsRuleOf(endpoint), access === 'nobody'];
+  return JSON.stringify(whole);
 }
 
 function labelOf(entry: DatabaseEntry, user: UserEntry, shard: number): PoolLabel {

@@ -10,12 +10,20 @@ interface Prepared {
   /** the settings by which the server has read its text */
   meaning: string;
   used: boolean;
+  /** since unused() looked last */
+  usedLately: boolean;
+  /** by the clock of unused() */
+  seenUsedMs: number;
   /** the Syncs that had been sent before its Parse */
   readonly batch: number;
   /** its Parse was passed over */
   undone: boolean;
 }
 
+/** Statements are looked through ten times in the time after which one counts as unused: it is closed at most a tenth later. */
+const LOOKS_PER_TTL = 10;
+/** Closed by one text; the others come with the next look. */
+const UNUSED_MAX = 100;
 const UNKNOWN = 'unknown';
 /** Of those added since the settings were known, most may be gone again: then all that are there count as such. */
 const FRESH_PER_STATEMENT = 2;
@@ -26,6 +34,7 @@ export class ServerStatements {
   readonly #replies: Pick<ReplyQueue, 'syncs' | 'syncsOwed'>;
   #meaning = '';
   #unknown = 0;
+  #lookedAtMs = -Infinity;
   /** added since the settings were last known for sure */
   #fresh: Prepared[] = [];
 
@@ -66,6 +75,7 @@ export class ServerStatements {
     if (prepared?.generation !== statement.generation || prepared.as !== as) return false;
     if (prepared.meaning !== this.#meaning || (!own && this.#isUncertain(prepared))) return false;
     prepared.used = true;
+    prepared.usedLately = true;
     return true;
   }
 
@@ -89,11 +99,37 @@ export class ServerStatements {
     invariant(false, 'a full set of statements has one to give up');
   }
 
+  /**
+   * Statements that nobody has used for `ttlMs`, at most a hundred; empty too where this was asked shortly before. Asking does not count as a use.
+   *
+   * @param nowMs of a clock that only goes forward
+   */
+  unused(ttlMs: number, nowMs: number): readonly Statement[] {
+    if (nowMs - this.#lookedAtMs < ttlMs / LOOKS_PER_TTL) return [];
+    this.#lookedAtMs = nowMs;
+    const unused: Statement[] = [];
+    for (const [statement, prepared] of this.#prepared) {
+      if (prepared.usedLately) prepared.seenUsedMs = nowMs;
+      prepared.usedLately = false;
+      if (nowMs - prepared.seenUsedMs >= ttlMs && unused.length < UNUSED_MAX) unused.push(statement);
+    }
+    return unused;
+  }
+
   /** Notes that a Parse is on its way. */
   added(statement: Statement, as: string | null = null): Undo {
     const { generation } = statement;
     const batch = this.#replies.syncs;
-    const prepared = { generation, as, meaning: this.#meaning, used: true, batch, undone: false };
+    const prepared = {
+      generation,
+      as,
+      meaning: this.#meaning,
+      used: true,
+      batch,
+      undone: false,
+      usedLately: true,
+      seenUsedMs: 0,
+    };
     this.#prepared.set(statement, prepared);
     if (this.#fresh.length >= FRESH_PER_STATEMENT * this.#limit) this.#fresh = [...this.#prepared.values()];
     else this.#fresh.push(prepared);

@@ -1,6 +1,6 @@
 /** One task: tell what pools, clients and servers are doing, for SHOW POOLS, CLIENTS, SERVERS and STATS. */
 import type { ClientSession } from './client-session.js';
-import type { BanStatus, ClientCount, ClientStatus, PoolStats, PoolStatus, ServerStatus } from './contract.js';
+import type { ClientCount, ClientStatus, PoolStats, PoolStatus, ServerStatus } from './contract.js';
 import type { Visit } from './journal.js';
 import type { Pool } from './pool.js';
 import type { ServerConnection } from './server-connection.js';
@@ -13,9 +13,9 @@ function stateOf(server: ServerConnection): 'idle' | 'active' | 'idle in transac
 
 /**
  * @param paused the gate of the pool's database is closed
- * @param ban of a replica that gets no reads
+ * @param seen what others know of its server
  */
-export function poolStatus(pool: Pool, paused: boolean, ban: BanStatus | null): PoolStatus {
+export function poolStatus(pool: Pool, paused: boolean, seen: Pick<PoolStatus, 'ban' | 'replication'>): PoolStatus {
   const servers = [...pool.servers];
   const lent = servers.filter((server) => server.owner !== null);
   const idleInTransaction = lent.filter((server) => stateOf(server) === 'idle in transaction').length;
@@ -32,7 +32,7 @@ export function poolStatus(pool: Pool, paused: boolean, ban: BanStatus | null): 
     longestWaitMs: pool.longestWaitMs,
     poolerMode: mode,
     paused,
-    ban,
+    ...seen,
     errors: pool.counters.errors,
   };
 }

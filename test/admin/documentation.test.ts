@@ -18,6 +18,7 @@ const VIEWS = [
   'MAINTENANCE',
   'POOLS',
   'BANS',
+  'REPLICATION',
   'CLIENTS',
   'SERVERS',
 ];

@@ -312,6 +312,7 @@ describe('views', () => {
     ports.rows.pools.push({
       ...{ ...place, id: 1, clientsWaiting: 2, serversIdle: 3, serversActive: 4, serversIdleInTransaction: 5 },
       ...{ longestWaitMs: 1_234.567, poolerMode: 'transaction', paused: true, ban: null, errors: 6 },
+      replication: { lagMs: 12.4, lagBytes: 300, lsn: 0x1_0a00_00ffn, lsnAgeMs: 1_500.2, recovering: true },
     });
     expect(await rowsOf('SHOW POOLS')).toMatchObject([
       {
@@ -323,6 +324,12 @@ describe('views', () => {
         healthy: 't',
         schema_admin: 't',
       },
+    ]);
+    expect(await columnsOf('SHOW REPLICATION')).toBe(
+      'id database user addr port shard role replica_lag pg_lsn lsn_age pg_is_in_recovery replica_lag_bytes',
+    );
+    expect(await rowsOf('SHOW REPLICATION')).toMatchObject([
+      { replica_lag: '12', pg_lsn: '1/A0000FF', lsn_age: '1500', pg_is_in_recovery: 't', replica_lag_bytes: '300' },
     ]);
     ports.rows.stats.push({
       ...{ ...place, transactions: 10, queries: 20, serverAssignments: 5, bytesReceived: 100, bytesSent: 200 },

@@ -12,6 +12,7 @@ const fixture = (name: string): { config: string; users: string } => ({
 });
 
 const DATABASES = '[[databases]]\nname = "prod"\nhost = "10.0.0.1"\n';
+const AUTO = `${DATABASES}role = "auto"\n`;
 const USERS = '[[users]]\nname = "app"\ndatabase = "prod"\npassword = "secret-of-app"\n';
 
 function load(config: string, users = USERS, options: LoadOptions = { environment: {} }): Config {
@@ -82,6 +83,28 @@ test('pool keys of a role hold for its rows only, and a replica of several shard
   expect(sharded.warnings.join()).toContain('replicas of database "prod" are not used');
 });
 
+test('servers are asked where lsn_check_delay says so; what would need the answer and does not get it is a warning', () => {
+  expect(load(DATABASES).replicas).toMatchObject({
+    lsnCheck: { delayMs: null, intervalMs: 5_000, timeoutMs: 5_000 },
+    banLagMs: null,
+    banLagBytes: null,
+  });
+  const limit = 'ban_replica_lag = 100\nban_replica_lag_bytes = 200\n';
+  const asked = load(
+    `[general]\nlsn_check_delay = 0\nlsn_check_interval = 7\nlsn_check_timeout = 8\n${limit}${AUTO}${AUTO}`,
+  );
+  expect(asked.replicas).toMatchObject({
+    lsnCheck: { delayMs: 0, intervalMs: 7, timeoutMs: 8 },
+    banLagMs: 100,
+    banLagBytes: 200,
+  });
+  expect(asked.databases.map(({ role }) => role)).toStrictEqual(['auto', 'auto']);
+  expect(asked.warnings.join()).not.toMatch(/lsn_check|auto/);
+  expect(load(`[general]\n${limit}${DATABASES}`).warnings.join()).toContain('no effect without "lsn_check_delay"');
+  const beside = load(`${AUTO}${DATABASES}role = "replica"`);
+  expect(beside.warnings.join()).toContain('"role = auto" of database "prod" is taken as the primary');
+});
+
 describe('a wrong file says file, line, key and what was meant', () => {
   test.each([
     ['a misspelt key', `${DATABASES}prot = 5433`, 4, 'unknown key "prot" in [[databases]], did you mean "port"?'],
@@ -108,6 +131,24 @@ describe('a wrong file says file, line, key and what was meant', () => {
       `${DATABASES}[[databases]]\nname = "prod"\nhost = "b"`,
       4,
       'a second primary of database "prod" shard 0',
+    ],
+    [
+      'servers of an open role whom nobody asks',
+      `${AUTO}${AUTO}`,
+      4,
+      'need "lsn_check_delay" in [general]: without it no server is asked which role it has',
+    ],
+    [
+      'an open role beside a fixed one',
+      `[general]\nlsn_check_delay = 0\n${AUTO}${AUTO}${DATABASES}role = "replica"`,
+      14,
+      'take no other role beside them',
+    ],
+    [
+      'an open role on shards',
+      `[general]\nlsn_check_delay = 0\n${AUTO}${AUTO}${DATABASES}shard = 1`,
+      6,
+      'need a database with one shard',
     ],
     ['no primary', `${DATABASES}role = "replica"`, 1, 'has no primary'],
     ['the admin name taken', DATABASES.replace('prod', 'admin'), 2, 'name of the admin database'],

@@ -130,6 +130,22 @@ const SITUATIONS: readonly Situation[] = [
     says: /destination are read-only/,
   },
   {
+    check: 'primaries',
+    when: 'the file leaves open which server of the source is the primary',
+    make: async () => {
+      const both = await sides();
+      const { databases } = both.config;
+      const rows = databases.flatMap((row) => (row.name === 'prod' ? [row, { ...row, port: 1 }] : []));
+      const open = rows.map((row) => ({ ...row, role: 'auto' as const }));
+      return {
+        ...both,
+        config: { ...both.config, databases: [...open, ...databases.filter((row) => row.name !== 'prod')] },
+      };
+    },
+    verdict: 'failed',
+    says: /leaves open which server of "prod" is the primary/,
+  },
+  {
     check: 'same-database',
     when: 'both names lead to one database',
     make: async () => {

@@ -1,16 +1,20 @@
 /** One task: prepared statements, with a name and without, work on whichever server a client gets. */
 import type pg from 'pg';
 import { expect, test } from 'vitest';
+import type { GeneralConfig } from '../../src/config/config.js';
 import type { Proxy } from '../../src/proxy/contract.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 import { until } from '../support/wait.js';
 import { cstring, frame, int16, int32 } from '../../src/wire/backend.js';
 import { bind, closeStatement, DESCRIBE_PORTAL, EXECUTE, parse, query, SYNC } from '../../src/wire/frontend.js';
-import { clientOf, configFor, proxyFor, RawClient } from './support.js';
+import { Routes } from '../../src/proxy/routes.js';
+import { ServerStatements } from '../../src/proxy/server-statements.js';
+import { Statement } from '../../src/proxy/statement-cache.js';
+import { clientOf, configFor, endLater, proxyFor, RawClient, USER } from './support.js';
 
 const clusters = useClusters({ old: { major: 15 }, new: { major: 18 } });
 
-async function start(general: { defaultPoolSize?: number; preparedStatementsLimit?: number } = {}): Promise<Proxy> {
+async function start(general: Partial<GeneralConfig> = {}): Promise<Proxy> {
   const databaseName = await freshDatabase(clusters.old);
   return proxyFor({ config: configFor([{ name: 'prod', cluster: clusters.old, databaseName }], { general }) });
 }
@@ -66,6 +70,61 @@ test('more statements than a server may hold all work, and the server stays belo
   }
   const { rows } = await client.query<{ n: number }>('SELECT count(*)::int AS n FROM pg_prepared_statements');
   expect(rows[0]?.n).toBeLessThanOrEqual(3);
+});
+
+test('a statement that nobody runs for prepared_statements_ttl is closed at the server, and prepared anew when it is run again', async () => {
+  const proxy = await start({ defaultPoolSize: 1, preparedStatementsTtlMs: 1, preparedStatementsTtlJitterMs: 0 });
+  const client = await clientOf(proxy, 'prod');
+  const statement = { name: 'pid', text: 'SELECT pg_backend_pid() AS pid' };
+  const other = { name: 'two', text: 'SELECT 2 AS two' };
+  const count = async (): Promise<number | undefined> =>
+    (await client.query<{ n: number }>('SELECT count(*)::int AS n FROM pg_prepared_statements')).rows[0]?.n;
+  const before = await client.query<{ pid: number }>(statement);
+  await client.query(other);
+  await until('both are closed', async () => (await count()) === 0);
+  expect((await client.query(statement)).rows).toStrictEqual(before.rows);
+  expect((await client.query(other)).rows).toStrictEqual([{ two: 2 }]);
+});
+
+test('statements are closed at idle servers only, and at none while clients are held', async () => {
+  const config = configFor([{ name: 'prod', cluster: clusters.old, databaseName: 'postgres' }]);
+  const ttl = { preparedStatementsTtlMs: 0, preparedStatementsTtlJitterMs: 0 };
+  const routes = new Routes({ ...config, general: { ...config.general, ...ttl } });
+  const { pool } = routes.of(USER, 'prod');
+  endLater(() => {
+    pool.destroy();
+    return Promise.resolve();
+  });
+  await pool.fill(1);
+  const [server] = pool.servers;
+  server?.statements.added(new Statement('not_there', Buffer.alloc(0)));
+  pool.sweep(true);
+  expect(server?.statements.count).toBe(1);
+  const lent = pool.takeIdle(() => true);
+  expect(lent).toBe(server);
+  pool.sweep(false);
+  expect(server?.statements.count).toBe(1);
+  if (lent !== null) pool.giveBack(lent, true);
+  pool.sweep(false);
+  expect(server?.statements.count).toBe(0);
+  // The server does not have it after all: what it has is not known, and it is not lent again.
+  await until('it is gone', () => pool.serverCount === 0);
+});
+
+test('a statement counts as unused from its last use on, at most a hundred are given up at once, and looks are few', () => {
+  const statements = new ServerStatements(1_000, { syncs: 0, syncsOwed: 0 });
+  const of = (n: number): Statement => new Statement(`s${n.toString()}`, Buffer.alloc(0));
+  const [kept, left] = [of(0), of(1)];
+  for (const statement of [kept, left]) statements.added(statement);
+  expect(statements.unused(100, 1_000)).toStrictEqual([]);
+  expect(statements.has(kept)).toBe(true);
+  expect(statements.unused(100, 1_050)).toStrictEqual([]);
+  expect(statements.unused(100, 1_100)).toStrictEqual([left]);
+  expect(statements.unused(100, 1_105)).toStrictEqual([]);
+  expect(statements.unused(100, 1_150)).toStrictEqual([kept, left]);
+  for (let n = 2; n < 300; n += 1) statements.added(of(n));
+  statements.unused(100, 2_000);
+  expect(statements.unused(100, 2_100)).toHaveLength(100);
 });
 
 test('a statement whose result type changed fails once and works when prepared anew', async () => {

@@ -48,6 +48,8 @@ const GENERAL: GeneralConfig = {
   dnsTtlMs: null,
   preparedStatements: 'extended',
   preparedStatementsLimit: 100,
+  preparedStatementsTtlMs: null,
+  preparedStatementsTtlJitterMs: 30_000,
   pipelining: 'off',
 };
 

@@ -1,4 +1,5 @@
 /** One task: the checks on the two servers themselves: versions, identity, settings that a move rests on. */
+import { automaticRows } from '../../config/replicas.js';
 import { sameSide } from '../../cutover/side.js';
 import { readIdentity } from '../record.js';
 import { ORIGIN_SINCE } from '../streams.js';
@@ -61,6 +62,15 @@ export const primaries: PreflightCheck = {
   async run(context) {
     const findings: Finding[] = [];
     for (const side of bothSides(context)) {
+      if (automaticRows(context.config.databases, side.name).length > 0) {
+        findings.push(
+          failed(
+            `pgdog.toml leaves open which server of "${side.name}" is the primary (role = "auto").`,
+            'Give the primary role = "primary" and the others role = "replica" for the time of the move.',
+          ),
+        );
+        continue;
+      }
       const row = await rowOf<{ recovering: boolean; readOnly: boolean }>(
         side,
         `SELECT pg_is_in_recovery() AS recovering, current_setting('default_transaction_read_only')::bool AS "readOnly"`,
