@@ -1,7 +1,8 @@
-/** One task: write to a client's socket and know when it has enough; read from it only while that is wanted. */
+/** One task: write to a client's socket and know when it has enough; read from it only while that is wanted, and hear when it is gone. */
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { readDirectly } from '../postgres/direct-read.js';
+import { parameterStatus } from '../wire/backend.js';
 
 /** What a channel tells its session. */
 export interface ChannelListener {
@@ -14,6 +15,11 @@ export interface ChannelListener {
 
 /** Whoever does not take its last bytes in this time loses them. */
 const FAREWELL_TIMEOUT_MS = 5_000;
+/** A client that is not read is told something once in so many looks: see {@link ClientChannel.look}. */
+const TELLING_LOOKS = 10;
+/** True of each server since PostgreSQL 10, and may be said between any two messages (PostgreSQL documentation, 19.15 and 54.2.7). */
+const TOLD = parameterStatus('integer_datetimes', 'on');
+const NOTHING = Buffer.alloc(0);
 
 export class ClientChannel {
   /** more was written than the client has read */
@@ -25,6 +31,8 @@ export class ClientChannel {
   readonly #tls: boolean;
   #reading = true;
   #left = false;
+  /** since it is not read */
+  #looks = 0;
 
   constructor(socket: Socket, listener: ChannelListener) {
     this.#socket = socket;
@@ -76,8 +84,22 @@ export class ClientChannel {
   read(wanted: boolean): void {
     if (wanted === this.#reading) return;
     this.#reading = wanted;
+    this.#looks = 0;
     if (wanted) this.#socket.resume();
     else this.#socket.pause();
+  }
+
+  /**
+   * To be called about twice a second. Of a socket that is neither read nor written nobody is told that it broke: a write of nothing finds
+   * out. That it was closed stands behind what is unread: so the client is told something, and the system of one that is gone says so.
+   *
+   * @param whole what was written ends with a message
+   */
+  look(whole: boolean): void {
+    // What the client has not taken yet is being written.
+    if (this.#reading || this.#left || this.full) return;
+    this.#looks += 1;
+    this.write(whole && this.#looks % TELLING_LOOKS === 0 ? TOLD : NOTHING);
   }
 
   /** Hears nothing more from the client, and closes once it has taken what was written. */

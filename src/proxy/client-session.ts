@@ -156,6 +156,12 @@ export class ClientSession implements BorrowingListener {
     this.#ending = true;
   }
 
+  /** To be called about twice a second: see {@link ClientChannel.look}. */
+  look(): void {
+    // The rows of several servers pass in parts.
+    this.channel.look(this.#phase !== 'writing' && this.server?.hasLastWord !== true);
+  }
+
   // ---- the client's side
 
   /** Goes on with what the client has sent, as far as the phase lets it. */
@@ -409,7 +415,9 @@ export class ClientSession implements BorrowingListener {
     this.#phase = 'idle';
     this.#scanner.release();
     if (this.#borrowing.state !== null) void this.#keeping.follow();
-    if (this.#borrowing.keeps) this.#gate.released();
+    // The rest of a message that it has a part of is not for it any more: its COPY has failed, or it never was in one.
+    if (this.#borrowing.keeps && this.server?.insideRequest === true) this.server.destroy();
+    else if (this.#borrowing.keeps) this.#gate.released();
     else this.#borrowing.giveBack();
     if (this.#ending) this.terminate(new CutoverError('shutting_down'));
   }

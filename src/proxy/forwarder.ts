@@ -137,6 +137,7 @@ export class Forwarder {
     } finally {
       if (last > first) sent(first === 0 && last === buffer.length ? buffer : buffer.subarray(first, last));
       this.#send(server, first, last);
+      server.insideRequest = scanner.insideFrame;
     }
     return outcome;
   }

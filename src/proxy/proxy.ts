@@ -358,6 +358,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext, WatchContext {
     this.journal.sweep();
     this.#recovery.sweep();
     endIdleClients(this.#sessions.values(), { general: this.#config.general, held });
+    for (const session of this.#sessions.values()) session.look();
     const limitMs = this.#config.general.queryTimeoutMs;
     if (limitMs === null) return;
     for (const session of this.#sessions.values()) session.servers.cancelAfter(limitMs);

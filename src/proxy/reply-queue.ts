@@ -51,6 +51,8 @@ export class ReplyQueue {
   #skipping = false;
   /** messages of the extended protocol were sent and the Sync that ends them was not: what they did is not committed yet */
   #unsynced = false;
+  /** a command of the Query at the head has come to its end, or has failed */
+  #ended = false;
   /** the server waits for CopyData */
   copyIn = false;
   /** Syncs sent so far: messages between two of them are one batch, and an error ends at most one */
@@ -156,7 +158,8 @@ export class ReplyQueue {
   /** ErrorResponse: takes away what the server skips now. A Query goes on to its ReadyForQuery. */
   failed(): void {
     this.copyIn = false;
-    if (this.head === REPLY.query || this.head === REPLY.setup || this.empty) return;
+    if (this.head === REPLY.query || this.head === REPLY.setup) this.#ended = true;
+    if (this.#ended || this.empty) return;
     let end = this.#at;
     while (end < this.#end && this.#kinds[end] !== REPLY.sync) end += 1;
     for (let at = end - 1; at >= this.#at; at -= 1) {
@@ -168,17 +171,18 @@ export class ReplyQueue {
     this.pop();
   }
 
-  /** ReadyForQuery: takes away the message it answers. @throws FrameError when nothing that was sent is answered by it */
+  /** CommandComplete, or what comes in its place: a Query is not answered without one. */
+  commandEnded(): void {
+    this.#ended = true;
+  }
+
+  /** ReadyForQuery: takes away the message it answers. @throws FrameError when that is not answered yet */
   ready(): void {
     const { head } = this;
-    if (this.copyIn) throw unasked();
+    if (this.copyIn || (head !== REPLY.sync && !this.#ended)) throw unasked();
     if (head === REPLY.sync) this.syncsOwed -= 1;
-    if (head === REPLY.query || head === REPLY.setup || head === REPLY.sync) this.pop();
-    else {
-      this.failed();
-      if (this.head !== REPLY.sync) throw unasked();
-      this.ready();
-    }
+    this.#ended = false;
+    this.pop();
   }
 
   /** A client that always has something in flight never lets the queue run empty. */

@@ -18,13 +18,13 @@ import { query, TERMINATE } from '../wire/frontend.js';
 import { errorAsAsked } from './error-as-asked.js';
 import { HeldReplies } from './held-replies.js';
 import { OwnStatements } from './own-statements.js';
-import { REPLY, ReplyQueue } from './reply-queue.js';
+import { REPLY, ReplyQueue, type Reply } from './reply-queue.js';
 import type { LoggedIn } from './server-login.js';
 import type { ServerOwner } from './server-owner.js';
 import { ServerStatements } from './server-statements.js';
 import { mayChangeSession, sessionTagOf } from './session-tags.js';
 import { SessionSettings } from './settings.js';
-import { endsWithUnasked, isUnasked } from './unasked.js';
+import { endsWithUnasked, mayCome } from './unasked.js';
 
 export type { ServerOwner } from './server-owner.js';
 
@@ -69,6 +69,8 @@ export class ServerConnection {
   saidWhy = false;
   /** by the monotonic clock; 0 = never */
   lastRequestAt = 0;
+  /** of a message whose first part was sent the rest is yet to be sent: whatever came instead would be taken for it */
+  insideRequest = false;
   /** the owner hears settled() at each ReadyForQuery, behind the bytes up to it: what was sent behind may be another client's */
   handsOver = false;
   transactions = 0;
@@ -147,9 +149,9 @@ export class ServerConnection {
     return !this.#ended && !this.#socket.destroyed;
   }
 
-  /** nothing in flight and no transaction open, nor one that a Sync would end */
+  /** nothing in flight and no transaction open, nor one that a Sync would end, nor the rest of a message awaited */
   get idle(): boolean {
-    return this.replies.empty && !this.replies.open && this.transactionStatus === STATUS.idle;
+    return !this.insideRequest && this.replies.empty && !this.replies.open && this.transactionStatus === STATUS.idle;
   }
 
   /** A part of a message has come. Between two clients: of one that nobody has asked for, and the rest would be read by the next one. */
@@ -323,33 +325,29 @@ export class ServerConnection {
   #frame(type: number, buffer: Buffer, start: number, end: number): Verdict {
     const { replies } = this;
     const { head } = replies;
-    if (head === REPLY.none && this.owner === null && !isUnasked(type)) throw unasked();
+    if (!mayCome(type, head)) throw unasked();
     if (type === BACKEND.readyForQuery) return this.#ready(buffer[start + HEADER_BYTES] ?? 0);
     if (type === BACKEND.errorResponse) return this.#error(buffer, start, end);
     if (type === BACKEND.parameterStatus) return this.#parameter(buffer, start, end);
-    if (head === REPLY.setup && type !== BACKEND.notificationResponse) return VERDICT.drop;
+    if (head === REPLY.setup && type !== BACKEND.notificationResponse) {
+      if (endsCommand(type)) replies.commandEnded();
+      return VERDICT.drop;
+    }
     switch (type) {
       case BACKEND.commandComplete:
       case BACKEND.emptyQueryResponse:
       case BACKEND.portalSuspended:
+      case BACKEND.functionCallResponse:
         if (type === BACKEND.commandComplete) this.#command(buffer, start, end);
         if (head === REPLY.execute) replies.pop();
+        else replies.commandEnded();
         this.#held.undecided = false;
         break;
       case BACKEND.parseComplete:
-        if (head !== REPLY.parse && head !== REPLY.injectedParse) break;
-        replies.pop();
-        if (head === REPLY.injectedParse) return VERDICT.drop;
-        break;
-      case BACKEND.closeComplete:
-        if (head !== REPLY.close && head !== REPLY.injectedClose) break;
-        replies.pop();
-        if (head === REPLY.injectedClose) return VERDICT.drop;
-        break;
       case BACKEND.bindComplete:
-        if (head !== REPLY.bind && head !== REPLY.injectedBind) break;
+      case BACKEND.closeComplete:
         replies.pop();
-        if (head === REPLY.injectedBind) return VERDICT.drop;
+        if (isInjected(head)) return VERDICT.drop;
         break;
       case BACKEND.noData:
       case BACKEND.rowDescription:
@@ -421,6 +419,7 @@ export class ServerConnection {
     if (replies.head === REPLY.none && this.owner === null) throw unasked();
     if (replies.head === REPLY.setup) {
       this.#setupFailure = Buffer.from(buffer.subarray(start, end));
+      replies.failed();
       return VERDICT.drop;
     }
     this.#failed = true;
@@ -480,6 +479,15 @@ export class ServerConnection {
     const held = this.#held.take();
     if (held !== null) this.owner?.deliver(held);
   }
+}
+
+function endsCommand(type: number): boolean {
+  return type === BACKEND.commandComplete || type === BACKEND.emptyQueryResponse;
+}
+
+/** What it answers was put in by the proxy. */
+function isInjected(reply: Reply): boolean {
+  return reply === REPLY.injectedParse || reply === REPLY.injectedBind || reply === REPLY.injectedClose;
 }
 
 function unasked(): FrameError {

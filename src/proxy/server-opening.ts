@@ -15,7 +15,10 @@ export async function openServer(options: PoolOptions, wanted: () => boolean): P
   for (let attempt = 1; ; attempt += 1) {
     try {
       const login = await logIn(endpoint, connectTimeoutMs, options.serverSettings);
-      return new ServerConnection(login, endpoint, options.preparedStatementsLimit);
+      const server = new ServerConnection(login, endpoint, options.preparedStatementsLimit);
+      // Else whoever waits would have the next one opened at once, without an end.
+      if (!server.usable) throw new Error('what the server sent behind its login breaks the protocol');
+      return server;
     } catch (error) {
       if (attempt >= connectAttempts || !wanted()) throw error;
     }

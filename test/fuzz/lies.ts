@@ -23,6 +23,14 @@ const EXTRAS = [
   errorResponse({ severity: 'ERROR', sqlstate: 'CUT01', message: 'fenced' }),
 ];
 
+/** Said when the connection was lent again. Either is found out there: what it stands in the place of begins otherwise, or is the same. */
+const LATE = [READY_IDLE, frame('3')];
+
+/** What a lie has the server say to whom it answers next; null: nothing. */
+export function saidLateBy({ kind, value }: Lie): Buffer | null {
+  return kind === 'late' ? (LATE[value % LATE.length] ?? null) : null;
+}
+
 /** The messages as the lie leaves them; `close`: the server goes away. */
 export function toldBy({ kind, at, value }: Lie, messages: readonly Buffer[]): readonly Buffer[] | 'close' {
   const index = at % messages.length;
@@ -66,6 +74,8 @@ export function toldBy({ kind, at, value }: Lie, messages: readonly Buffer[]): r
       return put(message, EXTRAS[value % EXTRAS.length] ?? READY_IDLE);
     case 'close':
       return 'close';
+    case 'late':
+      return messages;
   }
 }
 

@@ -2,7 +2,8 @@
  * One task: stand in the place of node:net for a proxy under the fuzzer: what is written waits until the fuzzer delivers it.
  *
  * So the fuzzer decides which connection goes on next and where a chunk is cut, and the same numbers give the same run. The sockets are
- * streams of Node's own with its rules of flow control. An endpoint that was closed answers further bytes with an error, as TCP does.
+ * streams of Node's own with its rules of flow control. An endpoint that was closed answers further bytes with an error, as TCP does. That
+ * a connection broke is told to whoever reads or writes, and to nobody else; that it was closed stands behind the bytes before.
  */
 import { EventEmitter } from 'node:events';
 import { Duplex } from 'node:stream';
@@ -60,6 +61,7 @@ export class MemorySocket extends Duplex {
   peer: MemorySocket | null = null;
   readonly #inbox: Parcel[] = [];
   #wanted = false;
+  #broken: Error | null = null;
   /** what was written before the connection was open */
   #opened: () => void = () => undefined;
   #timer: NodeJS.Timeout | null = null;
@@ -105,7 +107,12 @@ export class MemorySocket extends Duplex {
       this.#take(parcel.bytes);
       parcel.done();
     } else if (parcel.kind === 'end') this.push(null);
-    else this.destroy(new Error('read ECONNRESET'));
+    else this.#breaks(new Error('read ECONNRESET'));
+  }
+
+  #breaks(error: Error): void {
+    this.#broken = error;
+    if (this.#wanted || this.writableLength > 0) this.destroy(error);
   }
 
   setTimeout(timeoutMs: number, expired: () => void): this {
@@ -126,15 +133,24 @@ export class MemorySocket extends Duplex {
   }
 
   override _read(): void {
+    this.#want();
+  }
+
+  #want(): void {
     this.#wanted = true;
+    if (this.#broken !== null) this.destroy(this.#broken);
   }
 
   override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
     this.bytesWritten += chunk.length;
     const { peer } = this;
+    if (this.#broken !== null || chunk.length === 0) {
+      done(this.#broken);
+      return;
+    }
     if (peer !== null && peer.#waitingBytes + chunk.length <= TAKEN_AT_ONCE_BYTES) {
       const failed = (error?: Error | null): void => {
-        if (error) this.destroy(error);
+        if (error) this.#breaks(error);
       };
       // The writer may use its buffer again from now on, and not before.
       peer.put({ kind: 'bytes', bytes: Buffer.from(chunk), done: failed });
@@ -167,7 +183,7 @@ export class MemorySocket extends Duplex {
 
   override resume(): this {
     super.resume();
-    if (this.#onread !== null) this.#wanted = true;
+    if (this.#onread !== null) this.#want();
     return this;
   }
 

@@ -10,7 +10,7 @@ const MUTATIONS_MAX = 4;
 
 type Mutation = (steps: Step[], random: Random, corpus: readonly Stream[]) => void;
 
-/** One of eight streams is left as it is but for the order of deliveries; of one in four the server lies; of the others one in four is among shared reads. */
+/** One of eight streams is left as it is but for the order of deliveries; of one in four the server lies; one in four is among shared reads. */
 export function mutated(number: number, random: Random, corpus: readonly Stream[]): Stream {
   const origin = pickFrom(corpus, random);
   const steps = [...origin.steps];
@@ -23,7 +23,7 @@ export function mutated(number: number, random: Random, corpus: readonly Stream[
   const name = `${origin.name}#${number.toString()}${count === 0 ? '=' : ''}`;
   return {
     name,
-    at: lies.length > 0 && place === 'shared' ? 'trust' : place,
+    at: place,
     seed: random.below(0x7fff_ffff),
     steps: steps.slice(0, STEPS_MAX),
     lies,

@@ -83,7 +83,7 @@ export const PLANTED: readonly PlantedFault[] = [
   {
     name: 'length-unchecked',
     what: 'a message of any length is waited for',
-    seed: 3,
+    seed: 9,
     edits: [
       {
         file: 'wire/frames.js',
@@ -118,6 +118,33 @@ export const PLANTED: readonly PlantedFault[] = [
         to: 'void withinMs;',
       },
     ],
+  },
+  {
+    name: 'opened-at-once',
+    what: 'a server that breaks the protocol behind its login is opened anew without an end',
+    seed: 5,
+    edits: [{ file: 'proxy/server-opening.js', from: 'if (!server.usable)', to: 'if (false)' }],
+  },
+  {
+    name: 'gone-unseen',
+    what: 'nobody looks whether a client that is not read is gone',
+    edits: [{ file: 'proxy/client-channel.js', from: 'if (this.#reading || this.#left || this.full)', to: '' }],
+  },
+  {
+    name: 'any-answer',
+    what: 'whatever a server says is taken for an answer to what is owed',
+    edits: [{ file: 'proxy/server-connection.js', from: 'if (!mayCome(type, head))', to: 'if (false)' }],
+  },
+  {
+    name: 'ready-too-soon',
+    what: 'a server that is ready before it has answered is taken at its word',
+    seed: 2,
+    edits: queue('this.copyIn || (head !== REPLY.sync && !this.#ended)', 'this.copyIn'),
+  },
+  {
+    name: 'half-sent',
+    what: 'a server that has a part of a message goes to the next client',
+    edits: [{ file: 'proxy/forwarder.js', from: 'server.insideRequest = scanner.insideFrame;', to: '' }],
   },
   {
     name: 'lane-mixed',

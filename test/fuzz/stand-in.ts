@@ -37,8 +37,11 @@ import { ANY_MARK } from './stream.js';
 /** What is common to all connections of the server. */
 export interface StandInContext {
   readonly running: Map<number, StandIn>;
-  /** What is sent in the place of these messages. `mark` is the client's they answer; null: a login */
-  lie(messages: readonly Buffer[], mark: string | null): readonly Buffer[] | 'close';
+  /**
+   * What is sent in the place of these messages. `mark` is the client's they answer; null: a login. `late` is of one connection: what it is
+   * yet to say to another client.
+   */
+  lie(messages: readonly Buffer[], mark: string | null, late: Buffer[]): readonly Buffer[] | 'close';
 }
 
 const RULES = frameRules([{ types: 'BCDEFHPQSXcdfp', lengthMax: 0x3fff_fffe }]);
@@ -79,6 +82,7 @@ export class StandIn {
   #awake: (cancelled: boolean) => void = () => undefined;
   #mark: string | null = null;
   #out: Buffer[] = [];
+  readonly #late: Buffer[] = [];
 
   constructor(socket: MemorySocket, context: StandInContext, processId: number) {
     this.#socket = socket;
@@ -122,6 +126,11 @@ export class StandIn {
     if (length < bytes.length) this.#read(bytes.subarray(length));
   }
 
+  /** What it was yet to say to another client it does not say. */
+  forgetLate(): void {
+    this.#late.length = 0;
+  }
+
   cancel(): void {
     if (this.#asleep === null) return;
     clearTimeout(this.#asleep);
@@ -154,7 +163,7 @@ export class StandIn {
 
   #flush(): void {
     if (this.#out.length === 0) return;
-    const messages = this.#context.lie(this.#out.splice(0), this.#mark);
+    const messages = this.#context.lie(this.#out.splice(0), this.#mark, this.#late);
     if (messages === 'close') this.#socket.destroy();
     else if (!this.#socket.destroyed) this.#socket.write(Buffer.concat(messages));
   }

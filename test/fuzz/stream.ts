@@ -21,7 +21,19 @@ export interface Lie {
   readonly value: number;
 }
 
-export const LIES = ['flip', 'length', 'type', 'drop', 'double', 'swap', 'cut', 'garbage', 'close', 'extra'] as const;
+export const LIES = [
+  'flip',
+  'length',
+  'type',
+  'drop',
+  'double',
+  'swap',
+  'cut',
+  'garbage',
+  'close',
+  'extra',
+  'late',
+] as const;
 export type LieKind = (typeof LIES)[number];
 
 export interface Stream {

@@ -10,7 +10,7 @@ import type { WatchedProxy } from '../../src/proxy/contract.js';
 import type { Pool } from '../../src/proxy/pool.js';
 import { Random } from '../history/random.js';
 import { reseed } from './certain-crypto.js';
-import { toldBy } from './lies.js';
+import { saidLateBy, toldBy } from './lies.js';
 import { createServer, wire, type MemorySocket } from './memory-net.js';
 import { Player, type Pace } from './player.js';
 import { StandIn, type StandInContext } from './stand-in.js';
@@ -23,11 +23,13 @@ const TURNS_MAX = 100_000;
 /** Longer than any wait of the proxy's that can come in a stream. */
 const PATIENCE_MS = 300_000;
 const REROUTE_MS = 20;
+/** Opened by a proxy in one stream: each of a few clients tries a few times for each of its statements. */
+const SERVERS_MAX = 300;
 /** A proxy does nothing by itself any more. */
 const STARTED_MS = 1_000;
 const MARKS_KEPT = 4_096;
 /** Lies that add something to what is true. */
-const TOO_MUCH = new Set<LieKind>(['double', 'garbage', 'extra']);
+const TOO_MUCH = new Set<LieKind>(['double', 'garbage', 'extra', 'late']);
 /** the last message of a client whose server closed the connection */
 const SERVER_LOST = /"E[^\n]*C08006[^\n]*"$/;
 
@@ -122,11 +124,14 @@ export class World implements StandInContext {
     this.#problems.push(what);
   }
 
-  lie(messages: readonly Buffer[], mark: string | null): readonly Buffer[] | 'close' {
+  lie(messages: readonly Buffer[], mark: string | null, late: Buffer[]): readonly Buffer[] | 'close' {
+    if (late.length > 0 && mark !== this.#liesTo) return [...late.splice(0), ...messages];
     if (this.#lies.length === 0 || (mark !== null && mark !== this.#liesTo)) return messages;
     const answer = mark === null ? -1 : this.#answer++;
     let told = messages;
     for (const lie of this.#lies.filter((each) => each.answer === answer && told.length > 0)) {
+      const said = saidLateBy(lie);
+      if (said !== null && answer >= 0) late.push(said);
       const changed = toldBy(lie, told);
       if (changed === 'close') return changed;
       told = changed;
@@ -138,6 +143,7 @@ export class World implements StandInContext {
   async run(stream: Stream): Promise<string | null> {
     const random = new Random(stream.seed, 1);
     this.#problems.length = 0;
+    const serversBefore = this.#servers;
     const gate = (close: boolean): void => {
       for (const proxy of this.#proxies.values())
         for (const database of ['prod', 'kept'])
@@ -152,14 +158,18 @@ export class World implements StandInContext {
     this.#answer = 0;
     const known = [...this.#known.values()];
     const good = known[random.below(known.length)];
-    const witness = (): Player[] =>
+    const witness = (pace = good?.pace ?? null): Player[] =>
       good === undefined
         ? []
-        : [new Player(ENTRANCES[beside], good.stream.steps, this.#nextMark(), () => undefined, good.pace)];
+        : [new Player(ENTRANCES[beside], good.stream.steps, this.#nextMark(), () => undefined, pace)];
     const honest = stream.lies.length === 0;
     const saysTooMuch = stream.lies.every(({ kind }) => TOO_MUCH.has(kind));
-    const witnesses = honest ? [...witness(), ...(beside === 'shared' ? witness() : [])] : [];
+    const shared = beside === 'shared';
+    // What those beside a server that lies may get, nobody knows but that it is not for others.
+    const pace = honest ? undefined : null;
+    const witnesses = [...(honest || shared ? witness(pace) : []), ...(shared ? witness(pace) : [])];
     const players = [fuzzed, ...witnesses];
+    let judged: readonly Player[] = honest ? witnesses : [];
     this.#players = players;
     let rest = await this.#play(players, random, () => {
       if (fuzzed.done) gate(false);
@@ -168,14 +178,20 @@ export class World implements StandInContext {
     if (rest && !honest) {
       // All that it says too much has come: it is found out before the good client has it. Whatever else it has told nobody can know.
       if (!saysTooMuch) for (const proxy of this.#proxies.values()) proxy.reconnect();
-      players.push(...witness());
-      rest = await this.#play(players.slice(1), random);
+      const after = witness();
+      players.push(...after);
+      judged = after;
+      rest = await this.#play(after, random);
     }
+    for (const standIn of this.running.values()) standIn.forgetLate();
+    const opened = this.#servers - serversBefore;
+    if (opened > SERVERS_MAX) this.problem(`${opened.toString()} servers were opened`);
     const [caught] = this.#problems;
     if (caught !== undefined) return caught;
     const unrest = rest ? null : `never at rest: ${this.#restProblem() ?? 'a client waits'}`;
     return (
-      this.#checked(fuzzed, own, players.slice(1), good, honest) ??
+      this.#checked(fuzzed, own, judged, good, honest) ??
+      this.#crossTalk(players) ??
       unrest ??
       (honest && fuzzed.garbled ? 'what a client got are not messages' : null)
     );
@@ -203,10 +219,17 @@ export class World implements StandInContext {
       if (known === good && !honest && known.answers.startsWith(player.answers().replace(SERVER_LOST, ''))) continue;
       return `${who} (${known.stream.name}) got other answers\n${difference(known.answers, player.answers())}`;
     }
-    const marks = new Set(Buffer.concat(fuzzed.messages).toString('latin1').match(ANY_MARK));
-    marks.delete(fuzzed.mark);
-    const foreign = [...marks].find((mark) => this.#marks.includes(mark));
-    return foreign === undefined ? null : `cross-talk: ${fuzzed.mark} got what was for ${foreign}`;
+    return null;
+  }
+
+  #crossTalk(players: readonly Player[]): string | null {
+    for (const { mark, messages } of players) {
+      const marks = new Set(Buffer.concat(messages).toString('latin1').match(ANY_MARK));
+      marks.delete(mark);
+      const foreign = [...marks].find((each) => this.#marks.includes(each));
+      if (foreign !== undefined) return `cross-talk: ${mark} got what was for ${foreign}`;
+    }
+    return null;
   }
 
   /**

@@ -1,5 +1,6 @@
 /** One task: a peer that vanishes without closing its connection is noticed, and keeps nobody else waiting for what it held. */
 import { readFileSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import { expect, test } from 'vitest';
 import type { Config, GeneralConfig } from '../../src/config/config.js';
 import { ChaosProxy } from '../../src/dev/chaos-proxy.js';
@@ -9,7 +10,7 @@ import { query } from '../../src/wire/frontend.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 import { until } from '../support/wait.js';
 import { HERE, THERE, useShards } from './shards.js';
-import { clientOf, configFor, endLater, proxyFor, RawClient } from './support.js';
+import { clientOf, configFor, endLater, proxyFor, RawClient, statementsSleep } from './support.js';
 
 const clusters = useClusters({ main: { major: 18 } });
 const shards = useShards();
@@ -142,4 +143,47 @@ test('a shard that vanishes in a transaction is given up behind query_timeout, a
     expect(client.types(await client.until('Z', 2))).toBe('CZCZ');
     for (const shard of [0, 1]) expect(await on(shard, 'SELECT text FROM notes')).toEqual([{ text: 'old' }]);
   }
+});
+
+test.each([
+  ['is killed', (socket: Socket): unknown => socket.resetAndDestroy()],
+  ['closes its connection', (socket: Socket): unknown => socket.destroy()],
+])(
+  'a client that %s behind more than is read of it is seen to be gone, and what it runs is stopped',
+  async (_how, go) => {
+    const databaseName = await freshDatabase(clusters.main);
+    const general = { connectionRecovery: 'drop' } as const;
+    const config = configFor([{ name: 'prod', cluster: clusters.main, databaseName }], { general });
+    const proxy = await proxyFor({ config });
+    const client = await RawClient.loggedIn(proxy, 'prod');
+    client.send(query('SELECT pg_sleep(600)'));
+    await statementsSleep(clusters.main, databaseName);
+    proxy.gate('prod').close('cutover');
+    client.send(...Array.from({ length: 200 }, () => query(`SELECT '${'x'.repeat(1_000)}'`)));
+    await until('no more is read of it', () => client.socket.writableLength === 0);
+    go(client.socket);
+    await until('the proxy has no client', () => proxy.clients().length === 0);
+    await statementsSleep(clusters.main, databaseName, 0);
+  },
+);
+
+test('a client that is there and much of which is unread goes on when its statement has ended', async () => {
+  const databaseName = await freshDatabase(clusters.main);
+  const proxy = await proxyFor({ config: configFor([{ name: 'prod', cluster: clusters.main, databaseName }]) });
+  const client = await RawClient.loggedIn(proxy, 'prod');
+  client.send(query('SELECT pg_sleep(600)'));
+  await statementsSleep(clusters.main, databaseName);
+  proxy.gate('prod').close('cutover');
+  client.send(...Array.from({ length: 200 }, () => query(`SELECT '${'x'.repeat(1_000)}'`)));
+  // What it is told meanwhile is true, and said between two messages.
+  const [told] = await client.until('S');
+  expect(told?.bytes.toString('latin1')).toContain('integer_datetimes\0on\0');
+  await clusters.main.query(
+    'postgres',
+    `SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = '${databaseName}' AND wait_event = 'PgSleep'`,
+  );
+  await client.until('Z');
+  proxy.gate('prod').open('cutover');
+  const answers = client.types(await client.until('Z', 200));
+  expect(answers.replaceAll('S', '')).toBe('TDCZ'.repeat(200));
 });

@@ -116,6 +116,39 @@ test.each([
   expect(await served(proxy)).not.toBe(pid);
 });
 
+const SLEEP = 'SELECT pg_sleep(2)';
+const PORTAL = [parse('', Buffer.from(`${SLEEP}\0\0\0`)), bindUnnamed(''), EXECUTE, SYNC];
+test.each([
+  ['ReadyForQuery', 'a query', READY_IDLE, [query(SLEEP)]],
+  ['ParseComplete', 'a query', frame('1'), [query(SLEEP)]],
+  ['PortalSuspended', 'a query', frame('s'), [query(SLEEP)]],
+  ['ReadyForQuery', 'a portal', READY_IDLE, PORTAL],
+  ['BindComplete', 'a portal', frame('2'), PORTAL],
+] as const)('a %s that a server sends while it runs %s for the next client is no answer', async (...given) => {
+  const [, , bytes, messages] = given;
+  const { proxy, databaseName, inject } = await start();
+  const pid = await served(proxy);
+  const client = await RawClient.loggedIn(proxy, 'prod');
+  client.send(...messages);
+  await statementsSleep(clusters.main, databaseName);
+  inject(bytes);
+  const told = await client.until('E');
+  expect(client.types(told)).toBe('E');
+  expect(told[0]?.bytes.toString()).toContain('C08006');
+  expect(await served(proxy)).not.toBe(pid);
+});
+
+test('a server that says too much behind its login counts as one that cannot be reached, and is not opened again and again', async () => {
+  const { proxy, tampering } = await start();
+  await served(proxy);
+  const client = await clientOf(proxy, 'prod');
+  proxy.reconnect();
+  tampering.toProxy = (bytes) => (bytes.includes(READY_IDLE) ? Buffer.concat([bytes, frame('3')]) : bytes);
+  await expect(client.query('SELECT 1')).rejects.toThrow('behind its login');
+  tampering.toProxy = AS_IT_IS;
+  await served(proxy);
+});
+
 test('what a server says behind its answer reaches nobody, also when somebody waits for the connection', async () => {
   const { proxy, tampering } = await start();
   const [liesTo, waits] = [await RawClient.loggedIn(proxy, 'prod'), await clientOf(proxy, 'prod')];
@@ -145,6 +178,21 @@ test('an answer that was held back for a client that is gone is not given to the
   next.send(query('SELECT 1'));
   expect(next.types(await next.until('Z'))).toBe('TDCZ');
 });
+
+test.each(['transaction', 'session'] as const)(
+  'in %s mode a server that has a part of a message behind its last answer is not used again: what came next would be taken for the rest',
+  async (poolerMode) => {
+    const { proxy } = await start({ poolerMode });
+    const raw = await RawClient.loggedIn(proxy, 'prod');
+    const data = frame('d', Buffer.alloc(200_000));
+    raw.send(query('SELECT 1'), data.subarray(0, 100_000));
+    await raw.until('Z');
+    raw.send(data.subarray(100_000), query('SELECT 2'));
+    expect(raw.types(await raw.until('Z'))).toBe('TDCZ');
+    raw.socket.destroy();
+    await served(proxy);
+  },
+);
 
 test('a server that ends in the middle of a row ends the session of its client, who is not told that the row is over', async () => {
   const { proxy, tampering } = await start();
