@@ -53,7 +53,9 @@ interface Measurement {
 
 const SCALE = 10;
 const PIPELINED = 'pipelined';
+/** What many clients wait for first is that their servers are connected. */
 const WARM_UP_SECONDS = 1;
+const WARMED_UP_A_SECOND = 64;
 const CONNECTING_TARGETS = 5;
 const SPARE_CONNECTIONS = 50;
 /** Linux counts in these on every architecture that Node runs on. */
@@ -215,7 +217,13 @@ async function measureOnce(
   { script, clients, seconds }: RelayOptions,
 ): Promise<Measurement> {
   const endpoints = target.endpoints(mode);
-  if (round === 0) await measure(pgbench, endpoints, { script, mode, clients, seconds: WARM_UP_SECONDS });
+  if (round === 0)
+    await measure(pgbench, endpoints, {
+      script,
+      mode,
+      clients,
+      seconds: WARM_UP_SECONDS + Math.ceil(clients / WARMED_UP_A_SECOND),
+    });
   const before = processorMs(target.pid);
   const result = await measure(pgbench, endpoints, { script, mode, clients, seconds });
   const after = processorMs(target.pid);

@@ -83,7 +83,7 @@ export const PLANTED: readonly PlantedFault[] = [
   {
     name: 'length-unchecked',
     what: 'a message of any length is waited for',
-    seed: 9,
+    seed: 14,
     edits: [
       {
         file: 'wire/frames.js',
@@ -118,6 +118,11 @@ export const PLANTED: readonly PlantedFault[] = [
         to: 'void withinMs;',
       },
     ],
+  },
+  {
+    name: 'key-kept',
+    what: 'a read by its key is run with the key of the one before',
+    edits: [{ file: 'proxy/pipelining/read-templates.js', from: 'keyed?.bind(this.#queries.number);', to: '' }],
   },
   {
     name: 'opened-at-once',

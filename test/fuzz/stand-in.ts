@@ -37,6 +37,8 @@ import { ANY_MARK } from './stream.js';
 /** What is common to all connections of the server. */
 export interface StandInContext {
   readonly running: Map<number, StandIn>;
+  /** of the client that has this key */
+  markWith(key: number): string | undefined;
   /**
    * What is sent in the place of these messages. `mark` is the client's they answer; null: a login. `late` is of one connection: what it is
    * yet to say to another client.
@@ -276,8 +278,9 @@ export class StandIn {
       this.#out.push(PARSE_COMPLETE);
     } else if (type === 'B') {
       const { portalEnd, statementEnd } = readBind(bytes, 0, end);
-      const text = this.#statements.get(bytes.toString('utf8', portalEnd + 1, statementEnd));
-      if (text === undefined) throw new Refused('26000', 'no such prepared statement');
+      const prepared = this.#statements.get(bytes.toString('utf8', portalEnd + 1, statementEnd));
+      if (prepared === undefined) throw new Refused('26000', 'no such prepared statement');
+      const text = prepared.includes('$1') ? prepared.replace('$1', firstValue(bytes, statementEnd)) : prepared;
       this.#heed(text);
       this.#portals.set(bytes.toString('utf8', 5, portalEnd), { text, given: 0 });
       this.#out.push(BIND_COMPLETE);
@@ -303,14 +306,19 @@ export class StandIn {
     this.#out.push(/^select/i.test(text) ? COLUMN : NO_DATA);
   }
 
+  #markIn(text: string): string | undefined {
+    const key = /FROM keyed WHERE id = (\d+)/.exec(text)?.[1];
+    return key === undefined ? text.match(ANY_MARK)?.[0] : this.#context.markWith(Number(key));
+  }
+
   #heed(text: string): void {
-    this.#mark = text.match(ANY_MARK)?.[0] ?? this.#mark;
+    this.#mark = this.#markIn(text) ?? this.#mark;
   }
 
   #run(text: string, by: 'query' | 'execute', portal: Portal, limit: number): void {
     const words = text.toUpperCase().split(/\s+/);
     const [first = ''] = words;
-    const mark = text.match(ANY_MARK)?.[0] ?? 'nobody';
+    const mark = this.#markIn(text) ?? 'nobody';
     if (this.#status === 'E' && !/^(COMMIT|END|ROLLBACK)/.test(first))
       throw new Refused('25P02', `current transaction is aborted ${mark}`);
     if (/1 ?\/ ?0/.test(text)) throw new Refused('22012', `division by zero ${mark}`);
@@ -384,4 +392,11 @@ export class StandIn {
     // As PostgreSQL: it suspends a portal when the limit was reached, even at the last row.
     this.#out.push(limit > 0 && given === limit ? frame('s') : commandComplete(`SELECT ${given.toString()}`));
   }
+}
+
+/** Of a Bind whose parameters are all in one format, if in any; empty for NULL or none. */
+function firstValue(bytes: Buffer, statementEnd: number): string {
+  const countAt = statementEnd + 3 + 2 * bytes.readUInt16BE(statementEnd + 1);
+  const valueBytes = bytes.readUInt16BE(countAt) === 0 ? 0 : Math.max(0, bytes.readInt32BE(countAt + 2));
+  return bytes.toString('latin1', countAt + 6, countAt + 6 + valueBytes);
 }

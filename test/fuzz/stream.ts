@@ -48,6 +48,15 @@ export interface Stream {
 export const MARK = '~00000000~';
 export const ANY_MARK = /~[0-9a-f]{8}~/g;
 
+/** In the place of a client's own key, by which it reads the row with its mark. */
+export const KEY = '000000000';
+const KEYS = 1_000_000_000;
+
+/** Of nine digits. Neighbours are far apart here too. */
+export function keyOf(mark: string): string {
+  return (Number.parseInt(mark.slice(1, -1), 16) % KEYS).toString().padStart(KEY.length, '0');
+}
+
 export function markOf(number: number): string {
   // Neighbours differ in half of their bits: a flipped byte makes no other client's mark.
   return `~${(Math.imul(number, 0x9e37_79b1) >>> 0).toString(16).padStart(8, '0')}~`;
@@ -98,6 +107,6 @@ function ascii(text: string): string {
 
 /** The bytes of a message as one client sends them. */
 export function marked(bytes: Buffer, mark: string): Buffer {
-  if (!bytes.includes(MARK)) return bytes;
-  return Buffer.from(bytes.toString('latin1').replaceAll(MARK, mark), 'latin1');
+  if (!bytes.includes(MARK) && !bytes.includes(KEY)) return bytes;
+  return Buffer.from(bytes.toString('latin1').replaceAll(MARK, mark).replaceAll(KEY, keyOf(mark)), 'latin1');
 }

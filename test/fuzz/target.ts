@@ -31,7 +31,7 @@ const EDITS: readonly Edit[] = [
   {
     file: 'proxy/pipelining/read-facts.js',
     from: 'await withConnection(this.#endpoint(), readFacts, { queryTimeoutMs: READ_TIMEOUT_MS })',
-    to: `{ tables: new Set(), functions: new Set(['generate_series']), own: new Set(), ownOperators: false, keys: new Map() }`,
+    to: `{ tables: new Set(['keyed']), functions: new Set(['generate_series']), own: new Set(), ownOperators: false, keys: new Map([['keyed', new Set(['id'])]]) }`,
   },
   {
     file: 'proxy/proxy.js',

@@ -14,7 +14,7 @@ import { saidLateBy, toldBy } from './lies.js';
 import { createServer, wire, type MemorySocket } from './memory-net.js';
 import { Player, type Pace } from './player.js';
 import { StandIn, type StandInContext } from './stand-in.js';
-import { ANY_MARK, ENTRANCES, markOf, type Entrance, type Lie, type LieKind, type Stream } from './stream.js';
+import { ANY_MARK, ENTRANCES, keyOf, markOf, type Entrance, type Lie, type LieKind, type Stream } from './stream.js';
 import type { Target } from './target.js';
 import type { VirtualClock } from './virtual-clock.js';
 
@@ -281,6 +281,10 @@ export class World implements StandInContext {
     await new Promise((resolve) => setTimeout(resolve, REROUTE_MS));
     this.#refusals += 1;
     if (this.#refusals % 5 === 0) throw new Error('nobody knows which side serves');
+  }
+
+  markWith(key: number): string | undefined {
+    return this.#marks.find((mark) => Number(keyOf(mark)) === key);
   }
 
   #nextMark(): string {
