@@ -20,6 +20,8 @@ export interface CrowdOptions {
   /** pauses, each with a statement of every client waiting */
   readonly rounds: number;
   readonly poolSize: number;
+  /** their reads share connections */
+  readonly pipelining: boolean;
 }
 
 interface FromClients {
@@ -80,7 +82,7 @@ export async function crowd(options: CrowdOptions, cleanup: Cleanup): Promise<nu
 }
 
 async function setUp(
-  { clients, poolSize }: CrowdOptions,
+  { clients, poolSize, pipelining }: CrowdOptions,
   cleanup: Cleanup,
 ): Promise<{ readonly proxy: ChildProcess; readonly startClients: () => ChildProcess }> {
   const folder = mkdtempSync(join(temporaryFolder(), 'cutover-bench-'));
@@ -94,6 +96,7 @@ async function setUp(
   await cluster.createDatabase(DATABASE);
   const { host, port, user, password = '' } = cluster.endpoint(DATABASE);
   const general = [`default_pool_size = ${poolSize.toString()}`, 'auth_type = "trust"', 'log_connections = false'];
+  if (pipelining) general.push('pipelining = "auto"');
   const configuration = await writeConfiguration(
     folder,
     [{ name: DATABASE, host, port, databaseName: DATABASE }],

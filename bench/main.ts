@@ -25,7 +25,7 @@ const USAGE = `Usage: npm run bench -- <name> [options]
   copy    rows copied to shards and a backlog drained, beside psql and one plain subscription
             --rows 5000000  --wide 50000  --backlog 200000
   crowd   what idle clients cost the proxy in memory, and when the last of many paused ones is served
-            --clients 10000  --rounds 5  --pool 20
+            --clients 10000  --rounds 5  --pool 20  --pipelining
   killed  how long clients wait when the engine is killed inside the pause
             --runs 20  --writers 8  --rows 20000  --from 17  --to 18  --think-ms 2  --lease-ms 2000
   reads   reads over two shards, plain and in parts, beside one database with the same rows
@@ -122,6 +122,7 @@ async function run(cleanup: Cleanup): Promise<number> {
           clients: values.clients === OPTIONS.clients.default ? CROWD : count('clients', 1, 15_000),
           rounds: count('rounds', 1, 100),
           poolSize: count('pool', 1, 500),
+          pipelining: values.pipelining,
         },
         cleanup,
       );

@@ -3,12 +3,15 @@ import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { readDirectly } from '../postgres/direct-read.js';
 import { parameterStatus } from '../wire/backend.js';
+import type { UnreadClients } from './unread-clients.js';
 
 /** What a channel tells its session. */
 export interface ChannelListener {
   received(chunk: Buffer): void;
   /** more was written than the client has read, said at each write until it has taken enough: then `full` is false once */
   filled(full: boolean): void;
+  /** what was written may end in the middle of a message */
+  insideMessage(): boolean;
   /** the client closed its side, or the connection broke; may be called twice */
   gone(): void;
 }
@@ -27,6 +30,7 @@ export class ClientChannel {
   bytesReceived = 0;
   bytesSent = 0;
   readonly #socket: Socket;
+  readonly #unread: UnreadClients;
   readonly #listener: ChannelListener;
   readonly #tls: boolean;
   #reading = true;
@@ -34,8 +38,9 @@ export class ClientChannel {
   /** since it is not read */
   #looks = 0;
 
-  constructor(socket: Socket, listener: ChannelListener) {
+  constructor(socket: Socket, unread: UnreadClients, listener: ChannelListener) {
     this.#socket = socket;
+    this.#unread = unread;
     this.#listener = listener;
     this.#tls = socket instanceof TLSSocket;
     const received = (chunk: Buffer): boolean => {
@@ -54,6 +59,7 @@ export class ClientChannel {
       listener.gone();
     });
     socket.on('close', () => {
+      unread.note(this, true);
       listener.gone();
     });
   }
@@ -85,6 +91,8 @@ export class ClientChannel {
     if (wanted === this.#reading) return;
     this.#reading = wanted;
     this.#looks = 0;
+    // Behind its close nobody says any more that it is over.
+    this.#unread.note(this, wanted || this.#socket.destroyed);
     if (wanted) this.#socket.resume();
     else this.#socket.pause();
   }
@@ -92,14 +100,13 @@ export class ClientChannel {
   /**
    * To be called about twice a second. Of a socket that is neither read nor written nobody is told that it broke: a write of nothing finds
    * out. That it was closed stands behind what is unread: so the client is told something, and the system of one that is gone says so.
-   *
-   * @param whole what was written ends with a message
    */
-  look(whole: boolean): void {
+  look(): void {
     // What the client has not taken yet is being written.
     if (this.#reading || this.#left || this.full) return;
     this.#looks += 1;
-    this.write(whole && this.#looks % TELLING_LOOKS === 0 ? TOLD : NOTHING);
+    const tells = this.#looks % TELLING_LOOKS === 0 && !this.#listener.insideMessage();
+    this.write(tells ? TOLD : NOTHING);
   }
 
   /** Hears nothing more from the client, and closes once it has taken what was written. */

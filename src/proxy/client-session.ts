@@ -104,7 +104,7 @@ export class ClientSession implements BorrowingListener {
     this.servers = new SessionServers(this, { borrowing, writer, keeping, reads: this.#reads });
     const rules = (): Config['general'] => context.config.general;
     this.#end = new SessionEnd({ borrowing, writer, scanner, keeping, rules }, this.#close);
-    this.channel = new ClientChannel(client.socket, {
+    this.channel = new ClientChannel(client.socket, context.unread, {
       received: (chunk) => {
         this.#scanner.feed(chunk);
         this.#advance();
@@ -116,6 +116,8 @@ export class ClientSession implements BorrowingListener {
         if (full) this.#updateReading();
         else this.#advance();
       },
+      // The rows of several servers pass in parts.
+      insideMessage: () => this.#phase === 'writing' || this.server?.hasLastWord === true,
       gone: () => {
         // With a server in hand, what was sent before is still run: PostgreSQL would not do less.
         if (this.#borrowing.step !== 'setup') this.#leave(VANISHED_TIMEOUT_MS);
@@ -154,12 +156,6 @@ export class ClientSession implements BorrowingListener {
   /** As terminate(), but a transaction that is open may end first. */
   endAfterTransaction(): void {
     this.#ending = true;
-  }
-
-  /** To be called about twice a second: see {@link ClientChannel.look}. */
-  look(): void {
-    // The rows of several servers pass in parts.
-    this.channel.look(this.#phase !== 'writing' && this.server?.hasLastWord !== true);
   }
 
   // ---- the client's side

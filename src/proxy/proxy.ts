@@ -40,6 +40,7 @@ import { ShardRecovery } from './shard-recovery.js';
 import { ShardRouters } from './shard-routers.js';
 import { StatementCache } from './statement-cache.js';
 import { clientCounts, clientStatus, poolStats, poolStatus, serverStatuses, visitOf } from './status.js';
+import { UnreadClients } from './unread-clients.js';
 import { hotTexts, warmUp } from './warm-up.js';
 
 export interface ProxyOptions {
@@ -79,6 +80,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext, WatchContext {
     this.#route();
   });
   readonly routers: ShardRouters;
+  readonly unread = new UnreadClients();
   readonly statements = new StatementCache();
   readonly pipelining: Pipelining;
   readonly hooks: ProxyHooks | undefined;
@@ -358,7 +360,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext, WatchContext {
     this.journal.sweep();
     this.#recovery.sweep();
     endIdleClients(this.#sessions.values(), { general: this.#config.general, held });
-    for (const session of this.#sessions.values()) session.look();
+    this.unread.sweep();
     const limitMs = this.#config.general.queryTimeoutMs;
     if (limitMs === null) return;
     for (const session of this.#sessions.values()) session.servers.cancelAfter(limitMs);

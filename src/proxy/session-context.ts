@@ -10,6 +10,7 @@ import type { Routes } from './routes.js';
 import type { SessionSettings } from './settings.js';
 import type { ShardRouters } from './shard-routers.js';
 import type { StatementCache } from './statement-cache.js';
+import type { UnreadClients } from './unread-clients.js';
 
 /** What a login ends with. */
 export interface LoggedInClient {
@@ -33,6 +34,7 @@ export interface SessionContext {
   readonly routers: ShardRouters;
   readonly statements: StatementCache;
   readonly pipelining: Pipelining;
+  readonly unread: UnreadClients;
   readonly hooks: ProxyHooks | undefined;
   readonly logger: Logger;
   readonly journal: Journal;
