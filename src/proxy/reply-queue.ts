@@ -52,7 +52,7 @@ export class ReplyQueue {
   /** messages of the extended protocol were sent and the Sync that ends them was not: what they did is not committed yet */
   #unsynced = false;
   /** a command of the Query at the head has come to its end, or has failed */
-  #ended = false;
+  ended = false;
   /** the server waits for CopyData */
   copyIn = false;
   /** Syncs sent so far: messages between two of them are one batch, and an error ends at most one */
@@ -158,8 +158,8 @@ export class ReplyQueue {
   /** ErrorResponse: takes away what the server skips now. A Query goes on to its ReadyForQuery. */
   failed(): void {
     this.copyIn = false;
-    if (this.head === REPLY.query || this.head === REPLY.setup) this.#ended = true;
-    if (this.#ended || this.empty) return;
+    if (this.head === REPLY.query || this.head === REPLY.setup) this.ended = true;
+    if (this.ended || this.empty) return;
     let end = this.#at;
     while (end < this.#end && this.#kinds[end] !== REPLY.sync) end += 1;
     for (let at = end - 1; at >= this.#at; at -= 1) {
@@ -173,15 +173,15 @@ export class ReplyQueue {
 
   /** CommandComplete, or what comes in its place: a Query is not answered without one. */
   commandEnded(): void {
-    this.#ended = true;
+    this.ended = true;
   }
 
   /** ReadyForQuery: takes away the message it answers. @throws FrameError when that is not answered yet */
   ready(): void {
     const { head } = this;
-    if (this.copyIn || (head !== REPLY.sync && !this.#ended)) throw unasked();
+    if (this.copyIn || (head !== REPLY.sync && !this.ended)) throw unasked();
     if (head === REPLY.sync) this.syncsOwed -= 1;
-    this.#ended = false;
+    this.ended = false;
     this.pop();
   }
 

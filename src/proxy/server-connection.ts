@@ -71,7 +71,10 @@ export class ServerConnection {
   lastRequestAt = 0;
   /** of a message whose first part was sent the rest is yet to be sent: whatever came instead would be taken for it */
   insideRequest = false;
-  /** the owner hears settled() at each ReadyForQuery, behind the bytes up to it: what was sent behind may be another client's */
+  /**
+   * The owner hears settled() at each ReadyForQuery, behind the bytes up to it: what was sent behind may be another client's. Each Query is
+   * one command then, and behind its end nothing comes but that.
+   */
   handsOver = false;
   transactions = 0;
   queries = 0;
@@ -325,7 +328,7 @@ export class ServerConnection {
   #frame(type: number, buffer: Buffer, start: number, end: number): Verdict {
     const { replies } = this;
     const { head } = replies;
-    if (!mayCome(type, head)) throw unasked();
+    if (!mayCome(type, this.handsOver && replies.ended ? REPLY.sync : head)) throw unasked();
     if (type === BACKEND.readyForQuery) return this.#ready(buffer[start + HEADER_BYTES] ?? 0);
     if (type === BACKEND.errorResponse) return this.#error(buffer, start, end);
     if (type === BACKEND.parameterStatus) return this.#parameter(buffer, start, end);

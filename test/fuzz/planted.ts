@@ -138,7 +138,13 @@ export const PLANTED: readonly PlantedFault[] = [
   {
     name: 'any-answer',
     what: 'whatever a server says is taken for an answer to what is owed',
-    edits: [{ file: 'proxy/server-connection.js', from: 'if (!mayCome(type, head))', to: 'if (false)' }],
+    edits: [
+      {
+        file: 'proxy/server-connection.js',
+        from: 'if (!mayCome(type, this.handsOver && replies.ended ? REPLY.sync : head))',
+        to: 'if (false)',
+      },
+    ],
   },
   {
     name: 'ready-too-soon',

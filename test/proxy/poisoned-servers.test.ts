@@ -165,6 +165,41 @@ test('what a server says behind its answer reaches nobody, also when somebody wa
   expect(liesTo.types(liesTo.messages)).toBe('TDCZE');
 });
 
+test('a server that leaves out the end of a shared read does not give its client the answer of the next one', async () => {
+  const { proxy, tampering } = await start({ pipelining: 'auto' });
+  const clients = [await RawClient.loggedIn(proxy, 'prod'), await RawClient.loggedIn(proxy, 'prod')];
+  const [first, second] = clients as [RawClient, RawClient];
+  const shared = (): number => proxy.stats()[0]?.sharedReads ?? 0;
+  const ask = (mark: string): Buffer => query(`SELECT '${mark}' AS mark`);
+  await until('the read is shared', async () => {
+    const before = shared();
+    first.send(ask('known'));
+    await first.until('Z');
+    return shared() > before;
+  });
+  // Both are on the connection before either is answered, and the first answer comes without its ReadyForQuery.
+  let held = Buffer.alloc(0);
+  tampering.toServer = (bytes) => {
+    held = Buffer.concat([held, bytes]);
+    if (!held.includes('one') || !held.includes('two')) return Buffer.alloc(0);
+    tampering.toServer = AS_IT_IS;
+    return held;
+  };
+  tampering.toProxy = (bytes) => {
+    const at = bytes.indexOf(READY_IDLE);
+    if (at < 0) return bytes;
+    tampering.toProxy = AS_IT_IS;
+    return Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + READY_IDLE.length)]);
+  };
+  first.send(ask('one'));
+  second.send(ask('two'));
+  for (const [client, mark] of [[first, 'one'] as const, [second, 'two'] as const]) {
+    const messages = await client.until('Z');
+    expect(client.types(messages)).toBe('TDCZ');
+    expect(messages[1]?.bytes.toString('latin1')).toContain(mark);
+  }
+});
+
 test('an answer that was held back for a client that is gone is not given to the next one', async () => {
   const { proxy } = await start({}, { onFenceRefusal: () => Promise.resolve() });
   const raw = await RawClient.loggedIn(proxy, 'prod');
