@@ -10,6 +10,9 @@ import { Duplex } from 'node:stream';
 
 export { isIP } from 'node:net';
 
+/** The system asks after a connection that is silent (`[tcp] keepalive`), and that of a peer that is gone answers with a reset: heard by a write. */
+const KEEP_ALIVE_MS = 70_000;
+
 type Parcel =
   | { readonly kind: 'open'; readonly port: number }
   | { readonly kind: 'bytes'; bytes: Buffer; readonly done: (error?: Error | null) => void }
@@ -65,6 +68,7 @@ export class MemorySocket extends Duplex {
   /** what was written before the connection was open */
   #opened: () => void = () => undefined;
   #timer: NodeJS.Timeout | null = null;
+  #goneAtMs = Number.POSITIVE_INFINITY;
 
   readonly #onread: OnRead | null;
 
@@ -144,6 +148,8 @@ export class MemorySocket extends Duplex {
   override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
     this.bytesWritten += chunk.length;
     const { peer } = this;
+    if (chunk.length === 0 && peer !== null && performance.now() - peer.#goneAtMs > KEEP_ALIVE_MS)
+      this.#broken ??= new Error('write ECONNRESET');
     if (this.#broken !== null || chunk.length === 0) {
       done(this.#broken);
       return;
@@ -169,6 +175,7 @@ export class MemorySocket extends Duplex {
   }
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    this.#goneAtMs = performance.now();
     if (this.#timer !== null) clearTimeout(this.#timer);
     if (!this.writableFinished) this.peer?.put({ kind: 'end' });
     done(error);
