@@ -225,9 +225,9 @@ export class ServerConnection {
     this.#release();
   }
 
-  /** ParseComplete or CloseComplete that no server sends, at its place among those one does. */
+  /** ParseComplete or CloseComplete that no server sends, at its place among those one does: behind the whole message before it. */
   sayDue(): void {
-    while (this.replies.dueHere) {
+    while (this.replies.dueHere && !this.#scanner.insideFrame) {
       this.#emit(this.replies.head === REPLY.sayParseComplete ? PARSE_COMPLETE : CLOSE_COMPLETE);
       this.replies.pop();
     }

@@ -6,7 +6,7 @@ import { expect, test } from 'vitest';
 import type { GeneralConfig } from '../../src/config/config.js';
 import type { Proxy, ProxyHooks } from '../../src/proxy/contract.js';
 import { errorResponse, frame, READY_IDLE } from '../../src/wire/backend.js';
-import { bindUnnamed, closeStatement, EXECUTE, parse, query, SYNC } from '../../src/wire/frontend.js';
+import { bindUnnamed, closeStatement, DESCRIBE_PORTAL, EXECUTE, parse, query, SYNC } from '../../src/wire/frontend.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 import { until } from '../support/wait.js';
 import { clientOf, configFor, endLater, proxyFor, RawClient, statementsSleep } from './support.js';
@@ -198,6 +198,26 @@ test('a server that leaves out the end of a shared read does not give its client
     expect(client.types(messages)).toBe('TDCZ');
     expect(messages[1]?.bytes.toString('latin1')).toContain(mark);
   }
+});
+
+test('what the proxy answers itself never stands inside of a message that comes in two parts', async () => {
+  const { proxy, tampering, inject } = await start();
+  const client = await RawClient.loggedIn(proxy, 'prod');
+  client.send(parse('one', Buffer.from('SELECT 1 AS a_column_with_a_long_name\0\0\0')), SYNC);
+  await client.until('Z');
+  tampering.toProxy = (bytes) => {
+    const at = bytes.indexOf('a_column');
+    if (at < 0) return bytes;
+    tampering.toProxy = AS_IT_IS;
+    const rest = Buffer.from(bytes.subarray(at));
+    setTimeout(() => {
+      inject(rest);
+    }, 50);
+    return bytes.subarray(0, at);
+  };
+  const bind = frame('B', Buffer.from('\0one\0'), Buffer.alloc(6));
+  client.send(bind, DESCRIBE_PORTAL, closeStatement('one'), EXECUTE, SYNC);
+  expect(client.types(await client.until('Z'))).toBe('2T3DCZ');
 });
 
 test('an answer that was held back for a client that is gone is not given to the next one', async () => {
