@@ -150,7 +150,7 @@ export const PLANTED: readonly PlantedFault[] = [
     name: 'ready-too-soon',
     what: 'a server that is ready before it has answered is taken at its word',
     seed: 2,
-    edits: queue('this.copyIn || (head !== REPLY.sync && !this.#ended)', 'this.copyIn'),
+    edits: queue('this.copyIn || (head !== REPLY.sync && !this.ended)', 'this.copyIn'),
   },
   {
     name: 'half-sent',
