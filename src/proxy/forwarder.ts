@@ -381,7 +381,8 @@ export class Forwarder {
       this.#replace(start, end);
       return;
     }
-    if (kind === STATEMENT && name === '') this.#statements.unnamed = null;
+    // The server's may be another client's, who has it still.
+    if (kind === STATEMENT && name === '') this.#statements.unnamed = server.unnamed = null;
     server.replies.push(REPLY.close);
   }
 

@@ -220,6 +220,17 @@ test('what the proxy answers itself never stands inside of a message that comes 
   expect(client.types(await client.until('Z'))).toBe('2T3DCZ');
 });
 
+test('a client that closes its unnamed statement does not take away that of another client', async () => {
+  const { proxy } = await start();
+  const [first, second] = [await RawClient.loggedIn(proxy, 'prod'), await RawClient.loggedIn(proxy, 'prod')];
+  first.send(parse('', Buffer.from('SELECT 1\0\0\0')), SYNC);
+  await first.until('Z');
+  second.send(closeStatement(''), SYNC);
+  expect(second.types(await second.until('Z'))).toBe('3Z');
+  first.send(bindUnnamed(''), EXECUTE, SYNC);
+  expect(first.types(await first.until('Z'))).toBe('2DCZ');
+});
+
 test('an answer that was held back for a client that is gone is not given to the next one', async () => {
   const { proxy } = await start({}, { onFenceRefusal: () => Promise.resolve() });
   const raw = await RawClient.loggedIn(proxy, 'prod');
