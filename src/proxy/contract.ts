@@ -198,7 +198,7 @@ export interface AdminResult {
 }
 
 export interface Proxy {
-  /** the address clients connect to, once listening */
+  /** where clients connect to, once listening; the same when no new ones are taken any more */
   readonly address: { readonly host: string; readonly port: number };
   readonly config: Config;
   /**

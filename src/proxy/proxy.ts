@@ -91,6 +91,8 @@ class RunningProxy implements WatchedProxy, AcceptorContext, WatchContext {
   readonly admin: AdminHandler | undefined;
   readonly #acceptor: Acceptor;
   readonly listener: Server;
+  /** kept when the listener is closed: while it is handed over, this process is asked on its behalf until it ends */
+  #address: WatchedProxy['address'] | null = null;
   /** where this worker alone is reached; null when it shares its port with nobody */
   #alone: Server | null = null;
   readonly #sessions = new Map<number, ClientSession>();
@@ -136,15 +138,16 @@ class RunningProxy implements WatchedProxy, AcceptorContext, WatchContext {
     return this.#config;
   }
 
-  get address(): { readonly host: string; readonly port: number } {
-    const address = this.listener.address() as AddressInfo | null;
-    invariant(address !== null, 'the proxy listens');
-    return { host: address.address, port: address.port };
+  get address(): WatchedProxy['address'] {
+    invariant(this.#address !== null, 'the proxy has listened');
+    return this.#address;
   }
 
   async listen(inherit?: Inherit): Promise<void> {
     const { host, port } = this.#config.general;
     await this.#listenAt(this.listener, { host, port }, inherit);
+    const bound = this.listener.address() as AddressInfo;
+    this.#address = { host: bound.address, port: bound.port };
   }
 
   async listenAlone(): Promise<number> {
