@@ -6,6 +6,7 @@
  * have one together ({@link SharedRead}), out of which each read is copied. Until somebody takes the bytes ({@link readDirectly}) they go
  * through the stream as on every other socket, so that logging in and TLS find them there.
  */
+import { Buffer } from 'node:buffer';
 import type { OnReadOpts, Socket } from 'node:net';
 
 /** Read at most at once, as by Node itself. */

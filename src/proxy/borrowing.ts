@@ -351,8 +351,11 @@ export class Borrowing implements Borrower {
     const { routes } = this.#context;
     if (this.#route !== null && this.#routeVersion === routes.version) return this.#route;
     if (this.#knownVersion !== routes.version) this.#known.clear();
-    const route = this.#known.get(this.#shard) ?? routes.of(this.#user, this.#database, this.#shard);
-    this.#known.set(this.#shard, route);
+    let route = this.#known.get(this.#shard);
+    if (route === undefined) {
+      route = routes.of(this.#user, this.#database, this.#shard);
+      this.#known.set(this.#shard, route);
+    }
     this.#knownVersion = routes.version;
     this.#routeVersion = routes.version;
     return route;

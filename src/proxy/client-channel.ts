@@ -1,4 +1,5 @@
 /** One task: write to a client's socket and know when it has enough; read from it only while that is wanted, and hear when it is gone. */
+import { Buffer } from 'node:buffer';
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { readDirectly } from '../postgres/direct-read.js';

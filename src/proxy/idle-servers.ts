@@ -18,11 +18,17 @@ export class IdleServers {
     return this.#entries.length;
   }
 
-  /** @param sinceMs earlier than now for one that was only checked */
-  add(server: ServerConnection, sinceMs: number): void {
-    const heardAtMs = performance.now();
-    const later = this.#entries.findIndex((entry) => entry.sinceMs > sinceMs);
-    this.#entries.splice(later < 0 ? this.#entries.length : later, 0, { server, sinceMs, heardAtMs });
+  /** @param sinceMs earlier than `heardAtMs` for one that was only checked */
+  add(server: ServerConnection, sinceMs: number, heardAtMs: number): void {
+    const entry = { server, sinceMs, heardAtMs };
+    const last = this.#entries.at(-1);
+    if (last === undefined || last.sinceMs <= sinceMs) this.#entries.push(entry);
+    else
+      this.#entries.splice(
+        this.#entries.findIndex((other) => other.sinceMs > sinceMs),
+        0,
+        entry,
+      );
   }
 
   /** Takes the one that was used last; null: there is none. */

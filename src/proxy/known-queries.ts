@@ -31,14 +31,9 @@ export class KnownQueries<Kept> {
    * @param holds whether what was kept of a text holds for this client
    */
   find(buffer: Buffer, at: number, end: number, holds: (kept: Kept) => boolean): Kept | null {
-    const from = at + HEADER_BYTES;
-    return (
-      this.#texts.find(({ head, tail, kept }) => {
-        const digits = end - from - head.length - tail.length;
-        if (digits <= 0 || digits > DIGITS_MAX || !holds(kept) || !isAt(head, buffer, from)) return false;
-        return isAt(tail, buffer, end - tail.length) && this.#reads(buffer, from + head.length, digits);
-      })?.kept ?? null
-    );
+    const { last } = this.#texts;
+    if (last !== null && this.#isIt(last, buffer, at, end) && holds(last.kept)) return last.kept;
+    return this.#texts.find((text) => this.#isIt(text, buffer, at, end) && holds(text.kept))?.kept ?? null;
   }
 
   /**
@@ -51,28 +46,39 @@ export class KnownQueries<Kept> {
     this.#texts.add({ head: Buffer.from(text.slice(0, start)), tail: Buffer.from(`${text.slice(end)}\0`), kept });
   }
 
-  /** Whether all of these bytes are digits. */
-  #reads(buffer: Buffer, from: number, digits: number): boolean {
-    let number = 0;
-    for (let at = from; at < from + digits; at += 1) {
-      const byte = buffer[at] ?? 0;
-      if (byte < DIGIT_0 || byte > DIGIT_9) return false;
-      number = number * 10 + byte - DIGIT_0;
-    }
-    this.number = number;
-    return true;
+  #isIt({ head, tail }: Text<Kept>, buffer: Buffer, at: number, end: number): boolean {
+    const from = at + HEADER_BYTES + head.length;
+    const to = end - tail.length;
+    if (to <= from || to - from > DIGITS_MAX || !isAt(head, buffer, at + HEADER_BYTES)) return false;
+    if (!isAt(tail, buffer, to)) return false;
+    this.number = numberAt(buffer, from, to);
+    return this.number >= 0;
   }
 }
 
-/** A few, of which the one that was found last is looked at first. */
+/** The number that these bytes are the digits of, nine of them at most; -1: they are something else. */
+export function numberAt(buffer: Buffer, from: number, to: number): number {
+  if (to <= from || to - from > DIGITS_MAX) return -1;
+  let number = 0;
+  for (let at = from; at < to; at += 1) {
+    const byte = buffer[at] ?? 0;
+    if (byte < DIGIT_0 || byte > DIGIT_9) return -1;
+    number = number * 10 + byte - DIGIT_0;
+  }
+  return number;
+}
+
+/** A few, of which the one that was found last is to be looked at first. */
 export class Recent<Entry> {
   readonly #entries: Entry[] = [];
   #last = 0;
   #oldest = 0;
 
+  get last(): Entry | null {
+    return this.#entries[this.#last] ?? null;
+  }
+
   find(matches: (entry: Entry) => boolean): Entry | null {
-    const last = this.#entries[this.#last];
-    if (last !== undefined && matches(last)) return last;
     const at = this.#entries.findIndex(matches);
     if (at < 0) return null;
     this.#last = at;

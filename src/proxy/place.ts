@@ -25,6 +25,15 @@ export type Move =
 export const STAY: Move = { kind: 'stay' };
 export const MORE: Move = { kind: 'more' };
 
+const PLACES = new Map<number, Place>();
+
+/** One for all: it is asked for with each batch. */
+export function placeOn(shard: number): Place {
+  let place = PLACES.get(shard);
+  if (place === undefined) PLACES.set(shard, (place = { kind: 'shard', shard }));
+  return place;
+}
+
 /** As a client reads it. */
 export function placeName(shard: number): string {
   return shard === COORDINATOR ? 'the coordinator' : `shard ${shard.toString()}`;

@@ -20,7 +20,7 @@ import type { ClientStatements } from './client-statements.js';
 import type { Screen } from './forwarder.js';
 import { OpenTransaction } from './open-transaction.js';
 import { raising } from './raising.js';
-import { MORE, placeName, STAY, type Move, type Place } from './place.js';
+import { MORE, placeName, placeOn, STAY, type Move, type Place } from './place.js';
 import { COORDINATOR } from './routes.js';
 import { NO_PATH, saidBySettings, type SaidBySettings } from './said-by-settings.js';
 import { hintOf } from './session-hint.js';
@@ -123,8 +123,7 @@ export class Placement implements Screen {
     const need = this.#needAhead(scanner);
     if (need === null) return { kind: 'more' };
     if (need.kind === 'several') return this.#several(scanner, need.text, need.write);
-    if (need.kind !== 'refused')
-      return { kind: 'shard', shard: this.#go(need.kind === 'shard' ? need.shard : this.#home) };
+    if (need.kind !== 'refused') return placeOn(this.#go(need.kind === 'shard' ? need.shard : this.#home));
     if (need.unknown && this.#routers.mayBeOutdated(router)) return { kind: 'read' };
     return { kind: 'refused', error: this.#refusal(need.reason) };
   }
@@ -355,10 +354,10 @@ export class Placement implements Screen {
     const router = this.#router;
     const said = this.#saidBySettings();
     if (router === null || !this.#isPlain(said)) return null;
-    const found = router.repeated.find(buffer, position, this.#statements, said.pathKey);
-    if (found === null) return null;
-    const { known, shard, start } = found;
-    const need: Need = { kind: 'shard', shard, everywhere: known.everywhere, mixed: false };
+    const { repeated } = router;
+    const known = repeated.find(buffer, position, this.#statements, said.pathKey);
+    if (known === null) return null;
+    const { need, start } = repeated;
     this.#ahead = { buffer, start, text: known.text, portal: '', repeated: true, need, router, said, utf8: true };
     this.#explained = false;
     return need;

@@ -4,6 +4,7 @@
  * A connection is lent only when it is whole: nothing in flight, no transaction open, no cancel request on its way to
  * it, nothing left behind by the client before. Who comes first waits first.
  */
+import { performance } from 'node:perf_hooks';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { addressOf } from '../postgres/endpoint.js';
 import { runErrand } from './errand.js';
@@ -72,8 +73,7 @@ export class Pool {
   #firstContact: Promise<void> | null = null;
   #retired = false;
   /** connections that are not lent again (RECONNECT) */
-  #outdated = new WeakSet<ServerConnection>();
-  /** of the jitter of its lifetime, what each connection has got by chance: -1 to 1 */
+  /** of a jitter, what each connection has got by chance: -1 to 1 */
   readonly #chances = new WeakMap<ServerConnection, number>();
   readonly #begunAtMs = performance.now();
 
@@ -123,13 +123,7 @@ export class Pool {
 
   /** True when a connection must not be used for a new transaction any more. */
   isOutdated(server: ServerConnection): boolean {
-    return this.#retired || !server.usable || this.#outdated.has(server);
-  }
-
-  #isTooOld(server: ServerConnection): boolean {
-    const { serverLifetimeMs, serverLifetimeJitterMs } = this.options;
-    const lifetimeMs = serverLifetimeMs + (this.#chances.get(server) ?? 0) * serverLifetimeJitterMs;
-    return Date.now() - server.connectedAt.getTime() > lifetimeMs;
+    return this.#retired || !server.usable || server.retiresAtMs === 0;
   }
 
   /** Gives a connection at once when one is idle; otherwise null, and `granted` or `denied` is called later. */
@@ -169,10 +163,11 @@ export class Pool {
    * @param clean false when the session ended, so that everything it left must go
    */
   giveBack(server: ServerConnection, clean: boolean): void {
-    this.#takeBack(server, clean, performance.now());
+    this.#takeBack(server, clean, null);
   }
 
-  #takeBack(server: ServerConnection, clean: boolean, sinceMs: number): void {
+  /** @param sinceMs it became idle; null: now */
+  #takeBack(server: ServerConnection, clean: boolean, sinceMs: number | null): void {
     server.owner = null;
     server.resume();
     if (!server.usable) return;
@@ -180,14 +175,15 @@ export class Pool {
       server.destroy();
       return;
     }
-    if (this.isOutdated(server) || this.#isTooOld(server)) {
+    const now = performance.now();
+    if (this.isOutdated(server) || now > server.retiresAtMs) {
       server.end();
       return;
     }
     if (!clean) server.dirty = true;
     if (server.cancelsInFlight > 0) return;
     if (server.dirty) this.#clean(server);
-    else this.#lend(server, sinceMs);
+    else this.#lend(server, sinceMs ?? now, now);
   }
 
   /** A cancel request has arrived; the server may change hands again. */
@@ -242,7 +238,7 @@ export class Pool {
     const { idleTimeoutMs, minimum } = this.options;
     let spare = this.#servers.size - minimum;
     const ended = this.#idle.takeAll(({ server, sinceMs }) => {
-      const due = this.#isTooOld(server) || (now - sinceMs > idleTimeoutMs && spare > 0);
+      const due = now > server.retiresAtMs || (now - sinceMs > idleTimeoutMs && spare > 0);
       if (due) spare -= 1;
       return due;
     });
@@ -310,7 +306,7 @@ export class Pool {
 
   /** Closes idle connections now and the others when they are given back; those opened later stay. */
   reconnect(): void {
-    for (const server of this.#servers) this.#outdated.add(server);
+    for (const server of this.#servers) server.retiresAtMs = 0;
     for (const { server } of this.#idle.takeAll()) server.end();
   }
 
@@ -365,14 +361,18 @@ export class Pool {
     this.parameters = server.initialParameters;
     this.#lastFailure = null;
     this.#servers.add(server);
-    this.#chances.set(server, 2 * Math.random() - 1);
+    const now = performance.now();
+    const { serverLifetimeMs, serverLifetimeJitterMs } = this.options;
+    const chance = 2 * Math.random() - 1;
+    this.#chances.set(server, chance);
+    server.retiresAtMs = now + serverLifetimeMs + chance * serverLifetimeJitterMs;
     server.onClosed = () => {
       this.#closed(server);
     };
     // However short its lifetime is, it serves once.
     if (!server.usable) this.#closed(server);
     else if (this.isOutdated(server)) server.end();
-    else this.#lend(server, performance.now());
+    else this.#lend(server, now, now);
     this.#grow();
   }
 
@@ -410,14 +410,14 @@ export class Pool {
     waiting?.borrower.denied(error);
   }
 
-  #lend(server: ServerConnection, sinceMs: number): void {
-    const waiting = this.#waiting.shift();
+  #lend(server: ServerConnection, sinceMs: number, now: number): void {
+    const waiting = this.#waiting.length === 0 ? undefined : this.#waiting.shift();
     if (waiting === undefined) {
-      this.#idle.add(server, sinceMs);
+      this.#idle.add(server, sinceMs, now);
       return;
     }
     this.counters.serverAssignments += 1;
-    this.counters.waitMs += performance.now() - waiting.since;
+    this.counters.waitMs += now - waiting.since;
     waiting.borrower.granted(server);
   }
 

@@ -8,7 +8,7 @@ import type { ReadKind } from '../sharding/plain-read.js';
 import type { FrameScanner } from '../wire/frames.js';
 import type { ClientStatements } from './client-statements.js';
 import { FirstStatement } from './first-statement.js';
-import type { Place } from './place.js';
+import { placeOn, type Place } from './place.js';
 import type { WantedRole } from './read-texts.js';
 import type { ReplicaSet } from './replica-set.js';
 import { setValue } from './session-hint.js';
@@ -68,13 +68,13 @@ export class ReadSplit {
   next(scanner: FrameScanner): Place {
     this.first.begins('');
     const preference = preferenceOf(this.#settings.current);
-    if (preference.role === 'primary' || preference.serializable) return { kind: 'shard', shard: PRIMARY };
+    if (preference.role === 'primary' || preference.serializable) return placeOn(PRIMARY);
     const batch = this.#ahead(scanner);
     if (batch === null) return MORE;
     const shard = this.#shardOf(batch, preference.role);
     const decides = batch.kind === 'begin' && this.#replicas.aggressive && !this.#replicas.prefersPrimary;
     if (shard === PRIMARY && decides && batch.role === null) this.first.begins(batch.text);
-    return { kind: 'shard', shard };
+    return placeOn(shard);
   }
 
   #shardOf({ kind, role, text }: Batch, preferred: WantedRole | null): number {

@@ -5,15 +5,16 @@
  * statement is kept when one value alone tells its shard: an integer in its text, or a parameter. All sessions of a database share what is
  * kept, for as long as its router stays.
  */
-import { parameterKey } from '../sharding/router-parameters.js';
+import { valueKey } from '../sharding/router-parameters.js';
 import type { KeyedBy } from '../sharding/router-binding.js';
-import { shardOf } from '../sharding/hash.js';
-import type { KeyValue, TableRule } from '../sharding/scheme.js';
+import { shardOf, shardOfNumber } from '../sharding/hash.js';
+import type { TableRule } from '../sharding/scheme.js';
 import { FRONTEND } from '../wire/codes.js';
 import { HEADER_BYTES } from '../wire/frames.js';
-import { readBind, readBoundValues, readParse, readParseTypes } from '../wire/frontend.js';
+import { readBind, readBoundValue, readParse, readParseTypes, type BindNames } from '../wire/frontend.js';
 import type { ClientStatements } from './client-statements.js';
-import { BYTES_MAX, endOf, isAt, KnownQueries, Recent } from './known-queries.js';
+import { ANYWHERE, needOfShard, type Need } from './statement-need.js';
+import { BYTES_MAX, endOf, isAt, KnownQueries, numberAt, Recent } from './known-queries.js';
 
 /** What of it is the same each time. */
 export interface Known {
@@ -24,31 +25,40 @@ export interface Known {
   readonly everywhere: boolean;
 }
 
-interface KnownQuery extends Known {
+/** What is kept, with what it needs on each shard, so that nothing is made anew for it. */
+interface Kept extends Known {
+  readonly needs: readonly Need[];
+}
+
+interface KnownQuery extends Kept {
   readonly rule: TableRule;
   /** the key is below it */
   readonly below: number;
 }
 
-interface KnownBind extends Known {
+interface KnownBind extends Kept {
   readonly by: Extract<KeyedBy, { kind: 'parameter' }>;
-  /** text and types as they stand in a Parse behind the name */
-  readonly body: Buffer;
-  readonly types: readonly number[];
+  /** text and types as they stand in a Parse behind the name; the same bytes elsewhere once a client has named them */
+  body: Buffer;
+  /** OID of the parameter; 0: the server infers it */
+  readonly declared: number;
+  /** a value in text is read as an integer */
+  readonly integer: boolean;
 }
 
-export interface Repeated {
-  readonly known: Known;
-  readonly shard: number;
-  /** where its Query or Bind begins */
-  readonly start: number;
-}
+/** Format of a value (PostgreSQL documentation, 55.7, Bind). */
+const BINARY = 1;
+const ONE = Buffer.from('1');
 
 export function pathKey(path: readonly string[]): string {
   return path.join('\0');
 }
 
 export class RepeatedStatements {
+  /** what the statement that was found last needs */
+  need: Need = ANYWHERE;
+  /** where its Query or Bind begins */
+  start = 0;
   readonly #shards: number;
   readonly #queries = new KnownQueries<KnownQuery>();
   readonly #binds = new Recent<KnownBind>();
@@ -59,21 +69,24 @@ export class RepeatedStatements {
   }
 
   /**
-   * The statement that begins at `at`, where it is known and has come whole; null: it must be looked at.
+   * The statement that begins at `at`, where it is known and has come whole: `need` and `start` are its own then; null: it must be looked at.
    *
    * @param path of the session, as {@link pathKey} gives it
    * @throws FrameError
    */
-  find(buffer: Buffer, at: number, statements: ClientStatements, path: string): Repeated | null {
+  find(buffer: Buffer, at: number, statements: ClientStatements, path: string): Known | null {
     const end = endOf(buffer, at);
     if (end === 0) return null;
     switch (buffer[at]) {
       case FRONTEND.query:
         return this.#query(buffer, at, end, path);
-      case FRONTEND.bind:
-        return this.#bind(buffer, at, end, path, (from, to) =>
-          from === to ? statements.unnamed : (statements.named(buffer, from, to)?.body ?? null),
-        );
+      case FRONTEND.bind: {
+        const names = readBind(buffer, at, end);
+        const { portalEnd, statementEnd } = names;
+        if (portalEnd + 1 === statementEnd) return this.#bind(buffer, at, end, path, names, statements.unnamed, false);
+        const statement = statements.named(buffer, portalEnd + 1, statementEnd);
+        return this.#bind(buffer, at, end, path, names, statement?.body ?? null, true);
+      }
       case FRONTEND.parse:
         return this.#parse(buffer, at, end, path);
       default:
@@ -84,59 +97,84 @@ export class RepeatedStatements {
   /** Keeps a Query. @param by where its key stands in the text */
   keepQuery(known: Known, by: Extract<KeyedBy, { kind: 'literal' }>): void {
     const below = by.limit === null ? Number.POSITIVE_INFINITY : Number(by.limit);
-    this.#queries.keep(known.text, by.start, by.end, { ...known, rule: by.rule, below });
+    this.#queries.keep(known.text, by.start, by.end, { ...this.#kept(known), rule: by.rule, below });
   }
 
   /** Keeps what a Parse of `body` prepares and a Bind has bound. */
   keepBind(known: Known, by: Extract<KeyedBy, { kind: 'parameter' }>, body: Buffer): void {
     if (body.length > BYTES_MAX) return;
-    this.#binds.add({ ...known, by, body: Buffer.from(body), types: readParseTypes(body) });
+    const declared = readParseTypes(body)[by.key.number - 1] ?? 0;
+    const integer = typeof valueKey(by.key, declared, ONE, false, true) === 'bigint';
+    this.#binds.add({ ...this.#kept(known), by, body: Buffer.from(body), declared, integer });
   }
 
-  #query(buffer: Buffer, at: number, end: number, path: string): Repeated | null {
+  #query(buffer: Buffer, at: number, end: number, path: string): Known | null {
     const query = this.#queries.find(buffer, at, end, (kept) => kept.path === path);
     if (query === null) return null;
     const key = this.#queries.number;
-    return key >= query.below ? null : this.#repeated(query, query.rule, BigInt(key), at);
+    return key >= query.below ? null : this.#found(query, shardOfNumber(query.rule, key, this.#shards), at);
   }
 
   /** A Parse and the Bind of what it prepares. */
-  #parse(buffer: Buffer, at: number, end: number, path: string): Repeated | null {
+  #parse(buffer: Buffer, at: number, end: number, path: string): Known | null {
     const bindEnd = endOf(buffer, end);
     if (bindEnd === 0 || buffer[end] !== FRONTEND.bind) return null;
     const { bodyAt } = readParse(buffer, at, end);
     const nameAt = at + HEADER_BYTES;
-    return this.#bind(buffer, end, bindEnd, path, (from, to) => {
-      const isIt = to - from === bodyAt - 1 - nameAt && isSame(buffer, nameAt, from, to - from);
-      return isIt ? buffer.subarray(bodyAt, end) : null;
-    });
+    const names = readBind(buffer, end, bindEnd);
+    const length = names.statementEnd - names.portalEnd - 1;
+    if (length !== bodyAt - 1 - nameAt || !isSame(buffer, nameAt, names.portalEnd + 1, length)) return null;
+    return this.#bind(buffer, end, bindEnd, path, names, buffer.subarray(bodyAt, end), false);
   }
 
-  /** @param bodyOf of the statement whose name stands there; null: it is not known */
+  /**
+   * @param body of the statement it names; null: it is not known
+   * @param stays the body is kept as long as a client has a name for it
+   */
   #bind(
     buffer: Buffer,
     at: number,
     end: number,
     path: string,
-    bodyOf: (from: number, to: number) => Buffer | null,
-  ): Repeated | null {
-    const names = readBind(buffer, at, end);
-    if (names.portalEnd !== at + HEADER_BYTES) return null;
-    const body = bodyOf(names.portalEnd + 1, names.statementEnd);
-    if (body === null) return null;
-    const known = this.#binds.find(
-      (one) => one.path === path && one.body.length === body.length && isAt(one.body, body, 0),
-    );
+    names: BindNames,
+    body: Buffer | null,
+    stays: boolean,
+  ): Known | null {
+    if (names.portalEnd !== at + HEADER_BYTES || body === null) return null;
+    const { last } = this.#binds;
+    const known =
+      last !== null && isBound(last, body, path) ? last : this.#binds.find((one) => isBound(one, body, path));
     if (known === null) return null;
-    const { formats, values } = readBoundValues(buffer, names, end);
-    const key = parameterKey(known.by.key, { formats, values, types: known.types, utf8: true });
-    return key === null || key === undefined ? null : this.#repeated(known, known.by.rule, key, at);
+    if (stays) known.body = body;
+    const { rule, key } = known.by;
+    const value = readBoundValue(buffer, names, end, key.number - 1);
+    if (value === null) return null;
+    const { format, from, to } = value;
+    const number = known.integer && format !== BINARY ? numberAt(buffer, from, to) : -1;
+    if (number >= 0) return this.#found(known, shardOfNumber(rule, number, this.#shards), at);
+    const bytes = to < from ? null : buffer.subarray(from, to);
+    const found = valueKey(key, known.declared, bytes, format === BINARY, true);
+    return found === null || found === undefined ? null : this.#found(known, shardOf(rule, found, this.#shards), at);
   }
 
-  #repeated(known: Known, rule: TableRule, key: KeyValue, start: number): Repeated | null {
-    const shard = shardOf(rule, key, this.#shards);
-    return shard === null ? null : { known, shard, start };
+  #kept(known: Known): Kept {
+    const { everywhere } = known;
+    const needs = Array.from({ length: this.#shards }, (_, shard) => needOfShard(shard, everywhere));
+    return { ...known, needs };
   }
+
+  #found(kept: Kept, shard: number | null, start: number): Known | null {
+    const need = shard === null ? undefined : kept.needs[shard];
+    if (need === undefined) return null;
+    this.need = need;
+    this.start = start;
+    return kept;
+  }
+}
+
+function isBound(known: KnownBind, body: Buffer, path: string): boolean {
+  if (known.path !== path) return false;
+  return known.body === body || (known.body.length === body.length && isAt(known.body, body, 0));
 }
 
 function isSame(buffer: Buffer, one: number, other: number, length: number): boolean {

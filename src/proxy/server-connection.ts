@@ -76,6 +76,8 @@ export class ServerConnection {
    * one command then, and behind its end nothing comes but that.
    */
   handsOver = false;
+  /** set by its pool: it is too old from then on, by the monotonic clock; 0: it is to be closed as soon as nobody has it */
+  retiresAtMs = Number.POSITIVE_INFINITY;
   transactions = 0;
   queries = 0;
   rollbacks = 0;
@@ -239,6 +241,7 @@ export class ServerConnection {
   }
 
   resume(): void {
+    if (!this.#paused) return;
     this.#paused = false;
     this.#socket.resume();
   }

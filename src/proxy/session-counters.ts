@@ -1,4 +1,5 @@
 /** One task: count what one client did, for SHOW CLIENTS and SHOW STATS. */
+import { performance } from 'node:perf_hooks';
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import type { Forwarder } from './forwarder.js';

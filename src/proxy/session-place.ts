@@ -5,7 +5,7 @@ import type { Borrowing } from './borrowing.js';
 import type { ClientStatements } from './client-statements.js';
 import type { Forwarder } from './forwarder.js';
 import type { Mover } from './first-statement.js';
-import type { Place } from './place.js';
+import { placeOn, type Place } from './place.js';
 import { Placement } from './placement.js';
 import { ReadSplit } from './read-split.js';
 import type { SessionContext } from './session-context.js';
@@ -57,7 +57,7 @@ export class SessionPlace {
     if (placement !== null) return placement.next(scanner);
     const split = this.#currentSplit();
     if (split === null) return ONLY_SHARD;
-    if (borrowing.keeps) return { kind: 'shard', shard: borrowing.shard };
+    if (borrowing.keeps) return placeOn(borrowing.shard);
     // Each refusal is a ban, but bans may be short.
     return borrowing.refusals > split.size ? ONLY_SHARD : split.next(scanner);
   }

@@ -5,6 +5,7 @@
  * All of it is read when a session first needs it, after a RELOAD, when a statement names something that the catalogue does not have,
  * and, while it is used, from time to time. A swap of names leads to what was read under the other name.
  */
+import { performance } from 'node:perf_hooks';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { Config } from '../config/config.js';

@@ -1,4 +1,5 @@
 /** One task: put other bytes in the place of parts of a buffer, and give all of it out as one. */
+import { Buffer } from 'node:buffer';
 
 const EMPTY = Buffer.alloc(0);
 /** Up to so many bytes are copied one by one: a call of the runtime takes longer. */

@@ -28,6 +28,11 @@ export interface ControlNeed {
 
 export const ANYWHERE: Need = { kind: 'any', mixed: false };
 
+/** Of a statement for one shard that says nothing of its session. @param everywhere it only reads, and the coordinator answers it as well */
+export function needOfShard(shard: number, everywhere: boolean): Need {
+  return { kind: 'shard', shard, everywhere, mixed: false };
+}
+
 export function refused(reason: string, unknown = false): Need {
   return { kind: 'refused', reason, unknown };
 }
@@ -64,9 +69,9 @@ export const CONTROL_NOT_ALONE =
 export function needOfRoute(route: Route, text: string): Need {
   switch (route.kind) {
     case 'shard':
-      return { kind: 'shard', shard: route.shard, everywhere: !route.write, mixed: false };
+      return needOfShard(route.shard, !route.write);
     case 'any':
-      return route.fixed ? { kind: 'shard', shard: 0, everywhere: false, mixed: false } : ANYWHERE;
+      return route.fixed ? needOfShard(0, false) : ANYWHERE;
     case 'refused':
       return refused(REFUSAL_TEXTS[route.reason], route.reason.startsWith(UNKNOWN));
     case 'coordinator':

@@ -37,6 +37,15 @@ export function shardOf(
   return mapping.hasher === 'sha1' ? sha1Remainder(type, key, shards) : remainder(partitionHash(type, key), shards);
 }
 
+/** As {@link shardOf}, of an integer from 0 to 2³¹ - 1 that is at hand as a number: to make another of it takes longer than to hash it. */
+export function shardOfNumber(rule: Pick<TableRule, 'type' | 'mapping'>, value: number, shards: number): number | null {
+  const { mapping, type } = rule;
+  if (type !== 'bigint' || mapping.kind !== 'hash' || mapping.hasher !== 'postgres')
+    return shardOf(rule, BigInt(value), shards);
+  invariant((value | 0) === value && value >= 0, 'an integer without a sign in 31 bits');
+  return remainder(combined(hashWord(value)), shards);
+}
+
 function shardOfNull(mapping: TableRule['mapping']): number | null {
   if (mapping.kind === 'values') return mapping.default;
   return mapping.hasher === 'postgres' ? 0 : null;
@@ -55,7 +64,10 @@ function keyOf(type: KeyType, value: KeyValue): KeyValue | null {
  * @param key in the form `parseKey` gives
  */
 export function partitionHash(type: KeyType, key: KeyValue): Halves {
-  const hash = typeof key === 'bigint' ? hashWord(foldInteger(key)) : hashBytes(bytesOf(type, key));
+  return combined(typeof key === 'bigint' ? hashWord(foldInteger(key)) : hashBytes(bytesOf(type, key)));
+}
+
+function combined(hash: Halves): Halves {
   const low = hash.low + COMBINE.low;
   const carry = low >= WORD ? 1 : 0;
   return { high: (hash.high + COMBINE.high + carry) % WORD, low: low % WORD };

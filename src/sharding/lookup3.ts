@@ -42,8 +42,9 @@ export function hashBytes(bytes: Uint8Array): Halves {
 /** The extended hash of one unsigned 32-bit number, the same as that of its four bytes. */
 export function hashWord(word: number): Halves {
   // Asked for each statement with a number as its key: nothing is made anew for it.
-  wordState.set(WORD_START);
-  wordState[0] += word;
+  wordState[0] = WORD_START[0] + word;
+  wordState[1] = WORD_START[1];
+  wordState[2] = WORD_START[2];
   return finish(wordState);
 }
 

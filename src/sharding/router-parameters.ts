@@ -47,11 +47,26 @@ export function parameterKey(key: ParameterKey, parameters: StatementParameters)
   const at = key.number - 1;
   const value = parameters.values[at];
   if (value === undefined) return undefined;
-  const declared = parameters.types[at] ?? 0;
+  return valueKey(key, parameters.types[at] ?? 0, value, formatOf(parameters, at) === BINARY, parameters.utf8);
+}
+
+/**
+ * As {@link parameterKey}, of its value alone.
+ *
+ * @param declared OID of Parse, 0 where the server shall infer the type
+ * @param value as it stands in a Bind; null: NULL
+ */
+export function valueKey(
+  key: ParameterKey,
+  declared: number,
+  value: Buffer | null,
+  binary: boolean,
+  utf8: boolean,
+): KeyValue | null | undefined {
   const type = readAs(key, declared);
   if (type === null) return undefined;
   if (value === null) return null;
-  return readValue(value, type, key, declared, formatOf(parameters, at) === BINARY, parameters.utf8) ?? undefined;
+  return readValue(value, type, key, declared, binary, utf8) ?? undefined;
 }
 
 /** The keys that the elements of an array are; null when they cannot be told for sure. */

@@ -5,6 +5,7 @@
  * FrameError when a name does not end inside them. Rewriters copy the header and names only; the rest of a
  * frame stays where it is. Formats: PostgreSQL documentation, 54.7.
  */
+import { Buffer } from 'node:buffer';
 import { cstring, frame, int32, PROTOCOL_MAJOR, uint16 } from './backend.js';
 import { FrameError, HEADER_BYTES } from './frames.js';
 
@@ -160,6 +161,31 @@ export function readBoundValues(buffer: Buffer, names: BindNames, end: number): 
     values.push(bytes < 0 ? null : buffer.subarray(from, at));
   }
   return { formats, values, resultFormats: buffer.subarray(at, end) };
+}
+
+export interface ValuePlace {
+  /** 0 text, 1 binary */
+  readonly format: number;
+  readonly from: number;
+  /** below `from` where the value is NULL */
+  readonly to: number;
+}
+
+/** Where the value of a parameter stands in a Bind that has arrived whole; null: it has fewer. @param index of the parameter, from 0 */
+export function readBoundValue(buffer: Buffer, names: BindNames, end: number, index: number): ValuePlace | null {
+  const formatsAt = names.statementEnd + 1;
+  const formats = countAt(buffer, formatsAt, end, 2);
+  const valuesAt = formatsAt + 2 + 2 * formats;
+  if (index >= countAt(buffer, valuesAt, end, 4)) return null;
+  const formatAt = formatsAt + 2 + 2 * (formats === 1 ? 0 : index);
+  const format = formats === 1 || index < formats ? buffer.readUInt16BE(formatAt) : 0;
+  for (let before = index, at = valuesAt + 2; ; before -= 1) {
+    const bytes = at + 4 <= end ? buffer.readInt32BE(at) : Number.POSITIVE_INFINITY;
+    const from = at + 4;
+    at = from + Math.max(0, bytes);
+    if (at > end) throw new FrameError('a value in a Bind has no end');
+    if (before === 0) return { format, from, to: bytes < 0 ? -1 : at };
+  }
 }
 
 /** How many things a count of two bytes announces, each of at least `bytes` bytes. */

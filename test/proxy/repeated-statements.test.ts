@@ -45,7 +45,8 @@ function expectSame(bytes: Buffer, sql: string, parameters: StatementParameters,
   const routed = router.route(sql, request);
   if (known !== null) {
     found += 1;
-    const route = { kind: 'shard', shard: known.shard, write: !known.known.everywhere };
+    const { need } = repeated;
+    const route = { kind: 'shard', shard: need.kind === 'shard' ? need.shard : null, write: !known.everywhere };
     expect(
       reference.routeWhole(sql, request).map((one) => one.route),
       sql,
@@ -163,7 +164,8 @@ it('nothing is known of what has not come whole, is bound to a portal with a nam
   const body = bodyOf(bound);
   expectSame(Buffer.concat([parse('', body), bindOf(bound, '')]), bound.sql, parametersOf(bound), body);
   const whole = Buffer.concat([parse('', body), bindOf(bound, '')]);
-  expect(repeated.find(whole, 0, statements, PATH)).toMatchObject({ start: parse('', body).length });
+  expect(repeated.find(whole, 0, statements, PATH)).not.toBeNull();
+  expect(repeated.start).toBe(parse('', body).length);
   for (let length = 0; length < whole.length; length += 1)
     expect(repeated.find(whole.subarray(0, length), 0, statements, PATH)).toBeNull();
   expect(repeated.find(Buffer.concat([parse('', body), bindOf(bound, '', 'p')]), 0, statements, PATH)).toBeNull();

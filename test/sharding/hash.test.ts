@@ -1,6 +1,7 @@
 /** One task: a key never gets another shard than PostgreSQL's hash partitioning, PgDog or its mapping would give it. */
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { partitionHash, shardOf } from '../../src/sharding/hash.js';
+import { partitionHash, shardOf, shardOfNumber } from '../../src/sharding/hash.js';
 import type { KeyType, KeyValue, Mapping, TableRule } from '../../src/sharding/scheme.js';
 
 const HASH: Mapping = { kind: 'hash', hasher: 'postgres' };
@@ -92,4 +93,25 @@ describe('the hasher "sha1"', () => {
   test('a null key has no shard', () => {
     expect(shardOf(rule('bigint', SHA1), null, 4)).toBeNull();
   });
+});
+
+test('an integer at hand as a number goes where it goes as itself, by every mapping', () => {
+  const listed: Mapping = {
+    kind: 'values',
+    lists: [{ values: [1n, 2_147_483_647n], shard: 3 }],
+    ranges: [{ start: 100n, end: 200n, shard: 5 }],
+    default: null,
+  };
+  const numbers = fc.oneof(fc.constantFrom(0, 1, 2_147_483_647), fc.nat(300), fc.nat(2_147_483_647));
+  const property = fc.property(
+    numbers,
+    fc.integer({ min: 1, max: 1_024 }),
+    fc.constantFrom(HASH, SHA1, listed),
+    fc.constantFrom<KeyType>('bigint', 'varchar'),
+    (number, shards, mapping, type) => {
+      const of = rule(type, mapping);
+      expect(shardOfNumber(of, number, shards)).toBe(shardOf(of, BigInt(number), shards));
+    },
+  );
+  fc.assert(property, { numRuns: 3_000 });
 });
