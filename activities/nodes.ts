@@ -101,6 +101,12 @@ export async function requireNodes(
   return answers.map((answer) => answer.address);
 }
 
+/** @throws CutoverError `node_handed_over` while a node is: that passes, and is no reason to refuse a move */
+export async function expectNoHandOver(context: EngineContext): Promise<void> {
+  const handedOver = (await askNodes(context)).find(({ passes }) => passes === true);
+  if (handedOver) throw new CutoverError('node_handed_over', { node: handedOver.node });
+}
+
 /** The same as a line of preflight. */
 export async function nodesCheck(context: EngineContext): Promise<Check> {
   const answers = await askNodes(context);

@@ -17,7 +17,7 @@ import { serverVersion } from '../src/postgres/streams.js';
 import { forgetCoordinator, keepCoordinator } from '../src/sharding/coordinator-keeping.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { computeDerivedData } from './derived-data.js';
-import { nodesCheck } from './nodes.js';
+import { expectNoHandOver, nodesCheck } from './nodes.js';
 import { preparedTables, shardingChecks } from './sharded-preflight.js';
 import { sidesOf } from './situation.js';
 
@@ -44,11 +44,13 @@ const NOT_FOR: Readonly<Record<Purpose, readonly string[]>> = {
   ],
 };
 
+/** @throws CutoverError `preflight_failed` with every problem | `node_handed_over`, which passes: it is to be tried again */
 export async function runPreflight(
   context: EngineContext,
   request: MoveRequest,
   purpose: Purpose,
 ): Promise<readonly Check[]> {
+  await expectNoHandOver(context);
   const checks = await checkMove(context, request, purpose);
   const failed = checks.filter((c) => c.verdict === 'failed');
   if (failed.length > 0)

@@ -2,10 +2,11 @@
 import { expect, onTestFinished, test } from 'vitest';
 import { CutoverError } from '../../src/errors/errors.js';
 import { requireNodes } from '../../activities/nodes.js';
+import { runPreflight } from '../../activities/preparation.js';
 import type { EngineContext } from '../../activities/context.js';
 import { System } from '../support/served.js';
 
-test('an engine beside it waits for the hand-over to end, and does not give its cutover up', async () => {
+test('an engine beside it waits for the hand-over to end, and gives neither a cutover nor a new move up', async () => {
   const system = await System.start({ source: 18, destination: 18, worker: false });
   onTestFinished(() => system.stop());
   const { served } = system;
@@ -25,4 +26,7 @@ test('an engine beside it waits for the hand-over to end, and does not give its 
   });
   await expect(moment).rejects.toBe(waitedFor);
   expect(told).toEqual([new CutoverError('node_handed_over', { node: 'local' }).message]);
+
+  const preflight = runPreflight(context, { source: 'prod', destination: 'prod_new' }, 'copy');
+  await expect(preflight).rejects.toMatchObject({ code: 'node_handed_over' });
 });
