@@ -61,6 +61,8 @@ function settings({ host, port, database, user, password = '' }: Endpoint, ownPo
     `listen_port = ${ownPort.toString()}`,
     'unix_socket_dir =',
     'auth_type = any',
+    // Those of the measurement before may not be gone yet.
+    `max_client_conn = ${(2 * poolSize).toString()}`,
     `default_pool_size = ${poolSize.toString()}`,
     'log_connections = 0',
     'log_disconnections = 0',
