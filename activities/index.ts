@@ -1,8 +1,9 @@
 /** One task: make the activities of a worker from its context, and turn every failure into one Temporal can read. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { ApplicationFailure, Context, log } from '@temporalio/activity';
 import type { Activities, PauseActivities } from '../src/cutover/activities.js';
 import { WATCH_MS } from '../src/cutover/policy.js';
-import type { CopyProgress, EpochOutcome, EpochPlan, Migration } from '../src/cutover/contract.js';
+import type { CopyProgress, EpochOutcome, EpochPlan, Migration, PartResult } from '../src/cutover/contract.js';
 import type { VerifyProgress, VerifyResult } from '../src/cutover/verification.js';
 import { CutoverError, messageOf } from '../src/errors/errors.js';
 import { copyTables } from './copy.js';
@@ -17,6 +18,7 @@ import { createForward, createReverse, watchStreams } from './streams.js';
 import { verifyTables } from './verification.js';
 
 const HEARTBEAT_MS = 2_000;
+const CLIENTS_FIRST_MS = 100;
 
 export function createActivities(context: EngineContext): Activities & PauseActivities {
   const section = new CriticalSection(context);
@@ -45,7 +47,7 @@ export function createActivities(context: EngineContext): Activities & PauseActi
     writeTimeline: (plan, outcome) => writeTimeline(context, plan, outcome),
     recordEvents: (migration, stream, events) => recordEvents(context, migration, stream, events),
     keepEvents: (request, stream, events) => keepEvents(context, request, stream, events),
-    moveTraffic: (plan) => section.moveTraffic(plan),
+    moveTraffic: async (plan) => clientsFirst(plan, await section.moveTraffic(plan)),
     returnToSource: (plan, reason) => section.returnToSource(plan, reason),
   };
   return withReadableFailures(activities);
@@ -57,6 +59,15 @@ async function resolvePause(section: CriticalSection, plan: EpochPlan, reason: s
 }
 
 /** Heartbeats carry the details, and deliver a cancel: the next one after it throws. */
+/**
+ * What follows a switch (its story, the next tasks of the workflows) wants the processors that the clients want who were held: it waits
+ * until they have had theirs. If the process dies here: as after step 8.
+ */
+async function clientsFirst(plan: EpochPlan, result: PartResult): Promise<PartResult> {
+  if (result.ok && plan.rehearse !== true) await delay(CLIENTS_FIRST_MS);
+  return result;
+}
+
 function beat(details: unknown): void {
   const context = Context.current();
   context.heartbeat(details);

@@ -13,6 +13,8 @@ const CUTOVER_DEADLINE_MS = 120_000;
 /** Around the pause: what is held before it and what is cold after it belong to the stall. */
 const MARGIN_MS = 500;
 const SETTLE_MS = 1_500;
+/** A look asks the orchestrator and every server; more often it would take from two processors what the pause needs. */
+const LOOK_MS = 1_000;
 
 /** What is measured of the clients; times in milliseconds since 1970. */
 export interface WatchedLoad {
@@ -67,6 +69,7 @@ export class Switcher {
     let aborted = 0;
     const deadlineMs = this.#epoch === 0 ? RESHARD_DEADLINE_MS : CUTOVER_DEADLINE_MS;
     const move = await this.#operator.untilMoved(task, this.#epoch, deadlineMs, {
+      pollMs: LOOK_MS,
       onAborted: ({ epoch, reason }) => {
         aborted += 1;
         process.stderr.write(`bench: epoch ${epoch.toString()} was aborted: ${reason ?? 'no reason'}\n`);

@@ -55,7 +55,7 @@ export class Acceptor {
     // A swap changes nothing about it, and a pause is no time to read keys.
     if (config.tls.clients !== this.#config.tls.clients) this.#encryption = encryptionOf(config);
     this.#config = config;
-    this.#credentials = new CredentialStore(config);
+    this.#credentials = new CredentialStore(config, this.#credentials);
   }
 
   /** Takes a connection that somebody has just opened. Never rejects. */

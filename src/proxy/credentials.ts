@@ -57,12 +57,16 @@ function parseMd5(text: string): string | null {
 export class CredentialStore {
   readonly #known = new Map<string, Promise<Credentials>>();
   readonly #byUser = new Map<string, Promise<Credentials>>();
+  /** by all that they are made of */
+  readonly #derived = new Map<string, Promise<Credentials>>();
 
-  constructor(config: Config) {
+  /** @param before what it replaces: whose password is the same there keeps what was derived, since a swap replaces it within a pause */
+  constructor(config: Config, before?: CredentialStore) {
+    const kept = before === undefined ? this.#derived : before.#derived;
     for (const user of config.users) {
-      this.#add(user.name, user.database, user.passwords, user.passwordHash);
+      this.#add(user.name, user.database, user.passwords, user.passwordHash, kept);
     }
-    this.#add(config.admin.user, config.admin.name, [config.admin.password], undefined);
+    this.#add(config.admin.user, config.admin.name, [config.admin.password], undefined, kept);
   }
 
   /**
@@ -73,23 +77,39 @@ export class CredentialStore {
     return this.#known.get(key(user, database)) ?? this.#byUser.get(user) ?? Promise.resolve(unknown(user));
   }
 
-  #add(user: string, database: string, passwords: readonly string[], hash: string | undefined): void {
-    const stored = hash === undefined ? null : parseVerifier(hash);
-    const md5Hash = hash === undefined ? null : parseMd5(hash);
-    const shape = stored ?? { salt: saltOf(user), iterations: ITERATIONS };
-    const derived = Promise.all(passwords.map((password) => deriveVerifier(password, shape.salt, shape.iterations)));
-    const credentials = derived.then((verifiers) => ({
-      known: true,
-      passwords,
-      // Where there is only an md5 hash, the work is done all the same: time tells nothing.
-      verifiers: [...(stored === null ? [] : [stored]), ...verifiers, ...(md5Hash === null ? [] : [nobody(shape)])],
-      shape,
-      ...(md5Hash !== null && { md5: md5Hash }),
-      ...(hash !== undefined && (stored ?? md5Hash) !== null && passwords.length === 0 && { hash }),
-    }));
+  #add(
+    user: string,
+    database: string,
+    passwords: readonly string[],
+    hash: string | undefined,
+    kept: ReadonlyMap<string, Promise<Credentials>>,
+  ): void {
+    const made = JSON.stringify([user, passwords, hash]);
+    const credentials = this.#derived.get(made) ?? kept.get(made) ?? derive(user, passwords, hash);
+    this.#derived.set(made, credentials);
     this.#known.set(key(user, database), credentials);
     if (!this.#byUser.has(user)) this.#byUser.set(user, credentials);
   }
+}
+
+async function derive(user: string, passwords: readonly string[], hash: string | undefined): Promise<Credentials> {
+  const stored = hash === undefined ? null : parseVerifier(hash);
+  const md5Hash = hash === undefined ? null : parseMd5(hash);
+  const shape = stored ?? { salt: saltOf(user), iterations: ITERATIONS };
+  const derived = passwords.map((password) => deriveVerifier(password, shape.salt, shape.iterations));
+  return {
+    known: true,
+    passwords,
+    // Where there is only an md5 hash, the work is done all the same: time tells nothing.
+    verifiers: [
+      ...(stored === null ? [] : [stored]),
+      ...(await Promise.all(derived)),
+      ...(md5Hash === null ? [] : [nobody(shape)]),
+    ],
+    shape,
+    ...(md5Hash !== null && { md5: md5Hash }),
+    ...(hash !== undefined && (stored ?? md5Hash) !== null && passwords.length === 0 && { hash }),
+  };
 }
 
 function key(user: string, database: string): string {

@@ -5,7 +5,7 @@ import type { AuthType, Config, GeneralConfig, UserEntry } from '../../src/confi
 import { connect } from '../../src/postgres/connection.js';
 import { scramVerifier } from '../../src/postgres/scram-verifier.js';
 import type { Proxy } from '../../src/proxy/contract.js';
-import { CredentialStore } from '../../src/proxy/credentials.js';
+import { CredentialStore, plainPasswordAccepted } from '../../src/proxy/credentials.js';
 import { channelBinding } from '../../src/proxy/channel-binding.js';
 import { MECHANISM, MECHANISM_PLUS, ScramClient, ScramServer } from '../../src/proxy/scram.js';
 import { HEADER_BYTES } from '../../src/wire/frames.js';
@@ -79,6 +79,21 @@ test('the same work is done for an unknown user as for a known one with one pass
     expect(verifiers[0]).toMatchObject({ salt: shape.salt, iterations: shape.iterations });
   }
   expect([known.known, unknown.known]).toEqual([true, false]);
+});
+
+test('what was derived for a user is kept through a swap of the configuration, for as long as it is the same', async () => {
+  const config = await configOf({});
+  const store = new CredentialStore(config);
+  const derived = await store.of(USER, 'prod');
+  const next = new CredentialStore(config, store);
+  expect(await next.of(USER, 'prod')).toBe(derived);
+  expect(await next.of(USER, 'missing')).toBe(derived);
+  const changed = { ...config, users: config.users.map((user) => ({ ...user, passwords: ['another one'] })) };
+  const after = await new CredentialStore(changed, next).of(USER, 'prod');
+  expect(after.passwords).toEqual(['another one']);
+  expect(await plainPasswordAccepted(after, USER, 'another one')).toBe(true);
+  for (const password of derived.passwords) expect(await plainPasswordAccepted(after, USER, password)).toBe(false);
+  expect((await new CredentialStore({ ...config, users: [] }, next).of(USER, 'prod')).known).toBe(false);
 });
 
 test.each(['scram', 'plain'] as const)(

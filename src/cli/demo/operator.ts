@@ -43,6 +43,8 @@ export interface WaitListener {
   onCopies?(copies: readonly TableCopy[]): void;
   /** an attempt that was aborted; the engine tries again */
   onAborted?(move: Move): void;
+  /** between two looks; default 200 */
+  readonly pollMs?: number;
 }
 
 const QUERY_TIMEOUT_MS = 30_000;
@@ -135,7 +137,7 @@ export class Operator {
         told.add(move.epoch);
       }
       if (task?.status.startsWith('failed')) throw new Error(`task ${taskId}: ${task.status}`);
-      await sleep(POLL_MS);
+      await sleep(listener.pollMs ?? POLL_MS);
     }
     throw new Error(`no cutover was committed within ${(deadlineMs / 1_000).toString()} s`);
   }
