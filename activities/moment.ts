@@ -19,7 +19,8 @@ import { destinationGap, fenceGap, rehearseSeal, tableGap } from '../src/postgre
 import { applyProblems, canaryArrived, parityOf } from '../src/postgres/parity.js';
 import { runningMaintenance } from '../src/postgres/preflight/activity.js';
 import { roundTrip } from '../src/postgres/preflight/lease.js';
-import { beginEpoch, noteEvents, readRecord, type RecordState } from '../src/postgres/record.js';
+import { beginEpoch, noteEvents, readIdentity, readRecord, type RecordState } from '../src/postgres/record.js';
+import { rehearseRecord } from '../src/postgres/rehearsal.js';
 import { standbysBehind } from '../src/postgres/standbys.js';
 import { streamHealth, tableSyncs, type StreamHealth } from '../src/postgres/streams.js';
 import { connectionTo, type EngineContext } from './context.js';
@@ -199,11 +200,16 @@ async function warm(context: EngineContext, migration: Migration, heading: Headi
     await parityOf(await at(subscriber, 'parity'), mark);
     await canaryArrived(await at(publisher, 'record'), nobody);
   }
-  for (const shard of shardsOf(destination)) await standbysBehind(await at(shard, 'parity'), null);
+  for (const shard of [source, destination].flatMap(shardsOf)) await rehearseRecord(await at(shard, 'record'));
+  for (const shard of shardsOf(destination)) {
+    await standbysBehind(await at(shard, 'parity'), null);
+    await readIdentity(await at(shard, 'parity'));
+  }
   await rehearse(context, { source, destination });
   for (const [number, shard] of shardsOf(source).entries()) {
     const sealing = await at(shard, 'seal');
     await standbysBehind(sealing, null);
+    await rehearseRecord(sealing);
     await rehearseSeal(sealing, firstFrom(migration, heading, number).name);
     // An autovacuum gives way only after deadlock_timeout; a role without the right to set it keeps the server's.
     await sealing.query(`SET deadlock_timeout = '50ms'`).catch(() => undefined);

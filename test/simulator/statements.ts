@@ -75,6 +75,8 @@ function longRunning(database: Database, values: readonly unknown[]): readonly R
 const QUIET: readonly (readonly [string, Answer])[] = [
   ['UPDATE cutover.fence SET peer_address', () => []],
   ['SET enable_nestloop', () => []],
+  ['SET plan_cache_mode', () => []],
+  ['DO $rehearsal$', () => []],
   ['SET deadlock_timeout', () => []],
   ["has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')", () => []],
   ['SELECT cutover.fence_gap($1) AS gap', () => [{ gap: null }]],
