@@ -1,7 +1,8 @@
 /**
  * One task: clients of every kind go through a cutover, a rollback and a cutover without an error: what each was told is there, once.
  *
- * In the pause itself one connects, one leaves and one cancels, in transaction mode and in session mode. Short reads share servers.
+ * In the pause itself one connects, one leaves and one cancels, in transaction mode and in session mode. Short reads share servers. Statement mode
+ * has those that need no transaction.
  */
 import { appendFileSync } from 'node:fs';
 import pg from 'pg';
@@ -9,12 +10,13 @@ import { expect, onTestFinished, test } from 'vitest';
 import type { Endpoint } from '../../src/postgres/endpoint.js';
 import { cancelStatement } from '../support/cancel.js';
 import { until } from '../support/wait.js';
-import { Crossing, CROSSING_TABLE, KINDS, SESSION_KINDS } from './crossing-clients.js';
+import { Crossing, CROSSING_TABLE, KINDS, SESSION_KINDS, STATEMENT_KINDS } from './crossing-clients.js';
 import { Moving } from './moving.js';
 
-/** The same role in session mode, and with a pool to itself, where nothing changes the schema: reads are not shared for a while behind that. */
+/** The same role in session mode, in statement mode, and with a pool to itself, where nothing changes the schema: reads are not shared for a while behind that. */
 const FURTHER_USERS = [
   ['keeper', 'session'],
+  ['single', 'statement'],
   ['reader', 'transaction'],
 ] as const;
 
@@ -40,6 +42,7 @@ function crossings(endpoint: Endpoint): readonly Crossing[] {
     ...Object.keys(KINDS).flatMap((kind) => start(kind, kind, endpoint)),
     ...start('reads', 'shared_reads', { ...endpoint, user: 'reader' }),
     ...SESSION_KINDS.flatMap((kind) => start(kind, `${kind}_in_session_mode`, { ...endpoint, user: 'keeper' })),
+    ...STATEMENT_KINDS.flatMap((kind) => start(kind, `${kind}_in_statement_mode`, { ...endpoint, user: 'single' })),
   ];
 }
 

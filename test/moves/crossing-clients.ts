@@ -342,3 +342,15 @@ export const SESSION_KINDS = [
   'prepared',
   'cancels',
 ];
+/** Of these in statement mode: each statement of theirs is a transaction. */
+export const STATEMENT_KINDS = [
+  'pipelined',
+  'named',
+  'reads',
+  'portal',
+  'failing',
+  'copy_in',
+  'copy_out',
+  'comes_and_goes',
+  'cancels',
+];
