@@ -1,9 +1,11 @@
-/** One task: find and run pgbench, and read the two numbers that matter from what it prints. */
+/** One task: find and run pgbench, and read the numbers that matter from what it prints and logs. */
 import { execFile } from 'node:child_process';
-import { accessSync, constants, existsSync, readdirSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
+import { temporaryFolder } from '../src/dev/postgres-binaries.js';
 import type { Endpoint } from '../src/postgres/endpoint.js';
+import { quantile, rounded } from './statistics.js';
 
 export const MODES = ['simple', 'extended', 'prepared'] as const;
 export type Mode = (typeof MODES)[number];
@@ -15,6 +17,8 @@ export type Script = (typeof SCRIPTS)[number];
 export interface PgbenchResult {
   readonly transactionsPerSecond: number;
   readonly latencyMs: number;
+  /** of a hundred transactions the slowest one waited longer */
+  readonly p99Ms: number;
 }
 
 export interface PgbenchLoad {
@@ -28,6 +32,12 @@ const DEBIAN = '/usr/lib/postgresql';
 const THREADS = 2;
 const MS_PER_SECOND = 1_000;
 const GRACE_MS = 60_000;
+/** Of the transactions, whose times are written down: too few to be in their way. */
+const LOGGED_SHARE = 0.05;
+/** Of a line of the log: client, transaction, then its time in microseconds (PostgreSQL documentation, pgbench, Per-Transaction Logging). */
+const TIME_COLUMN = 2;
+const US_PER_MS = 1_000;
+const SLOWEST = 0.99;
 
 /** The path of a program on PATH or in Debian's folders of PostgreSQL, newest first; undefined when there is none. */
 export function programPath(name: string): string | undefined {
@@ -51,18 +61,45 @@ export async function measure(
   if (!Number.isInteger(clients)) throw new Error(`clients are a multiple of ${endpoints.length.toString()}`);
   const results = await Promise.all(endpoints.map((endpoint) => measureOne(program, endpoint, { ...load, clients })));
   const transactionsPerSecond = results.reduce((sum, result) => sum + result.transactionsPerSecond, 0);
-  return { transactionsPerSecond, latencyMs: load.clients / (transactionsPerSecond / MS_PER_SECOND) };
+  const latencyMs = load.clients / (transactionsPerSecond / MS_PER_SECOND);
+  return {
+    transactionsPerSecond,
+    latencyMs,
+    p99Ms: rounded(
+      quantile(
+        results.flatMap(({ timesMs }) => timesMs),
+        SLOWEST,
+      ),
+      2,
+    ),
+  };
 }
 
-async function measureOne(program: string, endpoint: Endpoint, load: PgbenchLoad): Promise<PgbenchResult> {
+interface Measured {
+  readonly transactionsPerSecond: number;
+  /** of some transactions */
+  readonly timesMs: readonly number[];
+}
+
+async function measureOne(program: string, endpoint: Endpoint, load: PgbenchLoad): Promise<Measured> {
   const { script, mode, clients, seconds } = load;
   const threads = Math.min(THREADS, clients);
   const size = ['-c', clients.toString(), '-j', threads.toString(), '-T', seconds.toString()];
-  const text = await run(program, endpoint, ['-n', '-b', script, '-M', mode, ...size], seconds * 1_000 + GRACE_MS);
-  return {
-    transactionsPerSecond: numberIn(text, /^tps = ([\d.]+)/m),
-    latencyMs: numberIn(text, /^latency average = ([\d.]+) ms/m),
-  };
+  const folder = mkdtempSync(join(temporaryFolder(), 'cutover-pgbench-'));
+  try {
+    const log = ['-l', `--sampling-rate=${LOGGED_SHARE.toString()}`, `--log-prefix=${join(folder, 'log')}`];
+    const args = ['-n', '-b', script, '-M', mode, ...size, ...log];
+    const text = await run(program, endpoint, args, seconds * MS_PER_SECOND + GRACE_MS);
+    const timesMs = readdirSync(folder).flatMap((name) => timesIn(readFileSync(join(folder, name), 'utf8')));
+    return { transactionsPerSecond: numberIn(text, /^tps = ([\d.]+)/m), timesMs };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function timesIn(log: string): readonly number[] {
+  const lines = log.split('\n').filter((line) => line !== '');
+  return lines.map((line) => Number(line.split(' ')[TIME_COLUMN]) / US_PER_MS);
 }
 
 async function run(program: string, endpoint: Endpoint, args: readonly string[], timeoutMs: number): Promise<string> {

@@ -47,6 +47,7 @@ interface Measurement {
   readonly target: string;
   readonly mode: Mode;
   readonly transactionsPerSecond: number;
+  readonly p99Ms: number;
   /** of the process between, each transaction; null where it is none of ours */
   readonly processorUs: number | null;
 }
@@ -227,14 +228,14 @@ async function measureOnce(
   const before = processorMs(target.pid);
   const result = await measure(pgbench, endpoints, { script, mode, clients, seconds });
   const after = processorMs(target.pid);
-  const { transactionsPerSecond } = result;
+  const { transactionsPerSecond, p99Ms } = result;
   const transactions = transactionsPerSecond * seconds;
   const processorUs = before === null || after === null ? null : rounded(((after - before) * 1_000) / transactions);
   const note = target.note(mode);
   const more = { ...(processorUs !== null && { processorUs }), ...(note && { note }) };
   const line = { bench: 'relay', round: round + 1, target: target.name, mode, ...result, ...more };
   process.stdout.write(`${JSON.stringify(line)}\n`);
-  return { target: target.name, mode, transactionsPerSecond, processorUs };
+  return { target: target.name, mode, transactionsPerSecond, p99Ms, processorUs };
 }
 
 function summary(measurements: readonly Measurement[], targets: readonly Target[]): readonly string[] {
@@ -242,17 +243,18 @@ function summary(measurements: readonly Measurement[], targets: readonly Target[
     measurements.filter((one) => one.target === name && one.mode === mode);
   const medianOf = (name: string, mode: Mode): number => median(of(name, mode).map((one) => one.transactionsPerSecond));
   const row = (name: string, cells: readonly string[]): string =>
-    `${name.padEnd(12)}${cells.map((cell) => cell.padStart(36)).join('')}`;
+    `${name.padEnd(12)}${cells.map((cell) => cell.padStart(46)).join('')}`;
   const cell = (name: string, mode: Mode): string => {
     const perSecond = medianOf(name, mode);
     const against = (other: string): string => rounded(perSecond / medianOf(other, mode), 2).toFixed(2);
     const processorUs = median(of(name, mode).flatMap((one) => one.processorUs ?? []));
     const time = Number.isNaN(processorUs) ? '' : `${processorUs.toFixed(0)} µs`;
     const ratios = `${against('direct')} ${against('bare relay')} ${against('proxy')}`;
-    return `${perSecond.toFixed(0)}/s  ${ratios} ${time.padStart(6)}`;
+    const p99Ms = median(of(name, mode).map((one) => one.p99Ms));
+    return `${perSecond.toFixed(0)}/s  ${ratios} ${time.padStart(6)} ${p99Ms.toFixed(2).padStart(6)} ms`;
   };
   return [
-    'Median transactions a second; the ratio to direct, to the bare relay and to the proxy; processor time of the process between.',
+    'Median transactions a second; the ratio to direct, to the bare relay and to the proxy; processor time of the process between; p99 of a transaction.',
     row('', MODES),
     ...targets.map(({ name }) =>
       row(
