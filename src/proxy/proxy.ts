@@ -5,7 +5,6 @@ import { timingSafeEqual } from 'node:crypto';
 import { createServer, type AddressInfo, type ListenOptions, type Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
-import { keepAliveOptions } from '../config/tcp.js';
 import { CutoverError } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
 import type { ChangeOptions } from '../sharding/coordinator-change.js';
@@ -157,9 +156,11 @@ class RunningProxy implements WatchedProxy, AcceptorContext, WatchContext {
   }
 
   #makeListener(): Server {
-    const keepAlive = keepAliveOptions(this.#config.tcp.keepAliveMs);
-    return createServer({ noDelay: true, ...keepAlive, pauseOnConnect: true }, (socket) => {
-      void this.#acceptor.accept(readPastStream(socket));
+    return createServer({ noDelay: true, pauseOnConnect: true }, (accepted) => {
+      const socket = readPastStream(accepted);
+      const { keepAliveMs } = this.#config.tcp;
+      socket.setKeepAlive(keepAliveMs !== null, keepAliveMs ?? 0);
+      void this.#acceptor.accept(socket);
     });
   }
 

@@ -5,6 +5,7 @@ import { expect, test } from 'vitest';
 import type { Config, GeneralConfig } from '../../src/config/config.js';
 import { ChaosProxy } from '../../src/dev/chaos-proxy.js';
 import { TWO_PHASE_DDL } from '../../src/postgres/two-phase.js';
+import type { Proxy } from '../../src/proxy/proxy.js';
 import { frame } from '../../src/wire/backend.js';
 import { query } from '../../src/wire/frontend.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
@@ -42,7 +43,16 @@ function timerOf(localPort: number, remotePort: number): { kind: string; leftMs:
 }
 
 test.each([5_000, null])('TCP asks silent clients and servers after the time in [tcp]: %s ms', async (keepAliveMs) => {
-  const proxy = await proxyFor({ config: await configWith({}, keepAliveMs) });
+  await expectAsked(await proxyFor({ config: await configWith({}, keepAliveMs) }), keepAliveMs);
+});
+
+test.each([5_000, null])('a RELOAD changes the time in [tcp] for new connections: %s ms', async (keepAliveMs) => {
+  const proxy = await proxyFor({ config: await configWith({}, 30_000) });
+  proxy.apply({ ...proxy.config, tcp: { keepAliveMs } });
+  await expectAsked(proxy, keepAliveMs);
+});
+
+async function expectAsked(proxy: Proxy, keepAliveMs: number | null): Promise<void> {
   const client = await RawClient.loggedIn(proxy, 'prod');
   client.send(query('SELECT inet_client_port()'));
   const row = (await client.until('Z')).find(({ type }) => type === 'D')?.bytes ?? Buffer.alloc(0);
@@ -56,7 +66,7 @@ test.each([5_000, null])('TCP asks silent clients and servers after the time in 
       return keepAliveMs === null ? kind === '00' : kind === '02' && leftMs <= keepAliveMs;
     });
   }
-});
+}
 
 test.each([
   ['idle', '', { clientIdleTimeoutMs: 200 }],
