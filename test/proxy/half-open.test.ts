@@ -5,7 +5,7 @@ import { expect, test } from 'vitest';
 import type { Config, GeneralConfig } from '../../src/config/config.js';
 import { ChaosProxy } from '../../src/dev/chaos-proxy.js';
 import { TWO_PHASE_DDL } from '../../src/postgres/two-phase.js';
-import type { Proxy } from '../../src/proxy/proxy.js';
+import type { Proxy } from '../../src/proxy/contract.js';
 import { frame } from '../../src/wire/backend.js';
 import { query } from '../../src/wire/frontend.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
