@@ -50,8 +50,8 @@ class Keeper {
 
   async #session(): Promise<void> {
     const client = new pg.Client(this.#endpoint);
-    let ended: string | null = null;
-    client.on('error', (error) => (ended ??= (error as { code?: string }).code ?? error.message));
+    const ended: string[] = [];
+    client.on('error', (error) => ended.push((error as { code?: string }).code ?? error.message));
     await client.connect();
     try {
       await client.query(this.#keep);
@@ -64,7 +64,7 @@ class Keeper {
       }
       await client.end();
     } catch (error) {
-      this.told.push(ended ?? (error as { code?: string }).code ?? String(error));
+      this.told.push(ended[0] ?? (error as { code?: string }).code ?? String(error));
     }
   }
 }
