@@ -8,6 +8,8 @@
 import type { Connection } from './connection.js';
 import { readIdentity, readRecord } from './record.js';
 
+const LOCK_TIMEOUT_MS = 100;
+
 /**
  * Epochs begin at 1. For this one `seal` and `ready` answer that it was closed already and `commit` that it is unknown, and `open` finds no
  * fence that is ready for it. `lower` takes the flag down for any epoch up to that of an open fence, so it is asked for one that
@@ -16,6 +18,8 @@ import { readIdentity, readRecord } from './record.js';
 const REHEARSAL = `
 DO $rehearsal$
 BEGIN
+  -- Whoever has a lock here is not to be waited for: then the pause does what this would have done.
+  PERFORM set_config('lock_timeout', '${LOCK_TIMEOUT_MS.toString()}', true);
   PERFORM cutover.identity(), cutover.writer_in_flight(), cutover.table_in_making(), cutover.note('rehearsal', '[]');
   UPDATE cutover.fence SET state = state WHERE false;
   UPDATE cutover.decision SET state = state WHERE false;
@@ -34,12 +38,13 @@ BEGIN
   EXCEPTION WHEN SQLSTATE 'CUT02' THEN NULL;
   END;
   PERFORM cutover.open('{"epoch": -1, "state": "committed"}'), cutover.lower(9223372036854775807);
+EXCEPTION WHEN lock_not_available THEN NULL;
 END
 $rehearsal$`;
 
 /**
- * All that the pause calls on this connection, called once. Changes nothing, locks rows and tables of the record for milliseconds; may be
- * called again and at any time.
+ * All that the pause calls on this connection, called once. Changes nothing, locks rows and tables of the record for milliseconds, and is
+ * left where somebody else has locked them; may be called again and at any time.
  *
  * A plan that the connection makes from here on serves every later call: else each of the first five calls would make one of
  * its own (PostgreSQL documentation, 20.7.4, plan_cache_mode).

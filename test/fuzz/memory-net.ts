@@ -124,6 +124,11 @@ export class MemorySocket extends Duplex {
     return this;
   }
 
+  /** There is nothing between two ends in one process that could be lost. */
+  setKeepAlive(): this {
+    return this;
+  }
+
   destroySoon(): void {
     if (this.writable) this.end();
     if (this.writableFinished) this.destroy();

@@ -4,6 +4,7 @@ import { compareShop } from '../../src/dev/tenants/compare.js';
 import { startTenants } from '../../src/dev/tenants/load.js';
 import type { Cluster } from '../../src/dev/embedded-postgres.js';
 import { invariant } from '../../src/errors/invariant.js';
+import { withConnection } from '../../src/postgres/connection.js';
 import { useSystem, type TaskLine } from '../support/served.js';
 import { THOROUGH } from '../support/thorough.js';
 import { until } from '../support/wait.js';
@@ -75,18 +76,17 @@ describe.each(THOROUGH ? WAYS : WAYS.slice(0, 1))('copied $way', ({ general }) =
   });
 });
 
-/** Resolves in the middle of the copy: some rows of the archive have been written, and more are to come. */
+/** Resolves in the middle of the copy: some rows of the archive have been written, and more are to come. That is soon over. */
 async function copying(shard: Cluster): Promise<void> {
   const progress = `SELECT tuples_processed::int AS rows FROM pg_stat_progress_copy
     WHERE relid = to_regclass('public.archive') AND command = 'COPY FROM'`;
-  await until(
-    'rows of the archive come to the shard',
-    async () => {
-      const [copy] = await shard.query<{ rows: number }>('app', progress);
-      return (copy?.rows ?? 0) > 0;
-    },
-    DEADLINE_MS,
-  );
+  await withConnection(shard.endpoint('app'), async (connection) => {
+    const begun = async (): Promise<boolean> => {
+      const { rows } = await connection.query<{ rows: number }>(progress);
+      return (rows[0]?.rows ?? 0) > 0;
+    };
+    await until('rows of the archive come to the shard', begun, DEADLINE_MS);
+  });
 }
 
 /** Whoever copies ranges loses what they are read by. Resolves when another attempt has begun. */

@@ -51,4 +51,10 @@ describe.each(['oldest', 'newest'] as const)('on the %s server', (server) => {
     await expect(pair.source.writer.query('DELETE FROM public.item')).rejects.toMatchObject({ code: 'CUT01' });
     await pair.destination.writer.query('DELETE FROM public.item');
   });
+
+  it.each(['cutover.marker', 'cutover.fence'])('waits for nobody who has locked %s', async (table) => {
+    await pair.source.writer.query(`BEGIN; LOCK TABLE ${table} IN EXCLUSIVE MODE`);
+    await rehearseRecord(pair.source.engine);
+    await pair.source.writer.query('ROLLBACK');
+  });
 });
