@@ -41,6 +41,11 @@ const READS: readonly (readonly [name: string, sql: string])[] = [
   ['every', 'SELECT every(total > 0) FROM invoice'],
   ['stddev of an integer', 'SELECT stddev(id) FROM invoice'],
   ['stddev of a numeric', 'SELECT stddev(total) FROM invoice'],
+  ['stddev of a numeric by a column', 'SELECT status, stddev(total) FROM invoice GROUP BY status ORDER BY status'],
+  [
+    'the largest stddev of many groups',
+    'SELECT account_id, stddev(total) FROM invoice GROUP BY account_id ORDER BY 2 DESC, 1 LIMIT 10',
+  ],
   ['group by another column', 'SELECT status, count(*), sum(total) FROM invoice GROUP BY status ORDER BY status'],
   [
     'the ten largest of many groups',

@@ -301,9 +301,10 @@ async function readDatabase(
     withConnection(endpoint, readCatalogue, options),
     coordinatorState(config, database, options.connectTimeoutMs, before?.coordinator),
   ]);
-  const same = before !== undefined && isDeepStrictEqual(before.catalogue, catalogue);
-  const router = same ? before.router : new Router(parser, { scheme, catalogue });
-  const repeated = same ? before.repeated : new RepeatedStatements(scheme.shards);
+  const fewValues = coordinator.ready ? coordinator.fewValues : (before?.router.fewValues ?? null);
+  const same = isDeepStrictEqual([before?.catalogue, before?.router.fewValues], [catalogue, fewValues]);
+  const router = same && before ? before.router : new Router(parser, { scheme, catalogue, fewValues });
+  const repeated = same && before ? before.repeated : new RepeatedStatements(scheme.shards);
   // While a change of the schema lets readers wait, nothing new can be said: soon it can.
   const unchanged = coordinator === before?.coordinator || coordinator === BEING_CHANGED;
   const readAtMs = unchanged ? startedAtMs - LOOK_AGAIN_MS + READ_AGAIN_MS : startedAtMs;

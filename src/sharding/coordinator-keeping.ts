@@ -8,6 +8,7 @@ import { withConnection } from '../postgres/connection.js';
 import { analyzeCoordinator } from '../postgres/coordinator/analyze.js';
 import { isHeld } from '../postgres/coordinator/barrier.js';
 import { createCoordinatorDatabase, dropCoordinator } from '../postgres/coordinator/database.js';
+import { DEVIATION_STATES_DDL, readFewValues, type FewValues } from '../postgres/coordinator/deviation-states.js';
 import {
   coordinatorDifference,
   leftOutOf,
@@ -19,9 +20,12 @@ import { engineEndpoint, type Endpoint } from '../postgres/endpoint.js';
 import { DROP_TWO_PHASE, TWO_PHASE_DDL } from '../postgres/two-phase.js';
 import { coordinatorAt, coordinatorSpec } from './coordinator-place.js';
 
-/** Reads may go there, but for those that name something it does not have; or why they may not. `outOfStep`: it could be brought in step. */
+/**
+ * Reads may go there, but for those that name something it does not have, and where groups are few, as `readFewValues` answers it; or why
+ * they may not. `outOfStep`: it could be brought in step.
+ */
 export type CoordinatorState =
-  | { readonly ready: true; readonly leftOut: readonly LeftOut[] }
+  | { readonly ready: true; readonly leftOut: readonly LeftOut[]; readonly fewValues: FewValues | null }
   | { readonly ready: false; readonly outOfStep: boolean; readonly reason: string };
 
 /** Somebody else is at work on it, and nothing was known of it before. */
@@ -43,7 +47,7 @@ export async function keepCoordinator(config: Config, database: string): Promise
   const shard = engineEndpoint(config, database);
   const place = coordinatorAt(config, database, shard);
   for (const endpoint of coordinatorSpec(config, database).shards)
-    await withConnection(endpoint, (connection) => connection.query(TWO_PHASE_DDL));
+    await withConnection(endpoint, (connection) => connection.query(TWO_PHASE_DDL + DEVIATION_STATES_DDL));
   await withConnection(maintenanceOf(config, place, shard), (server) =>
     withConnection(shard, (first) => createCoordinatorDatabase(server, place.database, first)),
   );
@@ -92,7 +96,11 @@ export async function coordinatorState(
         const [difference] = await coordinatorDifference(connection, coordinatorSpec(config, database));
         if (difference !== undefined)
           return { ready: false, outOfStep: true, reason: `the coordinator is not in step: ${difference}` };
-        return { ready: true, leftOut: await leftOutOf(connection) };
+        return {
+          ready: true,
+          leftOut: await leftOutOf(connection),
+          fewValues: await readFewValues(connection),
+        };
       },
       { connectTimeoutMs: timeoutMs, queryTimeoutMs: LOOK_TIMEOUT_MS },
     );

@@ -17,6 +17,8 @@ export interface AggregateCall {
   readonly condition: string;
   /** of the argument; null: another one, or not known */
   readonly type: ExactType | null;
+  /** shards may hand on the states of deviations of a `numeric` (src/postgres/coordinator/deviation-states.ts) */
+  readonly states: boolean;
 }
 
 export interface PartialAggregate {
@@ -54,7 +56,7 @@ export function isDivisible(name: string): boolean {
 }
 
 /** @returns null where it cannot be computed so */
-export function partialAggregate({ name, args, condition, type }: AggregateCall): PartialAggregate | null {
+export function partialAggregate({ name, args, condition, type, states }: AggregateCall): PartialAggregate | null {
   const filter = condition === '' ? '' : ` FILTER (WHERE ${condition})`;
   const call = (aggregate: string): string => `pg_catalog.${aggregate}${args}${filter}`;
   const own = filter === '' && FIRST_IN_ORDER.has(name) ? ` ${NOT_BY_ORDER}` : '';
@@ -70,6 +72,12 @@ export function partialAggregate({ name, args, condition, type }: AggregateCall)
     };
   const spread = SPREADS.get(name);
   if (spread === undefined) return null;
+  if (type === 'numeric' && states)
+    return {
+      parts: [call('count'), ...['sum', 'state'].map((part) => `cutover_shards.deviation_${part}${args}${filter}`)],
+      merge: ([count = '', sum = '', state = '']) =>
+        spreadOf([count, sum, `cutover_shards.squares_of(${state})`], spread),
+    };
   return {
     parts: [call('count'), call('sum'), ...squaresOf(args, condition, type)],
     merge: (columns) => spreadOf(columns, spread),
@@ -112,8 +120,10 @@ function spreadOf(
   const squares = q.map((one) => `coalesce(pg_catalog.sum(${one}), 0)`).join(' + ');
   const above = `(${count} * (${squares}) - ${sum} * ${sum})`;
   const below = sample ? `(${count} * (${count} - 1))` : `(${count} * ${count})`;
-  const variance = `(CASE WHEN ${above} <= 0 THEN 0::pg_catalog.numeric ELSE ${above} / ${below} END)`;
-  const rooted = `(CASE WHEN ${variance} = 'NaN'::pg_catalog.numeric THEN ${variance} ELSE ${rootOf(variance)} END)`;
+  // PostgreSQL's is a zero without digits behind its point where there is nothing above; each name is computed as often as it is written.
+  const variance = `coalesce(nullif(greatest(${above}, 0), 0) / ${below}, 0)`;
+  // The scale of NaN is NULL.
+  const rooted = `coalesce(${rootOf(variance)}, ${variance})`;
   return `(CASE WHEN ${count} > ${sample ? '1' : '0'} THEN ${root ? rooted : variance} END)`;
 }
 

@@ -9,6 +9,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { quoteIdentifier } from '../postgres/connection.js';
+import { columnKey, GROUPS_MAX } from '../postgres/coordinator/deviation-states.js';
 import { partialAggregate } from './partial-aggregates.js';
 import {
   columnOf,
@@ -208,6 +209,7 @@ class Rewriting {
       args: sql.slice(place.args.start, place.args.end),
       condition: place.condition === null ? '' : sql.slice(place.condition.start, place.condition.end),
       type: exactType(scope, argument ?? null),
+      states: this.#areGroupsFew(),
     });
     if (partial === null) return null;
     const first = this.#columns.length;
@@ -215,6 +217,16 @@ class Rewriting {
     const merged = partial.merge(partial.parts.map((_, index) => `${PARTS}.${column(first + index)}`));
     this.#aggregates.set(meaning, merged);
     return merged;
+  }
+
+  /** As far as statistics tell: see deviation-states.ts. */
+  #areGroupsFew(): boolean {
+    const { scope, table } = this.#source;
+    const { fewValues } = scope.context;
+    if (fewValues === undefined || fewValues === null) return false;
+    const columns = new Set(this.#groups.flatMap(({ node }) => columnsIn(scope, node)));
+    const counts = [...columns].map(({ name }) => fewValues.get(columnKey(table.schema, table.name, name)) ?? Infinity);
+    return counts.reduce((product, count) => product * count, 1) <= GROUPS_MAX;
   }
 
   #branch(part: string): string {

@@ -13,6 +13,7 @@ import { child, flag, kindOf, list, number, text, type Tree } from './statement-
 
 export interface PartialSource {
   readonly scope: PartialScope;
+  readonly table: CatalogueTable;
   readonly rule: TableRule;
   readonly sql: string;
   readonly select: Tree;
@@ -79,7 +80,20 @@ export function readSource(parser: StatementParser, context: RoutingContext, sql
   if (!isUnderstood(scope, [select.whereClause, select.limitCount, select.limitOffset], false)) return null;
   const alias = quoteIdentifier(found.alias);
   const parts = shardsOf(context, found).map((shard) => `${partOn(found.table, shard)} AS ${alias}`);
-  return { scope, rule: found.rule, sql, select, words, text: cut, at, targets, sorts, parts, parser };
+  return {
+    scope,
+    table: found.table,
+    rule: found.rule,
+    sql,
+    select,
+    words,
+    text: cut,
+    at,
+    targets,
+    sorts,
+    parts,
+    parser,
+  };
 }
 
 function plain({ kind, body }: { readonly kind: string; readonly body: Tree }): Tree | null {

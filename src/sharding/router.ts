@@ -1,4 +1,5 @@
 /** One task: route the statements of one sharded database: verdicts from the cache, bound to parameters, bent by hints. */
+import type { FewValues } from '../postgres/coordinator/deviation-states.js';
 import { catalogueKey } from './catalogue.js';
 import { partialStatement } from './partial.js';
 import { bindVerdict, onlyKeyOf, type KeyedBy, type Route, type RowPart } from './router-binding.js';
@@ -65,6 +66,11 @@ export class Router {
     cacheBytes = CACHE_BYTES,
   ) {
     this.cache = new TextCache(cacheBytes);
+  }
+
+  /** see {@link RoutingContext} */
+  get fewValues(): FewValues | null {
+    return this.context.fewValues ?? null;
   }
 
   /** The verdicts on a text as it is, kept by text and search path. */

@@ -1,4 +1,5 @@
 /** One task: what is gathered about one statement while its parts are read. */
+import type { FewValues } from '../postgres/coordinator/deviation-states.js';
 import type { Catalogue } from './catalogue.js';
 import { functionVerdict } from './statement-functions.js';
 import type { ColumnNode } from './statement-graph.js';
@@ -21,6 +22,8 @@ export interface RoutingContext {
   readonly catalogue: Catalogue;
   /** schemas of the session's `search_path` in their order, `$user` resolved */
   readonly searchPath: readonly string[];
+  /** where shards may hand on states of deviations (src/postgres/coordinator/deviation-states.ts); absent or null: nowhere */
+  readonly fewValues?: FewValues | null;
 }
 
 /** One query level: a SELECT, or an UPDATE, DELETE, INSERT or MERGE. */

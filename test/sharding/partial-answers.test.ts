@@ -27,10 +27,22 @@ const SHARDS = 2;
 const TYPES = `CREATE TYPE mood AS ENUM ('bad', 'fair', 'good'); CREATE DOMAIN positive AS integer CHECK (VALUE > 0);`;
 /** May read three columns of one table. */
 const READER = 'partial_reader';
+/** An application that is no superuser, as which whoever reads is sent on to the shards. */
+const APP = 'partial_app';
 /** Of these no statement of the generator is left to the plain way alone. */
 const CLASSES = [
   ...['count', 'sum', 'avg', 'min', 'max', 'bool_and', 'bool_or', 'every', 'bit_and', 'bit_or', 'spread'],
-  ...['filter', 'group', 'having', 'order', 'limit of groups', 'order by limit', 'all at once'],
+  ...[
+    'filter',
+    'group',
+    'having',
+    'order',
+    'limit of groups',
+    'order by limit',
+    'all at once',
+    'state',
+    'state of a group',
+  ],
 ];
 
 let whole: Connection;
@@ -38,6 +50,8 @@ let coordinator: Connection;
 let proxy: Proxy;
 let config: Config;
 let router: Router;
+/** The same where every column has few values: deviations of numbers are asked for as states, in groups too. */
+let withStates: Router;
 
 const TENANTS = {
   schema: null,
@@ -68,12 +82,17 @@ const RANGES: Mapping = {
 };
 
 function sharded(base: Config, names: readonly string[]): Config {
-  const [entry] = base.databases;
-  if (entry === undefined) throw new Error('no entry');
+  const [first] = base.databases;
+  if (first === undefined) throw new Error('no entry');
+  const { password, ...entry } = first;
   const of = { database: 'prod', schema: null };
   return {
     ...base,
     databases: names.map((databaseName, shard) => ({ ...entry, databaseName, shard })),
+    users: [
+      ...base.users.map((user) => ({ ...user, ...(password !== undefined && { serverPassword: password }) })),
+      { name: APP, database: 'prod', passwords: [APP], schemaAdmin: false },
+    ],
     sharding: {
       ...base.sharding,
       tables: [
@@ -90,7 +109,7 @@ beforeAll(async () => {
   const wholeName = await freshDatabase(cluster);
   const names = await Promise.all(Array.from({ length: SHARDS }, () => freshDatabase(cluster)));
   config = sharded(configFor([{ name: 'prod', cluster, databaseName: wholeName }]), names);
-  await cluster.query(wholeName, `CREATE ROLE ${READER}`);
+  await cluster.query(wholeName, `CREATE ROLE ${READER}; CREATE ROLE ${APP} LOGIN PASSWORD '${APP}'`);
   const scheme = schemeOf(config, 'prod');
   const columns = ['tenant_id', 'region', 'number'];
   for (const [at, name] of [wholeName, ...names].entries()) {
@@ -103,7 +122,7 @@ beforeAll(async () => {
         `CREATE TABLE ${table} (${COLUMNS}); ${FILL(table)}; DELETE FROM ${table} WHERE (${kept}) IS NOT TRUE`,
       );
     }
-    await cluster.query(name, `GRANT SELECT (s, m, number) ON metrics TO ${READER}`);
+    await cluster.query(name, `GRANT SELECT (s, m, number) ON metrics TO ${READER}; GRANT SELECT ON metrics TO ${APP}`);
     await cluster.query(name, 'DROP SCHEMA cutover CASCADE; ANALYZE');
   }
   await keepCoordinator(config, 'prod');
@@ -112,7 +131,9 @@ beforeAll(async () => {
   for (const connection of [whole, coordinator]) await connection.query('SET search_path = public; SET jit = off');
   await seemLarge();
   const catalogue = await withConnection(cluster.endpoint(names[0] ?? ''), readCatalogue);
-  router = new Router(await loadStatementParser(), { scheme, catalogue });
+  const parser = await loadStatementParser();
+  router = new Router(parser, { scheme, catalogue });
+  withStates = new Router(parser, { scheme, catalogue, fewValues: new FewEverywhere() });
   proxy = await startProxy({ config });
 }, 120_000);
 
@@ -120,6 +141,12 @@ afterAll(async () => {
   await proxy.close(0);
   await Promise.all([whole.end(), coordinator.end()]);
 });
+
+class FewEverywhere extends Map<string, number> {
+  override get(): number {
+    return 1;
+  }
+}
 
 /** Of tables with few rows it does not matter to the planner what a shard computes. */
 async function seemLarge(): Promise<void> {
@@ -167,6 +194,7 @@ test(`${READS.toString()} generated reads: the parts together are the whole`, as
     const { sql, classes, ordered } = generatedRead(seed);
     const text = withConstants(sql);
     const partial = router.partial(text, ['public']);
+    const states = withStates.partial(text, ['public']);
     const expected = await answerOf(whole, { text }, ordered);
     const plain = await answerOf(coordinator, { text }, ordered);
     const why = `seed ${seed.toString()}: ${text}\n${partial ?? ''}`;
@@ -174,10 +202,15 @@ test(`${READS.toString()} generated reads: the parts together are the whole`, as
     expect(plain.rows, why).toBe(expected.rows);
     if (partial !== null) {
       for (const name of classes) counts.set(name, (counts.get(name) ?? 0) + 1);
-      expect(await answerOf(coordinator, { text: partial }, ordered), why).toEqual(plain);
-      const scans = LOCAL.test(text) ? [] : await scansOf(partial);
-      if (scans.length > 0) counts.set('all at once', (counts.get('all at once') ?? 0) + 1);
-      expect(scans, why).not.toContain('Foreign Scan');
+      for (const form of new Set([partial, states ?? partial])) {
+        if (form !== partial)
+          for (const name of classes.includes('group') ? ['state', 'state of a group'] : ['state'])
+            counts.set(name, (counts.get(name) ?? 0) + 1);
+        expect(await answerOf(coordinator, { text: form }, ordered), `${why}\n${form}`).toEqual(plain);
+        const scans = LOCAL.test(text) ? [] : await scansOf(form);
+        if (scans.length > 0) counts.set('all at once', (counts.get('all at once') ?? 0) + 1);
+        expect(scans, `${why}\n${form}`).not.toContain('Foreign Scan');
+      }
     }
     const prepared = withParameters(sql);
     const asked = { text: prepared.sql, values: prepared.values, binary: seed % 2 === 0 };
@@ -207,6 +240,25 @@ test('squares of integers on both sides of what fits one', async () => {
       expect(router.partial(text, ['public'])).toContain('UNION ALL');
       expect((await client.query(text)).rows, text).toEqual((await whole.query(text)).rows);
     }
+});
+
+test('a deviation of a number is computed in one pass where its groups are few, as the statistics tell', async () => {
+  const client = await clientOf(proxy, 'prod');
+  const sentFor = async (sql: string): Promise<string> => {
+    const { rows } = await client.query<{ 'QUERY PLAN': string }>(`EXPLAIN (VERBOSE, COSTS OFF) ${sql}`);
+    return rows.map((row) => row['QUERY PLAN']).join('\n');
+  };
+  const few = ['SELECT var_pop(m) AS v FROM metrics', 'SELECT b, stddev(n) AS v FROM metrics GROUP BY b ORDER BY b'];
+  for (const sql of few) {
+    expect(await sentFor(sql)).toMatch(/Async Foreign Scan[^]*Remote SQL: SELECT .*cutover_shards\.deviation_state\(/);
+    expect((await client.query(sql)).rows, sql).toEqual((await whole.query(sql)).rows);
+  }
+  const app = await clientOf(proxy, 'prod', { user: APP, password: APP });
+  for (const sql of few) expect((await app.query(sql)).rows, sql).toEqual((await whole.query(sql)).rows);
+  // Every row has another one.
+  const many = 'SELECT t, stddev(m) AS v FROM metrics GROUP BY t ORDER BY t';
+  expect(await sentFor(many)).not.toContain('deviation_state');
+  expect((await client.query(many)).rows).toEqual((await whole.query(many)).rows);
 });
 
 test('a user who may read some columns of a table reads them sorted and limited', async () => {

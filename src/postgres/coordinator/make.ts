@@ -10,6 +10,7 @@ import { dumpSchema } from '../dump/dump.js';
 import { serverVersion } from '../streams.js';
 import { awaitShardChanges, isClosed } from './barrier.js';
 import { MARKER } from './database.js';
+import { COORDINATOR_STATES_DDL } from './deviation-states.js';
 import { differences, type Items } from './items.js';
 import { beginMaking } from './making.js';
 import { keepMappings } from './mappings.js';
@@ -147,6 +148,8 @@ async function rebuild(
 ): Promise<readonly LeftOut[]> {
   await attempt(database, 'what it had', () => removeAll(connection));
   await attempt(database, 'postgres_fdw', () => connection.query(LEDGER));
+  if (wanted.deviationStates)
+    await attempt(database, 'the states of deviations', () => connection.query(COORDINATOR_STATES_DDL));
   for (const [shard, options] of wanted.servers.entries())
     await attempt(database, `server of shard ${shard.toString()}`, () =>
       connection.query(`CREATE SCHEMA ${quoteIdentifier(shardName(shard))}; ${serverSql(shard, options)}`),

@@ -2,6 +2,7 @@
 import { withConnection, type Connection } from '../connection.js';
 import type { Endpoint } from '../endpoint.js';
 import { serverVersion } from '../streams.js';
+import { handsOnStates, mayTakeStates, STATES_EXTENSION } from './deviation-states.js';
 import { differences, readItems, type Items } from './items.js';
 import { mappedUsers, serverOptions, type ServerOptions } from './servers.js';
 import { readSettings, type DatabaseSetting } from './settings.js';
@@ -14,6 +15,8 @@ export interface Wanted {
   readonly settings: readonly DatabaseSetting[];
   readonly servers: readonly ServerOptions[];
   readonly users: readonly CoordinatorUser[];
+  /** see deviation-states.ts */
+  readonly deviationStates: boolean;
   /** the shards' schema with the placements, servers and users; no passwords, nor anything computed from one */
   readonly items: Items;
 }
@@ -24,6 +27,7 @@ interface ReadShard {
   readonly tables: readonly TableShape[];
   readonly definers: readonly string[];
   readonly settings: readonly DatabaseSetting[];
+  readonly deviationStates: boolean;
 }
 
 /** Sentences about what the shards do not have in common; at most `max`. Schema of shard 0 against each other one. */
@@ -44,11 +48,15 @@ export async function readWanted(coordinator: Connection, spec: CoordinatorSpec)
   if (difference !== undefined) throw coordinatorFailed(coordinator.database ?? '', `the shards differ: ${difference}`);
   const { rows } = await coordinator.query<{ role: string }>('SELECT current_user AS role');
   const version = await serverVersion(coordinator);
-  const shippable = await shippableExtensions(coordinator, first.items);
+  const deviationStates = shards.every((shard) => shard.deviationStates) && (await mayTakeStates(coordinator));
+  const shippable = [
+    ...(await shippableExtensions(coordinator, first.items)),
+    ...(deviationStates ? [STATES_EXTENSION] : []),
+  ];
   const servers = spec.shards.map((endpoint) => serverOptions(endpoint, spec, shippable, version));
   const users = mappedUsers(spec, rows[0]?.role ?? '', first.definers);
   const items = new Map([...first.items, ...ownItems(spec, first, servers, users)]);
-  return { tables: first.tables, settings: first.settings, servers, users, items };
+  return { tables: first.tables, settings: first.settings, servers, users, deviationStates, items };
 }
 
 /** Extensions of the shards that the coordinator's server would install in the same version. */
@@ -87,6 +95,7 @@ function readAll(spec: CoordinatorSpec): Promise<readonly ReadShard[]> {
         tables: await readTables(connection),
         definers: await readDefiners(connection),
         settings: await readSettings(connection, users),
+        deviationStates: await handsOnStates(connection),
       })),
     ),
   );
