@@ -1,6 +1,16 @@
 /** One task: find and run pgbench, and read the numbers that matter from what it prints and logs. */
 import { execFile } from 'node:child_process';
-import { accessSync, constants, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
 import { temporaryFolder } from '../src/dev/postgres-binaries.js';
@@ -19,6 +29,13 @@ export interface PgbenchResult {
   readonly latencyMs: number;
   /** of a hundred transactions the slowest one waited longer */
   readonly p99Ms: number;
+}
+
+/** Where clients connect to, and which accounts they read: as `select-only` does, of all when there is no range. */
+export interface Place {
+  readonly endpoint: Endpoint;
+  /** the first and the last one */
+  readonly accounts?: readonly [first: number, last: number];
 }
 
 export interface PgbenchLoad {
@@ -51,15 +68,11 @@ export async function initialise(program: string, endpoint: Endpoint, scale: num
   await run(program, endpoint, ['-i', '-q', '-s', scale.toString()], GRACE_MS);
 }
 
-/** One run of a built-in script; against several places at once, with the clients spread over them. */
-export async function measure(
-  program: string,
-  endpoints: readonly Endpoint[],
-  load: PgbenchLoad,
-): Promise<PgbenchResult> {
-  const clients = load.clients / endpoints.length;
-  if (!Number.isInteger(clients)) throw new Error(`clients are a multiple of ${endpoints.length.toString()}`);
-  const results = await Promise.all(endpoints.map((endpoint) => measureOne(program, endpoint, { ...load, clients })));
+/** One run of a script; against several places at once, with the clients spread over them. */
+export async function measure(program: string, places: readonly Place[], load: PgbenchLoad): Promise<PgbenchResult> {
+  const clients = load.clients / places.length;
+  if (!Number.isInteger(clients)) throw new Error(`clients are a multiple of ${places.length.toString()}`);
+  const results = await Promise.all(places.map((place) => measureOne(program, place, { ...load, clients })));
   const transactionsPerSecond = results.reduce((sum, result) => sum + result.transactionsPerSecond, 0);
   const latencyMs = load.clients / (transactionsPerSecond / MS_PER_SECOND);
   return {
@@ -81,20 +94,31 @@ interface Measured {
   readonly timesMs: readonly number[];
 }
 
-async function measureOne(program: string, endpoint: Endpoint, load: PgbenchLoad): Promise<Measured> {
+async function measureOne(program: string, { endpoint, accounts }: Place, load: PgbenchLoad): Promise<Measured> {
   const { script, mode, clients, seconds } = load;
   const threads = Math.min(THREADS, clients);
   const size = ['-c', clients.toString(), '-j', threads.toString(), '-T', seconds.toString()];
   const folder = mkdtempSync(join(temporaryFolder(), 'cutover-pgbench-'));
   try {
-    const log = ['-l', `--sampling-rate=${LOGGED_SHARE.toString()}`, `--log-prefix=${join(folder, 'log')}`];
-    const args = ['-n', '-b', script, '-M', mode, ...size, ...log];
+    const logs = join(folder, 'logs');
+    mkdirSync(logs);
+    const log = ['-l', `--sampling-rate=${LOGGED_SHARE.toString()}`, `--log-prefix=${join(logs, 'log')}`];
+    const what = accounts === undefined ? ['-b', script] : ['-f', writtenReads(folder, accounts)];
+    const args = ['-n', ...what, '-M', mode, ...size, ...log];
     const text = await run(program, endpoint, args, seconds * MS_PER_SECOND + GRACE_MS);
-    const timesMs = readdirSync(folder).flatMap((name) => timesIn(readFileSync(join(folder, name), 'utf8')));
+    const timesMs = readdirSync(logs).flatMap((name) => timesIn(readFileSync(join(logs, name), 'utf8')));
     return { transactionsPerSecond: numberIn(text, /^tps = ([\d.]+)/m), timesMs };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** @returns the path of a script as pgbench's own, of some accounts */
+function writtenReads(folder: string, [first, last]: readonly [number, number]): string {
+  const path = join(folder, 'reads.sql');
+  const range = `\\set aid random(${first.toString()}, ${last.toString()})`;
+  writeFileSync(path, `${range}\nSELECT abalance FROM pgbench_accounts WHERE aid = :aid;\n`);
+  return path;
 }
 
 function timesIn(log: string): readonly number[] {
