@@ -15,21 +15,21 @@ import { applyTrouble } from '../src/postgres/apply-health.js';
 import { columnsChanged, rememberCatalogue, tablesChanged } from '../src/postgres/catalogue.js';
 import type { Connection } from '../src/postgres/connection.js';
 import type { Purpose } from '../src/postgres/connections.js';
-import { destinationGap, fenceGap, rehearseSeal, tableGap } from '../src/postgres/fence.js';
+import { destinationGap, fenceGap, tableGap } from '../src/postgres/fence.js';
 import { applyProblems, canaryArrived, parityOf } from '../src/postgres/parity.js';
 import { runningMaintenance } from '../src/postgres/preflight/activity.js';
 import { roundTrip } from '../src/postgres/preflight/lease.js';
 import { beginEpoch, noteEvents, readIdentity, readRecord, type RecordState } from '../src/postgres/record.js';
-import { rehearseRecord } from '../src/postgres/rehearsal.js';
 import { standbysBehind } from '../src/postgres/standbys.js';
 import { streamHealth, tableSyncs, type StreamHealth } from '../src/postgres/streams.js';
+import { warmUpRecord, warmUpSeal, warmUpSequences } from '../src/postgres/warm-up.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { computeDerivedData } from './derived-data.js';
 import { applyForward } from './exclusive-streams.js';
 import { guardsNotYet } from './guards.js';
 import { nodesNotYet, requireNodes } from './nodes.js';
 import { pinnedSince, readyRecords } from './pinned-sides.js';
-import { handOverAhead, rehearse } from './sequences.js';
+import { handOverAhead } from './sequences.js';
 import { endsOf, firstFrom, firstTo, streamsFrom, streamsOf, streamsTo, type Stream } from './stream-ends.js';
 import { requireVerified } from './verification.js';
 
@@ -61,7 +61,7 @@ export async function awaitMoment(
   }
   if (request.first === true && request.rehearse !== true)
     await computeDerivedData(context, destination, 'missing', report);
-  await warm(context, migration, heading);
+  await warmUp(context, migration, heading);
   if (request.rehearse !== true) await requireVerified(context, migration, heading);
   const { cutover } = context.config();
   const { database, peer } = migration;
@@ -187,7 +187,7 @@ async function rememberAt(context: EngineContext, shard: Side, stream: string): 
 }
 
 /** Connections opened, statements planned, functions called once: the first call of each costs milliseconds. */
-async function warm(context: EngineContext, migration: Migration, heading: Heading): Promise<void> {
+async function warmUp(context: EngineContext, migration: Migration, heading: Heading): Promise<void> {
   const { source, destination } = sidesOfHeading(migration, heading);
   for (const shard of [source, destination].flatMap(shardsOf))
     for (const purpose of PURPOSES) await context.connections.get(await context.directory.endpointOf(shard), purpose);
@@ -200,17 +200,17 @@ async function warm(context: EngineContext, migration: Migration, heading: Headi
     await parityOf(await at(subscriber, 'parity'), mark);
     await canaryArrived(await at(publisher, 'record'), nobody);
   }
-  for (const shard of [source, destination].flatMap(shardsOf)) await rehearseRecord(await at(shard, 'record'));
+  for (const shard of [source, destination].flatMap(shardsOf)) await warmUpRecord(await at(shard, 'record'));
   for (const shard of shardsOf(destination)) {
     await standbysBehind(await at(shard, 'parity'), null);
     await readIdentity(await at(shard, 'parity'));
   }
-  await rehearse(context, { source, destination });
+  for (const shard of shardsOf(source)) await warmUpSequences(await at(shard, 'sequences'));
+  for (const shard of shardsOf(destination)) await warmUpSequences(await at(shard, 'sequences'), shard);
   for (const [number, shard] of shardsOf(source).entries()) {
     const sealing = await at(shard, 'seal');
     await standbysBehind(sealing, null);
-    await rehearseRecord(sealing);
-    await rehearseSeal(sealing, firstFrom(migration, heading, number).name);
+    await warmUpSeal(sealing, firstFrom(migration, heading, number).name);
     // An autovacuum gives way only after deadlock_timeout; a role without the right to set it keeps the server's.
     await sealing.query(`SET deadlock_timeout = '50ms'`).catch(() => undefined);
   }

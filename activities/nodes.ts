@@ -102,15 +102,14 @@ export async function requireNodes(
 }
 
 /** @throws CutoverError `node_handed_over` while a node is: that passes, and is no reason to refuse a move */
-export async function expectNoHandOver(context: EngineContext): Promise<void> {
-  const handedOver = (await askNodes(context)).find(({ passes }) => passes === true);
+export function expectNoHandOver(answers: readonly NodeAnswer[]): void {
+  const handedOver = answers.find(({ passes }) => passes === true);
   if (handedOver) throw new CutoverError('node_handed_over', { node: handedOver.node });
 }
 
-/** The same as a line of preflight. */
-export async function nodesCheck(context: EngineContext): Promise<Check> {
-  const answers = await askNodes(context);
-  const problems = nodeProblems(answers, context.config().cutover.leaseMs);
+/** What they answered as a line of preflight. */
+export function nodesCheck(answers: readonly NodeAnswer[], leaseMs: number): Check {
+  const problems = nodeProblems(answers, leaseMs);
   const failed = problems.length > 0;
   return {
     id: 'nodes',

@@ -17,7 +17,7 @@ import { serverVersion } from '../src/postgres/streams.js';
 import { forgetCoordinator, keepCoordinator } from '../src/sharding/coordinator-keeping.js';
 import { connectionTo, type EngineContext } from './context.js';
 import { computeDerivedData } from './derived-data.js';
-import { expectNoHandOver, nodesCheck } from './nodes.js';
+import { askNodes, expectNoHandOver, nodesCheck, type NodeAnswer } from './nodes.js';
 import { preparedTables, shardingChecks } from './sharded-preflight.js';
 import { sidesOf } from './situation.js';
 
@@ -50,19 +50,26 @@ export async function runPreflight(
   request: MoveRequest,
   purpose: Purpose,
 ): Promise<readonly Check[]> {
-  await expectNoHandOver(context);
-  const checks = await checkMove(context, request, purpose);
+  // Asked once: a hand-over that begins behind this is no reason to refuse the move either.
+  const nodes = await askNodes(context);
+  expectNoHandOver(nodes);
+  const checks = await checkMove(context, request, purpose, nodes);
   const failed = checks.filter((c) => c.verdict === 'failed');
   if (failed.length > 0)
     throw new CutoverError('preflight_failed', { problems: failed.map((c) => `${c.title}: ${c.detail}`).join('; ') });
   return checks;
 }
 
-/** Every check with its verdict; changes nothing and fails for nothing but an unreachable server. */
+/**
+ * Every check with its verdict; changes nothing and fails for nothing but an unreachable server.
+ *
+ * @param answers of the nodes, where they have been asked already
+ */
 export async function checkMove(
   context: EngineContext,
   request: MoveRequest,
   purpose: Purpose,
+  answers?: readonly NodeAnswer[],
 ): Promise<readonly Check[]> {
   const sides = await sidesOf(context, request);
   const shards = countsOf(sides);
@@ -79,7 +86,8 @@ export async function checkMove(
     ),
   );
   const applicable = (checks ?? []).filter((check) => !NOT_FOR[purpose].includes(check.id));
-  return [await nodesCheck(context), ...(await shardingChecks(context, request)), ...applicable];
+  const nodes = nodesCheck(answers ?? (await askNodes(context)), context.config().cutover.leaseMs);
+  return [nodes, ...(await shardingChecks(context, request)), ...applicable];
 }
 
 /** A check that was made of several shards is one line. */

@@ -6,7 +6,6 @@ import {
   advanceSequences,
   furthest,
   readSequences,
-  rehearseSequences,
   sequenceIncrements,
   spread,
   type SequenceValues,
@@ -38,12 +37,6 @@ export async function handOver(context: EngineContext, sides: Sides, epoch: numb
 export async function handOverAhead(context: EngineContext, sides: Sides, epoch: number): Promise<void> {
   const given = await valuesOf(context, sides);
   await Promise.all(given.map(({ connection, shard, values }) => advanceAhead(connection, shard, epoch, values)));
-}
-
-/** Makes plans and opens sequences on the connections that the pause will use. May be called again. */
-export async function rehearse(context: EngineContext, { source, destination }: Sides): Promise<void> {
-  for (const from of shardsOf(source)) await rehearseSequences(await at(context, from));
-  for (const to of shardsOf(destination)) await rehearseSequences(await at(context, to), to);
 }
 
 async function valuesOf(context: EngineContext, { source, destination }: Sides): Promise<readonly Given[]> {

@@ -112,19 +112,6 @@ export async function destinationGap(
   return rows[0]?.gap ?? null;
 }
 
-/**
- * Ahead of the pause, on the connection that will seal: what the seal asks the catalogue, so that its plans stand and the name
- * of every table it will lock is in the cache of this connection. Locks nothing; may be called again.
- */
-export async function rehearseSeal(connection: Connection, publication: string): Promise<void> {
-  await fenceGap(connection, publication);
-  await connection.query('SELECT cutover.fenced_tables(), cutover.table_gap($1)', [publication]);
-  await connection.query(`
-    SELECT count(to_regclass(format('%I.%I', n.nspname, c.relname))::text)
-    FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE t.tgname = 'cutover_fence_write'`);
-}
-
 /** Statements that need a lock of a table for a moment: tried again and again, so that nobody queues behind them for long. */
 export async function withShortLock(connection: Connection, statements: string, table: string): Promise<void> {
   for (let attempt = 1; ; attempt++) {

@@ -70,6 +70,11 @@ export async function withheldSequences(side: Connection): Promise<readonly stri
   return rows.map(({ name }) => name);
 }
 
+/** @throws CutoverError `sequence_withheld` naming what this role may not read and set */
+export async function requireSequences(side: Connection): Promise<void> {
+  refuseWithheld(side, await withheldSequences(side));
+}
+
 function refuseWithheld(side: Connection, withheld: readonly string[]): void {
   if (withheld.length === 0) return;
   const more = withheld.length - WITHHELD_SHOWN_MAX;
@@ -139,22 +144,6 @@ async function advance(
       actual: answer?.systemIdentifier ?? 'none',
     });
   return answer;
-}
-
-/**
- * Ahead of the pause: makes the plans of its statements and opens every sequence once on this connection, because the
- * first look at a thousand sequences takes five times as long as the second. Moves nothing; may be called again.
- *
- * @param destination what the connection leads to, where values are handed to it; absent: it hands them over
- * @throws CutoverError `sequence_withheld` naming what the role of this connection may not read and set
- */
-export async function rehearseSequences(connection: Connection, destination?: Side): Promise<void> {
-  // As in the functions of the record: no plan whose time grows with the square of the sequences.
-  await connection.query('SET enable_nestloop = off');
-  refuseWithheld(connection, await withheldSequences(connection));
-  await readSequences(connection);
-  // No sequence is named, so whatever the epoch, none is moved; the highest one gets past the check of the fence row.
-  if (destination) await advance(connection, destination, Number.MAX_SAFE_INTEGER, []);
 }
 
 /** By how much each sequence counts: its name, schema-qualified and quoted, and as PostgreSQL writes a bigint its increment. */

@@ -5,7 +5,7 @@
  * the same words after the same work.
  */
 import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
-import type { AuthType, Config } from '../config/config.js';
+import type { AuthType, Config, UserEntry } from '../config/config.js';
 import { deriveVerifier, ITERATIONS, parseVerifier, passwordMatches, type Verifier } from './scram.js';
 
 /** What may prove that a client is this user of this database. */
@@ -53,6 +53,8 @@ function parseMd5(text: string): string | null {
   return /^md5([0-9a-f]{32})$/.exec(text)?.[1] ?? null;
 }
 
+type Entry = Pick<UserEntry, 'name' | 'database' | 'passwords' | 'passwordHash'>;
+
 /** The credentials of a configuration, with the slow part of SCRAM done ahead. Replaced as a whole by apply(). */
 export class CredentialStore {
   readonly #known = new Map<string, Promise<Credentials>>();
@@ -63,10 +65,9 @@ export class CredentialStore {
   /** @param before what it replaces: whose password is the same there keeps what was derived, since a swap replaces it within a pause */
   constructor(config: Config, before?: CredentialStore) {
     const kept = before === undefined ? this.#derived : before.#derived;
-    for (const user of config.users) {
-      this.#add(user.name, user.database, user.passwords, user.passwordHash, kept);
-    }
-    this.#add(config.admin.user, config.admin.name, [config.admin.password], undefined, kept);
+    for (const entry of config.users) this.#add(entry, kept);
+    const { user, name: database, password } = config.admin;
+    this.#add({ name: user, database, passwords: [password] }, kept);
   }
 
   /**
@@ -77,15 +78,10 @@ export class CredentialStore {
     return this.#known.get(key(user, database)) ?? this.#byUser.get(user) ?? Promise.resolve(unknown(user));
   }
 
-  #add(
-    user: string,
-    database: string,
-    passwords: readonly string[],
-    hash: string | undefined,
-    kept: ReadonlyMap<string, Promise<Credentials>>,
-  ): void {
-    const made = JSON.stringify([user, passwords, hash]);
-    const credentials = this.#derived.get(made) ?? kept.get(made) ?? derive(user, passwords, hash);
+  #add(entry: Entry, kept: ReadonlyMap<string, Promise<Credentials>>): void {
+    const { name: user, database, passwords, passwordHash } = entry;
+    const made = JSON.stringify([user, passwords, passwordHash]);
+    const credentials = this.#derived.get(made) ?? kept.get(made) ?? derive(user, passwords, passwordHash);
     this.#derived.set(made, credentials);
     this.#known.set(key(user, database), credentials);
     if (!this.#byUser.has(user)) this.#byUser.set(user, credentials);

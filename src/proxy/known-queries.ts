@@ -31,8 +31,6 @@ export class KnownQueries<Kept> {
    * @param holds whether what was kept of a text holds for this client
    */
   find(buffer: Buffer, at: number, end: number, holds: (kept: Kept) => boolean): Kept | null {
-    const { last } = this.#texts;
-    if (last !== null && this.#isIt(last, buffer, at, end) && holds(last.kept)) return last.kept;
     return this.#texts.find((text) => this.#isIt(text, buffer, at, end) && holds(text.kept))?.kept ?? null;
   }
 
@@ -68,17 +66,15 @@ export function numberAt(buffer: Buffer, from: number, to: number): number {
   return number;
 }
 
-/** A few, of which the one that was found last is to be looked at first. */
+/** A few, of which the one that was found last is looked at first. */
 export class Recent<Entry> {
   readonly #entries: Entry[] = [];
   #last = 0;
   #oldest = 0;
 
-  get last(): Entry | null {
-    return this.#entries[this.#last] ?? null;
-  }
-
   find(matches: (entry: Entry) => boolean): Entry | null {
+    const last = this.#entries[this.#last];
+    if (last !== undefined && matches(last)) return last;
     const at = this.#entries.findIndex(matches);
     if (at < 0) return null;
     this.#last = at;

@@ -5,6 +5,7 @@ import { timingSafeEqual } from 'node:crypto';
 import { createServer, type AddressInfo, type ListenOptions, type Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
+import { keepAliveOptions } from '../config/tcp.js';
 import { CutoverError } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
 import type { ChangeOptions } from '../sharding/coordinator-change.js';
@@ -158,8 +159,9 @@ class RunningProxy implements WatchedProxy, AcceptorContext, WatchContext {
   #makeListener(): Server {
     return createServer({ noDelay: true, pauseOnConnect: true }, (accepted) => {
       const socket = readPastStream(accepted);
-      const { keepAliveMs } = this.#config.tcp;
-      socket.setKeepAlive(keepAliveMs !== null, keepAliveMs ?? 0);
+      // Not as options of the listener, which would keep them: a RELOAD may change them.
+      const { keepAlive, keepAliveInitialDelay } = keepAliveOptions(this.#config.tcp.keepAliveMs);
+      socket.setKeepAlive(keepAlive, keepAliveInitialDelay);
       void this.#acceptor.accept(socket);
     });
   }

@@ -141,9 +141,7 @@ export class RepeatedStatements {
     stays: boolean,
   ): Known | null {
     if (names.portalEnd !== at + HEADER_BYTES || body === null) return null;
-    const { last } = this.#binds;
-    const known =
-      last !== null && isBound(last, body, path) ? last : this.#binds.find((one) => isBound(one, body, path));
+    const known = this.#binds.find((one) => isBound(one, body, path));
     if (known === null) return null;
     if (stays) known.body = body;
     const { rule, key } = known.by;

@@ -15,7 +15,7 @@ const MINE = {
   prepared: 'PREPARE mine AS SELECT 7',
   held: 'DECLARE mine CURSOR WITH HOLD FOR SELECT 7',
 } as const;
-const SWITCH_MS = 10_000;
+const DRAIN_TIMEOUT_MS = 10_000;
 
 /** A session that is never without what it keeps, and comes back when it was ended. */
 class Keeper {
@@ -70,7 +70,7 @@ class Keeper {
 }
 
 test('sessions that keep something are ended at each switch and lose nothing', { timeout: 240_000 }, async () => {
-  const general = `cutover_session_state = "close"\ncutover_drain_timeout = ${SWITCH_MS.toString()}`;
+  const general = `cutover_session_state = "close"\ncutover_drain_timeout = ${DRAIN_TIMEOUT_MS.toString()}`;
   const moving = await Moving.start({ source: 17, destination: 18, general, schema: CROSSING_TABLE });
   onTestFinished(() => moving.stop());
   const { source, destination } = moving.system;

@@ -224,7 +224,7 @@ export async function holdBeforePause(
   // moment would wait for that.
   const lock = 'LOCK TABLE cutover.decision IN EXCLUSIVE MODE';
   await from.query(database, `BEGIN; ${lock}; PREPARE TRANSACTION 'hold before pause'`);
-  // Ahead of it a rehearsal waits here for a moment, and asks for less.
+  // Ahead of it the warm-up waits here for a moment, and asks for less.
   const waits = `SELECT FROM pg_locks WHERE relation = 'cutover.decision'::regclass AND mode = 'ShareRowExclusiveLock' AND NOT granted`;
   return {
     reached: async () => {

@@ -1,9 +1,10 @@
 /** One task: hold the comparison of the seal to what it must see, and to a time that does not grow with the square of the tables. */
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { connect, type Connection } from '../../src/postgres/connection.js';
-import { applicationTables, armFence, fenceGap, rehearseSeal } from '../../src/postgres/fence.js';
+import { applicationTables, armFence, fenceGap } from '../../src/postgres/fence.js';
 import { installRecord } from '../../src/postgres/record.js';
 import { ensurePublication } from '../../src/postgres/streams.js';
+import { warmUpSeal } from '../../src/postgres/warm-up.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 
 const clusters = useClusters({ source: { major: 18 } });
@@ -53,8 +54,8 @@ it.each([
     `CREATE TABLE public.late (id int PRIMARY KEY); ALTER PUBLICATION ${PUBLICATION} ADD TABLE public.late`,
     'table public.late is published but not fenced',
   ],
-])('a gap is seen by a connection that rehearsed before it came: %s', async (change, gap) => {
-  await rehearseSeal(source, PUBLICATION);
+])('a gap is seen by a connection that was warmed up before it came: %s', async (change, gap) => {
+  await warmUpSeal(source, PUBLICATION);
   expect(await fenceGap(source, PUBLICATION)).toBeNull();
   await source.query(change);
   expect(await fenceGap(source, PUBLICATION)).toContain(gap);
@@ -73,7 +74,7 @@ it('with a thousand tables the comparison takes a few times as long as reading w
     END LOOP; END $$`);
   // As autovacuum does sooner or later: it is by these statistics that the planner once chose a nested loop.
   await source.query('ANALYZE');
-  await rehearseSeal(source, PUBLICATION);
+  await warmUpSeal(source, PUBLICATION);
   expect(await fenceGap(source, PUBLICATION)).toBeNull();
   const compared = await shortest(() => fenceGap(source, PUBLICATION));
   const read = await shortest(() =>

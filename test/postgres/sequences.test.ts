@@ -7,12 +7,12 @@ import {
   advanceSequences,
   furthest,
   readSequences,
-  rehearseSequences,
   SEQUENCE_GAP,
   sequenceIncrements,
   setIncrements,
   spread,
 } from '../../src/postgres/sequences.js';
+import { warmUpSequences } from '../../src/postgres/warm-up.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 
 const clusters = useClusters({ source: { major: 17 }, destination: { major: 18 } });
@@ -83,9 +83,9 @@ it.each(['source', 'destination'] as const)(
     await asked.query('CREATE ROLE reader; GRANT pg_read_all_data TO reader');
     try {
       await asked.query('SET ROLE reader');
-      const rehearsal = where === 'source' ? rehearseSequences(source) : rehearseSequences(destination, side);
-      await expect(rehearsal).rejects.toMatchObject({ code: 'sequence_withheld' });
-      await expect(rehearsal).rejects.toThrow(/may not read and set .*public\.down, public\.short, public\.unused/);
+      const warmedUp = where === 'source' ? warmUpSequences(source) : warmUpSequences(destination, side);
+      await expect(warmedUp).rejects.toMatchObject({ code: 'sequence_withheld' });
+      await expect(warmedUp).rejects.toThrow(/may not read and set .*public\.down, public\.short, public\.unused/);
     } finally {
       await asked.query('RESET ROLE; DROP ROLE reader');
     }
@@ -102,9 +102,9 @@ it('a sequence whose value the role may not read is never passed over in the pau
   }
 });
 
-it('a rehearsal moves nothing, and values issued after it are handed over', async () => {
-  await rehearseSequences(source);
-  await rehearseSequences(destination, side);
+it('a warm-up moves nothing, and values issued after it are handed over', async () => {
+  await warmUpSequences(source);
+  await warmUpSequences(destination, side);
   expect(await last(ODD)).toBeNull();
   await source.query(`SELECT setval($1, 8), nextval('public.unused')`, [ODD]);
   expect(await advanceSequences(destination, side, 1, await readSequences(source))).toBe(4);

@@ -74,9 +74,8 @@ function longRunning(database: Database, values: readonly unknown[]): readonly R
 /** What is asked of schemas, tables and subscriptions ahead of the pause: nothing about them changes here. */
 const QUIET: readonly (readonly [string, Answer])[] = [
   ['UPDATE cutover.fence SET peer_address', () => []],
-  ['SET enable_nestloop', () => []],
   ['SET plan_cache_mode', () => []],
-  ['DO $rehearsal$', () => []],
+  ['DO $warm_up$', () => []],
   ['SET deadlock_timeout', () => []],
   ["has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')", () => []],
   ['SELECT cutover.fence_gap($1) AS gap', () => [{ gap: null }]],

@@ -1,7 +1,7 @@
-/** One task: hold the rehearsal of the record's functions to changing nothing, wherever an epoch stands. */
+/** One task: hold the warm-up of the record's functions to changing nothing, wherever an epoch stands. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { openDestination } from '../../src/postgres/record.js';
-import { rehearseRecord } from '../../src/postgres/rehearsal.js';
+import { warmUpRecord } from '../../src/postgres/warm-up.js';
 import { useClusters } from '../support/clusters.js';
 import { FencedPair, type FencedSide } from './fenced-pair.js';
 
@@ -28,33 +28,37 @@ describe.each(['oldest', 'newest'] as const)('on the %s server', (server) => {
   });
   afterEach(() => pair.end());
 
-  async function rehearseBoth(): Promise<void> {
+  async function warmUpBoth(): Promise<void> {
     for (const side of [pair.source, pair.destination]) {
       const before = await written(side);
-      for (let turn = 0; turn < 2; turn += 1) await rehearseRecord(side.engine);
+      for (let turn = 0; turn < 2; turn += 1) await warmUpRecord(side.engine);
       expect(await written(side)).toEqual(before);
     }
   }
 
-  it('a rehearsal changes nothing at any point of an epoch, and the epoch goes on', async () => {
-    await rehearseBoth();
+  it('a warm-up changes nothing at any point of an epoch, and the epoch goes on', async () => {
+    await warmUpBoth();
     const decision = await pair.begin();
-    await rehearseBoth();
+    await warmUpBoth();
     await pair.seal(decision);
-    await rehearseBoth();
+    await warmUpBoth();
     await pair.prove(decision);
-    await rehearseBoth();
+    await warmUpBoth();
     const committed = await pair.commit(decision);
-    await rehearseBoth();
+    await warmUpBoth();
     await openDestination(pair.destination.engine, committed);
-    await rehearseBoth();
+    await warmUpBoth();
     await expect(pair.source.writer.query('DELETE FROM public.item')).rejects.toMatchObject({ code: 'CUT01' });
     await pair.destination.writer.query('DELETE FROM public.item');
   });
 
-  it.each(['cutover.marker', 'cutover.fence'])('waits for nobody who has locked %s', async (table) => {
-    await pair.source.writer.query(`BEGIN; LOCK TABLE ${table} IN EXCLUSIVE MODE`);
-    await rehearseRecord(pair.source.engine);
+  it.each([
+    'LOCK TABLE cutover.marker IN EXCLUSIVE MODE',
+    'LOCK TABLE cutover.fence IN EXCLUSIVE MODE',
+    'SELECT FROM cutover.fence FOR UPDATE',
+  ])('waits for nobody who has what it locks: %s', async (lock) => {
+    await pair.source.writer.query(`BEGIN; ${lock}`);
+    await warmUpRecord(pair.source.engine);
     await pair.source.writer.query('ROLLBACK');
   });
 });
