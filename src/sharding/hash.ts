@@ -1,9 +1,10 @@
 /** One task: the shard of a key: by hash as PostgreSQL's hash partitioning, or by a list, a range, a default. Pure. */
 import { createHash } from 'node:crypto';
-import { inBigint, inRange, parseKey } from '../config/key-values.js';
+import { inBigint, parseKey } from '../config/key-values.js';
 import { invariant } from '../errors/invariant.js';
 import { hashBytes, hashWord, type Halves } from './lookup3.js';
-import type { KeyType, KeyValue, TableRule, ValueMapping } from './scheme.js';
+import type { KeyType, KeyValue, TableRule } from './scheme.js';
+import { ValuePlaces } from './value-places.js';
 
 const WORD = 2 ** 32;
 /** What combining a hash with the start value 0 adds: 0x49a0f4dd15e5a8e3 (64 bits). */
@@ -33,15 +34,16 @@ export function shardOf(
   if (value === null) return shardOfNull(mapping);
   const key = keyOf(type, value);
   if (key === null) return null;
-  if (mapping.kind === 'values') return placeOf(mapping, key);
+  if (mapping.kind === 'values') return ValuePlaces.of(mapping).shardOf(key);
   return mapping.hasher === 'sha1' ? sha1Remainder(type, key, shards) : remainder(partitionHash(type, key), shards);
 }
 
 /** As {@link shardOf}, of an integer from 0 to 2³¹ - 1 that is at hand as a number: to make another of it takes longer than to hash it. */
 export function shardOfNumber(rule: Pick<TableRule, 'type' | 'mapping'>, value: number, shards: number): number | null {
   const { mapping, type } = rule;
-  if (type !== 'bigint' || mapping.kind !== 'hash' || mapping.hasher !== 'postgres')
+  if (type !== 'bigint' || (mapping.kind === 'hash' && mapping.hasher !== 'postgres'))
     return shardOf(rule, BigInt(value), shards);
+  if (mapping.kind === 'values') return ValuePlaces.of(mapping).shardOfNumber(value);
   invariant((value | 0) === value && value >= 0, 'an integer without a sign in 31 bits');
   return remainder(combined(hashWord(value)), shards);
 }
@@ -98,22 +100,4 @@ function sha1Remainder(type: KeyType, key: KeyValue, shards: number): number {
   const bytes = typeof key === 'bigint' ? Buffer.from(key.toString()) : bytesOf(type, key);
   const digest = createHash('sha1').update(bytes).digest();
   return digest.readUInt32BE(digest.length - SHA1_TAIL_BYTES) % shards;
-}
-
-function placeOf(mapping: ValueMapping, key: KeyValue): number | null {
-  const listed = shardsByValue(mapping).get(key);
-  if (listed !== undefined) return listed;
-  const range = mapping.ranges.find((place) => inRange(key, place));
-  return range?.shard ?? mapping.default;
-}
-
-const listsOfMappings = new WeakMap<ValueMapping, ReadonlyMap<KeyValue, number>>();
-
-/** The lists of a mapping by value; made once, since a list may hold thousands of tenants. */
-function shardsByValue(mapping: ValueMapping): ReadonlyMap<KeyValue, number> {
-  const known = listsOfMappings.get(mapping);
-  if (known !== undefined) return known;
-  const made = new Map(mapping.lists.flatMap(({ values, shard }) => values.map((value) => [value, shard] as const)));
-  listsOfMappings.set(mapping, made);
-  return made;
 }

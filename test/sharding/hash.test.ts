@@ -102,11 +102,24 @@ test('an integer at hand as a number goes where it goes as itself, by every mapp
     ranges: [{ start: 100n, end: 200n, shard: 5 }],
     default: null,
   };
+  const ranged: Mapping = {
+    kind: 'values',
+    lists: [{ values: [-7n, 250n, 9_007_199_254_740_993n], shard: 6 }],
+    ranges: [
+      { start: 200n, end: 260n, shard: 1 },
+      { start: null, end: 3n, shard: 2 },
+      { start: 260n, end: 261n, shard: 3 },
+      { start: 290n, end: 9_007_199_254_740_993n, shard: 4 },
+      { start: 3n, end: 100n, shard: 0 },
+      { start: 9_007_199_254_740_993n, end: null, shard: 8 },
+    ],
+    default: 7,
+  };
   const numbers = fc.oneof(fc.constantFrom(0, 1, 2_147_483_647), fc.nat(300), fc.nat(2_147_483_647));
   const property = fc.property(
     numbers,
     fc.integer({ min: 1, max: 1_024 }),
-    fc.constantFrom(HASH, SHA1, listed),
+    fc.constantFrom(HASH, SHA1, listed, ranged),
     fc.constantFrom<KeyType>('bigint', 'varchar'),
     (number, shards, mapping, type) => {
       const of = rule(type, mapping);
@@ -114,4 +127,17 @@ test('an integer at hand as a number goes where it goes as itself, by every mapp
     },
   );
   fc.assert(property, { numRuns: 3_000 });
+});
+
+test('among many ranges a key is found in the one that holds it, as by looking at each', () => {
+  const bounds = fc.uniqueArray(fc.bigInt({ min: -300n, max: 300n }), { minLength: 2, maxLength: 40 });
+  const property = fc.property(bounds, fc.bigInt({ min: -310n, max: 310n }), fc.nat(5), (some, key, skipped) => {
+    const sorted = [...some].sort((a, b) => Number(a - b));
+    const ranges = sorted.slice(1).map((end, at) => ({ start: sorted[at] ?? null, end, shard: at }));
+    const kept = ranges.filter((_, at) => at % 6 !== skipped).reverse();
+    const held = kept.find(({ start, end }) => start !== null && start <= key && key < end);
+    const mapping: Mapping = { kind: 'values', lists: [], ranges: kept, default: null };
+    expect(shardOf(rule('bigint', mapping), key, 64)).toBe(held?.shard ?? null);
+  });
+  fc.assert(property, { numRuns: 2_000 });
 });
