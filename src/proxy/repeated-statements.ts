@@ -83,9 +83,15 @@ export class RepeatedStatements {
       case FRONTEND.bind: {
         const names = readBind(buffer, at, end);
         const { portalEnd, statementEnd } = names;
-        if (portalEnd + 1 === statementEnd) return this.#bind(buffer, at, end, path, names, statements.unnamed, false);
-        const statement = statements.named(buffer, portalEnd + 1, statementEnd);
-        return this.#bind(buffer, at, end, path, names, statement?.body ?? null, true);
+        const unnamed = portalEnd + 1 === statementEnd;
+        const body = unnamed
+          ? statements.unnamed
+          : (statements.named(buffer, portalEnd + 1, statementEnd)?.body ?? null);
+        const known = body === null ? null : this.#prepared(body, 0, body.length, path);
+        if (known === null) return null;
+        // As long as a client has a name for it, the body stays.
+        if (!unnamed && body !== null) known.body = body;
+        return this.#bind(buffer, at, end, names, known);
       }
       case FRONTEND.parse:
         return this.#parse(buffer, at, end, path);
@@ -124,26 +130,17 @@ export class RepeatedStatements {
     const names = readBind(buffer, end, bindEnd);
     const length = names.statementEnd - names.portalEnd - 1;
     if (length !== bodyAt - 1 - nameAt || !isSame(buffer, nameAt, names.portalEnd + 1, length)) return null;
-    return this.#bind(buffer, end, bindEnd, path, names, buffer.subarray(bodyAt, end), false);
+    const known = this.#prepared(buffer, bodyAt, end, path);
+    return known === null ? null : this.#bind(buffer, end, bindEnd, names, known);
   }
 
-  /**
-   * @param body of the statement it names; null: it is not known
-   * @param stays the body is kept as long as a client has a name for it
-   */
-  #bind(
-    buffer: Buffer,
-    at: number,
-    end: number,
-    path: string,
-    names: BindNames,
-    body: Buffer | null,
-    stays: boolean,
-  ): Known | null {
-    if (names.portalEnd !== at + HEADER_BYTES || body === null) return null;
-    const known = this.#binds.find((one) => isBound(one, body, path));
-    if (known === null) return null;
-    if (stays) known.body = body;
+  /** What is kept of the statement whose text and types stand there. */
+  #prepared(buffer: Buffer, from: number, to: number, path: string): KnownBind | null {
+    return this.#binds.find((one) => one.path === path && isBody(one.body, buffer, from, to));
+  }
+
+  #bind(buffer: Buffer, at: number, end: number, names: BindNames, known: KnownBind): Known | null {
+    if (names.portalEnd !== at + HEADER_BYTES) return null;
     const { rule, key } = known.by;
     const value = readBoundValue(buffer, names, end, key.number - 1);
     if (value === null) return null;
@@ -170,9 +167,8 @@ export class RepeatedStatements {
   }
 }
 
-function isBound(known: KnownBind, body: Buffer, path: string): boolean {
-  if (known.path !== path) return false;
-  return known.body === body || (known.body.length === body.length && isAt(known.body, body, 0));
+function isBody(body: Buffer, buffer: Buffer, from: number, to: number): boolean {
+  return body === buffer || (body.length === to - from && isAt(body, buffer, from));
 }
 
 function isSame(buffer: Buffer, one: number, other: number, length: number): boolean {
