@@ -14,11 +14,22 @@ const OMITTED = new Set([
   'warnings',
 ]);
 
+/** A configuration is replaced, never changed: each is hashed once, however often its node is asked for its state. */
+const known = new WeakMap<Config, string>();
+
 /**
  * A hash of the configuration without passwords, without the addresses it listens at and what it logs. It does not depend on the order of keys
  * or rows, so a node that swapped in memory equals one that read the swapped files.
  */
 export function fingerprint(config: Config): string {
+  const before = known.get(config);
+  if (before !== undefined) return before;
+  const hash = hashOf(config);
+  known.set(config, hash);
+  return hash;
+}
+
+function hashOf(config: Config): string {
   const { logging: _logging, monitoring: _monitoring, ...shared } = config;
   const { host: _host, port: _port, ...general } = config.general;
   const text = canonical({

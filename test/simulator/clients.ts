@@ -14,6 +14,10 @@ import { FENCE_REFUSAL, writing, type Outcome, type Write, type WriteKind } from
 const REROUTES_MAX = 3;
 const GATE_LIMIT_MS = 60_000;
 export const DATABASE = 'app';
+/** Longest time between two messages of a transaction. */
+const HOLD_MS = 12;
+/** The same of writers straight at a server: jobs work between their statements, some for longer than a seal waits for them. */
+const STRAIGHT_HOLDS_MS = [12, 12, 12, 12, 12, 100, 100, 100, 100, 700] as const;
 
 function outcomeOf(error: Error | null): Outcome {
   if (error === null) return 'acknowledged';
@@ -27,8 +31,8 @@ function writeOf(world: World, writer: string, straight: boolean): Write {
     : scheduler.chance(straight ? 60 : 100)
       ? 'transaction'
       : 'snapshot';
-  const longest = straight && scheduler.chance(10) ? 700 : 12;
-  return { id: world.book.next(writer), kind, holdMs: scheduler.between(0.1, longest) };
+  const longestMs = straight ? scheduler.pick(STRAIGHT_HOLDS_MS) : HOLD_MS;
+  return { id: world.book.next(writer), kind, holdMs: scheduler.between(0.1, longestMs) };
 }
 
 /** A client of a node, for the life of the node's process. */

@@ -34,7 +34,10 @@ export interface LogEntry {
 
 /** What a statement waits for. */
 export type Wait =
-  { readonly lock: string; readonly mode: LockMode } | { readonly thinkMs: number } | { readonly pause: true };
+  | { readonly lock: string; readonly mode: LockMode }
+  | { readonly thinkMs: number }
+  | { readonly sleepMs: number }
+  | { readonly pause: true };
 
 export type Work<T> = Generator<Wait, T, undefined>;
 
@@ -206,6 +209,8 @@ export class Database extends Actor {
     transaction.stop = fail;
     if ('pause' in wait) {
       scheduler.after(this, scheduler.between(0, STATEMENT_MS), goOn, true);
+    } else if ('sleepMs' in wait) {
+      scheduler.after(this, wait.sleepMs, goOn, true);
     } else if ('thinkMs' in wait) {
       // What it sent last was under way when it died: the server finds nobody at the other end.
       if (!transaction.client.alive) this.#noticeGone(transaction);

@@ -38,6 +38,11 @@ export class Locks {
     };
   }
 
+  isHeldByAnother(holder: object, key: string): boolean {
+    const holders = this.#queues.get(key)?.holders.keys() ?? [];
+    return [...holders].some((other) => other !== holder);
+  }
+
   release(holder: object): void {
     for (const queue of this.#queues.values()) {
       queue.holders.delete(holder);

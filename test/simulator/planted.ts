@@ -16,7 +16,7 @@ import { openDestination, ready, type Decision } from '../../src/postgres/record
 import { streamName } from '../../src/postgres/streams.js';
 import type { Transaction, Work } from './database.js';
 import type { Invariant } from './invariants.js';
-import { markerKey, RECORD_FUNCTIONS } from './record-functions.js';
+import { markerKey, seal } from './record-functions.js';
 import type { Parts } from './world.js';
 
 export interface PlantedFault {
@@ -142,14 +142,9 @@ function* sealsAnyEpoch(transaction: Transaction, values: readonly unknown[]): W
   return { ...database.identity(), lsn, repeated: false, tables: 2 };
 }
 
-/** The seal without LOCK TABLE. */
-function* doesNotWaitForWriters(transaction: Transaction, values: readonly unknown[]): Work<Record<string, unknown>> {
-  const seal = RECORD_FUNCTIONS['cutover.seal']?.(transaction, values);
-  if (!seal) return {};
-  for (let next = seal.next(); ; next = seal.next()) {
-    if (next.done === true) return next.value;
-    if (!('lock' in next.value && next.value.lock === 'tables')) yield next.value;
-  }
+/** The seal that neither locks the tables nor asks, behind its flag, who got past it. */
+function doesNotWaitForWriters(transaction: Transaction, values: readonly unknown[]): Work<Record<string, unknown>> {
+  return seal(transaction, values, () => false);
 }
 
 /** The commit without compare-and-set. */

@@ -94,7 +94,23 @@ function* begin(transaction: Transaction, values: readonly unknown[]): Work<Reco
   return { ...server.identity(), ...decision };
 }
 
-export function* seal(transaction: Transaction, values: readonly unknown[]): Work<Record<string, unknown>> {
+/** cutover.writer_in_flight: whether another transaction has the lock that whoever writes takes before it looks at the flag. */
+function writerInFlight(transaction: Transaction): boolean {
+  return transaction.database.locks.isHeldByAnother(transaction, 'tables');
+}
+
+/** cutover.give_up_seal: a seal that fails takes its flag down again. */
+function sealGivenUp(database: Database, code: string, problem: string): SqlError {
+  database.setFlag(false);
+  return new SqlError(code, problem);
+}
+
+/** The flag first, then whoever got past it is waited for (decision 0018). A planted fault answers `inFlight` in another way. */
+export function* seal(
+  transaction: Transaction,
+  values: readonly unknown[],
+  inFlight: (transaction: Transaction) => boolean = writerInFlight,
+): Work<Record<string, unknown>> {
   const [epoch, nonce, , publication, lockTimeoutMs] = values as [number, string, number, string, number];
   const { database } = transaction;
   transaction.lockTimeoutMs = lockTimeoutMs;
@@ -105,21 +121,29 @@ export function* seal(transaction: Transaction, values: readonly unknown[]): Wor
   if (fence.epoch >= epoch) throw closed(epoch, fence);
   const begun = transaction.decision(epoch);
   if (begun?.nonce === nonce && begun.source.timeline !== database.timeline) throw failedOver(epoch);
-  if (begun?.nonce !== nonce || begun.fenced !== false) yield { lock: 'tables', mode: 'exclusive' };
+  const fenced = begun?.nonce !== nonce || begun.fenced !== false;
+  if (fenced && inFlight(transaction)) yield { lock: 'tables', mode: 'exclusive' };
   fence = yield* fenceForUpdate(transaction);
   if (repeated(fence)) return { ...database.identity(), lsn: fence.seal_lsn, repeated: true, tables: TABLES };
   if (fence.epoch >= epoch) throw closed(epoch, fence);
   if (fence.state !== 'open')
     throw new SqlError('CUT02', `this side does not serve (fence ${fence.state}, epoch ${fence.epoch.toString()})`);
   yield { pause: true };
+  database.setFlag(true);
+  let waitedMs = 0;
+  while (fenced && inFlight(transaction)) {
+    waitedMs += 1;
+    if (waitedMs > lockTimeoutMs) throw sealGivenUp(database, '55P03', 'writers of fenced tables have not ended');
+    yield { sleepMs: 1 };
+  }
+  yield { pause: true };
   transaction.markers.add(markerKey(database.systemIdentifier, epoch, nonce, 'seal'));
   const lsn = database.lsnText;
   const prepared = (decision: Decision): boolean => decision.state === 'preparing' && decision.nonce === nonce;
   if (!(yield* updateDecision(transaction, epoch, prepared, { state: 'sealed', seal_lsn: lsn, publication })))
-    throw new SqlError('CUT02', `epoch ${epoch.toString()} is not being prepared`);
-  transaction.fenceRow = { epoch, state: 'sealed', nonce, seal_lsn: lsn };
+    throw sealGivenUp(database, 'CUT02', `epoch ${epoch.toString()} is not being prepared`);
   yield { pause: true };
-  database.setFlag(true);
+  transaction.fenceRow = { epoch, state: 'sealed', nonce, seal_lsn: lsn };
   return { ...database.identity(), lsn, repeated: false, tables: TABLES };
 }
 

@@ -6,7 +6,7 @@ export type WriteKind = 'single' | 'transaction' | 'snapshot';
 export interface Write {
   readonly id: string;
   readonly kind: WriteKind;
-  /** time between the statements of a transaction, ms */
+  /** time between the messages of a transaction, ms */
   readonly holdMs: number;
 }
 
@@ -34,6 +34,8 @@ export function* writing(transaction: Transaction, write: Write, flagSeen: FlagS
     yield { thinkMs: write.holdMs };
     yield* insert(transaction, `${write.id}b`, flagSeen);
   }
+  // COMMIT is a message of its own: until it arrives, what was written is in flight.
+  if (write.kind !== 'single') yield { thinkMs: write.holdMs };
   return null;
 }
 
