@@ -82,3 +82,19 @@ test('a role that is no superuser makes none, and takes none', async () => {
     await shard.end();
   }
 });
+
+test('any role may use them, also where functions are given to nobody by default', async () => {
+  const cluster = clusters.newest;
+  const database = await freshDatabase(cluster);
+  await cluster.query(database, 'ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC');
+  await cluster.query(database, DDL + COORDINATOR_STATES_DDL);
+  await cluster.query('postgres', `CREATE ROLE states_reader LOGIN PASSWORD 'states'`);
+  const reader = { ...cluster.endpoint(database), user: 'states_reader', password: 'states' };
+  const { rows } = await withConnection(reader, (connection) =>
+    connection.query(
+      `SELECT cutover_shards.squares_of(cutover_shards.deviation_state(v))::text AS squares, cutover_shards.deviation_sum(v)::text AS sum
+       FROM unnest('{1.5,-2}'::numeric[]) v`,
+    ),
+  );
+  expect(rows).toEqual([{ squares: '6.25', sum: '-0.5' }]);
+});

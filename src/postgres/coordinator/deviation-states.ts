@@ -18,10 +18,13 @@ const aggregate = (name: string, last: string): string => `
   END IF;`;
 const AGGREGATES = aggregate('deviation_sum', 'numeric_sum') + aggregate('deviation_state', 'numeric_serialize');
 
+/** Also where functions are nobody's but their owner's unless this is said (ALTER DEFAULT PRIVILEGES). */
+const FOR_ALL = 'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA cutover_shards TO PUBLIC;';
+
 /** On a shard that has the schema of two-phase.ts. Nothing where the role is no superuser. May be run again. */
 export const DEVIATION_STATES_DDL = `
 DO $body$ BEGIN
-  IF current_setting('is_superuser') = 'on' THEN ${AGGREGATES} END IF;
+  IF current_setting('is_superuser') = 'on' THEN ${AGGREGATES} ${FOR_ALL} END IF;
 END $body$;
 `;
 
@@ -69,7 +72,7 @@ BEGIN
   RETURN (squares || 'e-' || scale)::numeric;
 END
 $function$;
-DO $body$ BEGIN ${AGGREGATES} ${belongs('deviation_sum')} ${belongs('deviation_state')} END $body$;
+DO $body$ BEGIN ${AGGREGATES} ${belongs('deviation_sum')} ${belongs('deviation_state')} ${FOR_ALL} END $body$;
 `;
 
 /** Each part of a state is in it: digits on both sides of the point, both signs, zeros that are left out, NaN and both infinities. */
