@@ -59,7 +59,7 @@ export async function crowd(options: CrowdOptions, cleanup: Cleanup): Promise<nu
     const opened = await told(proxy, 'open');
     const last = await answered;
     lost = last.lost;
-    const spent = (await told(proxy, 'memory')).processorMs - opened.processorMs;
+    const spent = (await told(proxy, 'usage')).processorMs - opened.processorMs;
     lastServedMs.push(last.atMs - opened.atMs);
     processorMs.push(spent);
     const served = { lastServedMs: rounded(last.atMs - opened.atMs), proxyProcessorMs: rounded(spent) };
