@@ -15,6 +15,8 @@ import { quoteLiteral, type Connection } from './connection.js';
  * others. `written` tells when no transaction can still be running that would have to find a row `aborted`.
  */
 export const TWO_PHASE_DDL = `
+-- Several proxies may make it at once.
+SELECT pg_advisory_xact_lock(hashtext('cutover.shards'));
 CREATE SCHEMA IF NOT EXISTS cutover_shards;
 GRANT USAGE ON SCHEMA cutover_shards TO PUBLIC;
 CREATE TABLE IF NOT EXISTS cutover_shards.decision (
@@ -53,6 +55,9 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $function$
   DELETE FROM cutover_shards.decision WHERE role = session_user AND outcome = 'aborted'
     AND written < pg_snapshot_xmin(pg_current_snapshot());
 $function$;
+
+-- Also where functions are nobody's but their owner's unless this is said (ALTER DEFAULT PRIVILEGES).
+GRANT EXECUTE ON FUNCTION cutover_shards.commit(text), cutover_shards.abort(text), cutover_shards.kept(), cutover_shards.forget(text) TO PUBLIC;
 `;
 
 /** Takes all of it away again. May be called again. */

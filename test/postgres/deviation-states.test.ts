@@ -21,7 +21,7 @@ const NUMBERS = `
     FROM generate_series(1, 1 + abs(hashint4(g.seed)) % 9) i) n (value)`;
 const EDGES = `
   SELECT * FROM (VALUES (1, 0::numeric), (2, 0.0000), (2, -0.5), (3, 9999), (3, 10000), (4, 100000000), (5, 1e-5), (6, 1e2000), (7, 1e-3000),
-    (8, -99999999.9999), (8, 0.0001), (9, 1e131000 / 1e66000), (10, 1e-8100), (10, 7e60000), (11, NULL)) v (seed, value)`;
+    (8, -99999999.9999), (8, 0.0001), (9, 1e131000 / 1e66000), (10, 1e-8100), (10, 7e60000), (12, 1e-8192), (13, 3e-9000), (13, 2), (11, NULL)) v (seed, value)`;
 
 test.each(['first', 'newest'] as const)(
   '%s: the squares are what they are by multiplication, to the last zero',
@@ -83,18 +83,38 @@ test('a role that is no superuser makes none, and takes none', async () => {
   }
 });
 
-test('any role may use them, also where functions are given to nobody by default', async () => {
+test('what merely bears their names is not called, and what not everybody may use is not used', async () => {
+  const cluster = clusters.newest;
+  const database = await freshDatabase(cluster);
+  await cluster.query(
+    database,
+    `CREATE SCHEMA cutover_shards;
+     CREATE FUNCTION cutover_shards.spy(numeric, numeric) RETURNS numeric LANGUAGE plpgsql AS $$ BEGIN RAISE 'called'; END $$;
+     CREATE AGGREGATE cutover_shards.deviation_state(numeric) (SFUNC = cutover_shards.spy, STYPE = numeric);`,
+  );
+  await withConnection(cluster.endpoint(database), async (shard) => {
+    await shard.query(DDL);
+    expect(await handsOnStates(shard)).toBe(false);
+    await shard.query(`DROP AGGREGATE cutover_shards.deviation_state(numeric); ${DDL}`);
+    expect(await handsOnStates(shard)).toBe(true);
+    await shard.query('REVOKE EXECUTE ON FUNCTION cutover_shards.deviation_sum(numeric) FROM PUBLIC');
+    expect(await handsOnStates(shard)).toBe(false);
+  });
+});
+
+test('any role may use them, with any settings, also where functions are given to nobody by default', async () => {
   const cluster = clusters.newest;
   const database = await freshDatabase(cluster);
   await cluster.query(database, 'ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC');
   await cluster.query(database, DDL + COORDINATOR_STATES_DDL);
   await cluster.query('postgres', `CREATE ROLE states_reader LOGIN PASSWORD 'states'`);
   const reader = { ...cluster.endpoint(database), user: 'states_reader', password: 'states' };
-  const { rows } = await withConnection(reader, (connection) =>
-    connection.query(
+  const { rows } = await withConnection(reader, async (connection) => {
+    await connection.query('SET standard_conforming_strings = off');
+    return connection.query(
       `SELECT cutover_shards.squares_of(cutover_shards.deviation_state(v))::text AS squares, cutover_shards.deviation_sum(v)::text AS sum
        FROM unnest('{1.5,-2}'::numeric[]) v`,
-    ),
-  );
+    );
+  });
   expect(rows).toEqual([{ squares: '6.25', sum: '-0.5' }]);
 });

@@ -9,7 +9,7 @@ import { connect, withConnection, type Connection } from '../../src/postgres/con
 import type { Proxy } from '../../src/proxy/contract.js';
 import { startProxy } from '../../src/proxy/proxy.js';
 import { readCatalogue } from '../../src/sharding/catalogue.js';
-import { keepCoordinator } from '../../src/sharding/coordinator-keeping.js';
+import { coordinatorState, keepCoordinator } from '../../src/sharding/coordinator-keeping.js';
 import { coordinatorAt } from '../../src/sharding/coordinator-place.js';
 import { Router } from '../../src/sharding/router.js';
 import { CREATE_HASH_PARENTS, rowFilter } from '../../src/sharding/row-filter.js';
@@ -351,4 +351,17 @@ test('what was prepared before a change of the schema is not answered by what wa
   await client.query('ALTER TABLE metrics ADD COLUMN last int DEFAULT 7');
   const { rows } = await client.query<{ last: number }>('SELECT * FROM metrics ORDER BY i8, number, t LIMIT 1');
   expect(rows[0]?.last).toBe(7);
+});
+
+test('a coordinator that was restored without the aggregates of deviations is out of step, and made anew', async () => {
+  const looked = (): ReturnType<typeof coordinatorState> => coordinatorState(config, 'prod', 5_000);
+  expect(await looked()).toMatchObject({ ready: true, fewValues: expect.any(Map) as unknown });
+  await coordinator.query('SET default_transaction_read_only = off');
+  for (const name of ['deviation_sum', 'deviation_state'])
+    await coordinator.query(
+      `ALTER EXTENSION plpgsql DROP AGGREGATE cutover_shards.${name}(numeric); DROP AGGREGATE cutover_shards.${name}(numeric)`,
+    );
+  expect(await looked()).toMatchObject({ ready: false, outOfStep: true });
+  expect(await keepCoordinator(config, 'prod')).toMatchObject({ changed: true });
+  expect(await looked()).toMatchObject({ ready: true, fewValues: expect.any(Map) as unknown });
 });

@@ -7,6 +7,7 @@
  * to be the same on both sides (PostgreSQL documentation, F.38.1.5): plpgsql, which every database has. The form of a state is PostgreSQL's
  * own and may change: every shard is asked for the state of a sample first, and states are used only where all answer what is expected.
  */
+import { createHash } from 'node:crypto';
 import type { Connection } from '../connection.js';
 
 /** The extension that the aggregates are a part of at the coordinator. */
@@ -14,12 +15,13 @@ export const STATES_EXTENSION = 'plpgsql';
 
 const aggregate = (name: string, last: string): string => `
   IF to_regprocedure('cutover_shards.${name}(numeric)') IS NULL THEN
-    CREATE AGGREGATE cutover_shards.${name}(numeric) (SFUNC = numeric_accum, STYPE = internal, FINALFUNC = ${last}, PARALLEL = SAFE);
+    CREATE AGGREGATE cutover_shards.${name}(numeric) (SFUNC = pg_catalog.numeric_accum, STYPE = internal, FINALFUNC = pg_catalog.${last}, PARALLEL = SAFE);
   END IF;`;
 const AGGREGATES = aggregate('deviation_sum', 'numeric_sum') + aggregate('deviation_state', 'numeric_serialize');
 
 /** Also where functions are nobody's but their owner's unless this is said (ALTER DEFAULT PRIVILEGES). */
-const FOR_ALL = 'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA cutover_shards TO PUBLIC;';
+const FOR_ALL =
+  'GRANT EXECUTE ON FUNCTION cutover_shards.deviation_sum(numeric), cutover_shards.deviation_state(numeric) TO PUBLIC;';
 
 /** On a shard that has the schema of two-phase.ts. Nothing where the role is no superuser. May be run again. */
 export const DEVIATION_STATES_DDL = `
@@ -57,7 +59,7 @@ DECLARE
   squares text := '';
   missing int;
 BEGIN
-  IF substr(state, length(state) - 23) <> '\\x000000000000000000000000000000000000000000000000' THEN
+  IF substr(state, length(state) - 23) <> decode(repeat('00', 24), 'hex') THEN
     RETURN 'NaN';
   END IF;
   WHILE taken < digits LOOP
@@ -67,13 +69,22 @@ BEGIN
     taken := taken + 4;
   END LOOP;
   -- Zeros at the end are not in the state, and some too many are now: as many decimals as the scale says.
+  -- A numeric has 16383 of them at most; what is behind those is in no answer.
+  scale := least(scale, 16383);
   missing := scale - 4 * (taken - 1 - weight);
   squares := CASE WHEN missing < 0 THEN left(squares, missing) ELSE squares || repeat('0', missing) END;
-  RETURN (squares || 'e-' || scale)::numeric;
+  RETURN ('0' || squares || 'e-' || scale)::numeric;
 END
 $function$;
 DO $body$ BEGIN ${AGGREGATES} ${belongs('deviation_sum')} ${belongs('deviation_state')} ${FOR_ALL} END $body$;
+GRANT EXECUTE ON FUNCTION cutover_shards.squares_of(bytea) TO PUBLIC;
 `;
+
+/** By which a coordinator made with another text is told from one that is in step. */
+export const COORDINATOR_STATES_VERSION = createHash('sha256')
+  .update(COORDINATOR_STATES_DDL)
+  .digest('hex')
+  .slice(0, 16);
 
 /** Each part of a state is in it: digits on both sides of the point, both signs, zeros that are left out, NaN and both infinities. */
 const SAMPLE = `
@@ -89,13 +100,22 @@ const SAMPLE_STATE = [
   '000000000000000100000000000000010000000000000001', // NaN, Infinity and -Infinity
 ].join('');
 
-/** Whether a shard's role may use the aggregates there, and states have the form that is known. */
+/**
+ * The aggregates as they are made above, which only a superuser can have made: others of their names are not called, least of all by one.
+ */
+const GENUINE = `
+  SELECT p.oid FROM pg_aggregate a JOIN pg_proc p ON p.oid = a.aggfnoid
+  WHERE a.aggtransfn = 'pg_catalog.numeric_accum'::regproc AND a.aggtranstype = 'internal'::regtype
+    AND (p.oid, a.aggfinalfn) IN ((to_regprocedure('cutover_shards.deviation_state(numeric)'), 'pg_catalog.numeric_serialize'::regproc),
+      (to_regprocedure('cutover_shards.deviation_sum(numeric)'), 'pg_catalog.numeric_sum'::regproc))`;
+
+/** Whether every role of a shard may use the aggregates there, and states have the form that is known. */
 export async function handsOnStates(shard: Connection): Promise<boolean> {
-  const { rows: made } = await shard.query<{ made: boolean }>(
-    `SELECT to_regprocedure('cutover_shards.deviation_state(numeric)') IS NOT NULL
-       AND to_regprocedure('cutover_shards.deviation_sum(numeric)') IS NOT NULL AS made`,
+  const { rows: made } = await shard.query(
+    `${GENUINE} AND EXISTS (
+      SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) WHERE grantee = 0 AND privilege_type = 'EXECUTE')`,
   );
-  if (made[0]?.made !== true) return false;
+  if (made.length < 2) return false;
   const { rows } = await shard.query<{ state: string; sum: string }>(SAMPLE);
   return rows[0]?.state === SAMPLE_STATE && rows[0].sum === 'NaN';
 }
@@ -123,24 +143,43 @@ export function columnKey(schema: string, table: string, column: string): string
  */
 export const GROUPS_MAX = 1_000;
 
+/** Whether the coordinator has what is made there: whoever restores or upgrades its server has no members of plpgsql any more. */
+export async function takesStates(coordinator: Connection): Promise<boolean> {
+  const { rows } = await coordinator.query<{ members: boolean; reader: boolean; sent: boolean }>(
+    `SELECT 2 = (SELECT count(*) FROM (${GENUINE}) g JOIN pg_depend d ON d.objid = g.oid AND d.classid = 'pg_proc'::regclass
+        AND d.deptype = 'e') AS members,
+      to_regprocedure('cutover_shards.squares_of(bytea)') IS NOT NULL AS reader,
+      EXISTS (SELECT FROM pg_foreign_server s, pg_options_to_table(s.srvoptions) o WHERE s.srvname ~ '^cutover_shard_[0-9]+$'
+        AND o.option_name = 'extensions' AND $1 = ANY (string_to_array(o.option_value, ','))) AS sent`,
+    [STATES_EXTENSION],
+  );
+  const [row] = rows;
+  return row !== undefined && row.members && row.reader && row.sent;
+}
+
+/** Of tables that have a numeric column: of all, this would take seconds with thousands of tables. A superuser may read it. */
+const FEW_VALUES = `
+  SELECT n.nspname AS schema, c.relname AS table, a.attname AS column, max(s.stadistinct)::float8 AS values
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_statistic s ON s.starelid = c.oid
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = s.staattnum
+  WHERE c.relkind IN ('p', 'f') AND n.nspname !~ '^(pg_|cutover|information_schema$)' AND s.stadistinct BETWEEN 1 AND $1
+    AND EXISTS (SELECT FROM pg_attribute x WHERE x.attrelid = c.oid AND x.atttypid = 'numeric'::regtype)
+  GROUP BY 1, 2, 3 ORDER BY 1, 2, 3`;
+
 /**
- * Of the coordinator, as it has been made and analysed.
+ * Of the coordinator, as it has been made and analysed. Never throws: without it deviations take longer.
  *
  * @returns null: it does not send the aggregates to its shards
  */
 export async function readFewValues(coordinator: Connection): Promise<FewValues | null> {
-  const { rows: takes } = await coordinator.query(
-    `SELECT FROM pg_foreign_server s, pg_options_to_table(s.srvoptions) o
-     WHERE s.srvname ~ '^cutover_shard_[0-9]+$' AND o.option_name = 'extensions' AND $1 = ANY (string_to_array(o.option_value, ','))
-     LIMIT 1`,
-    [STATES_EXTENSION],
-  );
-  if (takes.length === 0) return null;
-  const { rows } = await coordinator.query<{ schema: string; table: string; column: string; values: number }>(
-    `SELECT n.schemaname AS schema, n.tablename AS table, n.attname AS column, max(n.n_distinct)::float8 AS values
-     FROM pg_stats n WHERE n.n_distinct BETWEEN 1 AND $1 AND n.schemaname !~ '^(pg_|cutover|information_schema$)'
-     GROUP BY 1, 2, 3 ORDER BY 1, 2, 3`,
-    [GROUPS_MAX],
-  );
-  return new Map(rows.map(({ schema, table, column, values }) => [columnKey(schema, table, column), values]));
+  try {
+    if (!(await takesStates(coordinator))) return null;
+    const { rows } = await coordinator.query<{ schema: string; table: string; column: string; values: number }>(
+      FEW_VALUES,
+      [GROUPS_MAX],
+    );
+    return new Map(rows.map(({ schema, table, column, values }) => [columnKey(schema, table, column), values]));
+  } catch {
+    return null;
+  }
 }

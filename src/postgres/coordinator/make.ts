@@ -10,7 +10,7 @@ import { dumpSchema } from '../dump/dump.js';
 import { serverVersion } from '../streams.js';
 import { awaitShardChanges, isClosed } from './barrier.js';
 import { MARKER } from './database.js';
-import { COORDINATOR_STATES_DDL } from './deviation-states.js';
+import { COORDINATOR_STATES_DDL, takesStates } from './deviation-states.js';
 import { differences, type Items } from './items.js';
 import { beginMaking } from './making.js';
 import { keepMappings } from './mappings.js';
@@ -36,6 +36,7 @@ const LOCK_WAIT_MS = 20_000;
 /** An object may need another that stands behind it in the dump (see coordinatorSchema): what failed is tried again after the others. */
 const PASSES_MAX = 5;
 const DIFFERENCES_MAX = 100;
+const NO_STATES = 'the aggregates of deviations are missing at the coordinator: its server was restored or upgraded';
 const PUBLIC_OWNER_SINCE = 150000;
 
 const LEDGER = `
@@ -101,7 +102,8 @@ export async function coordinatorDifference(connection: Connection, spec: Coordi
   if (among.length > 0) return among;
   const wanted = await readWanted(connection, spec);
   const sides = { left: 'at the coordinator', right: 'at the shards' };
-  return differences(stored.items, wanted.items, sides, DIFFERENCES_MAX);
+  const different = differences(stored.items, wanted.items, sides, DIFFERENCES_MAX);
+  return different.length === 0 && (await lacksStates(connection, wanted)) ? [NO_STATES] : different;
 }
 
 /** What of the shards the coordinator does not have. */
@@ -120,7 +122,8 @@ async function readAtOneMoment(
   let wanted = await readWanted(connection, spec);
   invariant(shard, 'a coordinator without shards was refused');
   const stored = await readStored(connection);
-  if (stored !== null && same(stored.items, wanted.items)) return { wanted, schema: null };
+  const isSame = stored !== null && same(stored.items, wanted.items);
+  if (isSame && !(await lacksStates(connection, wanted))) return { wanted, schema: null };
   // A placement that cannot be is found before the dump.
   for (const table of wanted.tables) tableSql(table, spec.placementOf(table), spec.omnishardedShard ?? 0);
   for (let read = 0; read < READS_MAX; read++) {
@@ -134,6 +137,11 @@ async function readAtOneMoment(
     wanted = after;
   }
   throw coordinatorFailed(database, 'the schema of the shards went on changing while it was read');
+}
+
+/** What it was made from says that it has them; see `takesStates`. */
+async function lacksStates(connection: Connection, { deviationStates }: Wanted): Promise<boolean> {
+  return deviationStates && !(await takesStates(connection));
 }
 
 function same(left: Items, right: Items): boolean {

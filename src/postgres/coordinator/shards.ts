@@ -2,7 +2,7 @@
 import { withConnection, type Connection } from '../connection.js';
 import type { Endpoint } from '../endpoint.js';
 import { serverVersion } from '../streams.js';
-import { handsOnStates, mayTakeStates, STATES_EXTENSION } from './deviation-states.js';
+import { COORDINATOR_STATES_VERSION, handsOnStates, mayTakeStates, STATES_EXTENSION } from './deviation-states.js';
 import { differences, readItems, type Items } from './items.js';
 import { mappedUsers, serverOptions, type ServerOptions } from './servers.js';
 import { readSettings, type DatabaseSetting } from './settings.js';
@@ -55,7 +55,11 @@ export async function readWanted(coordinator: Connection, spec: CoordinatorSpec)
   ];
   const servers = spec.shards.map((endpoint) => serverOptions(endpoint, spec, shippable, version));
   const users = mappedUsers(spec, rows[0]?.role ?? '', first.definers);
-  const items = new Map([...first.items, ...ownItems(spec, first, servers, users)]);
+  const items = new Map([
+    ...first.items,
+    ...ownItems(spec, first, servers, users),
+    ...(deviationStates ? [['states of deviations', COORDINATOR_STATES_VERSION] as const] : []),
+  ]);
   return { tables: first.tables, settings: first.settings, servers, users, deviationStates, items };
 }
 
