@@ -74,9 +74,9 @@ export function partialAggregate({ name, args, condition, type, states }: Aggreg
   if (spread === undefined) return null;
   if (type === 'numeric' && states)
     return {
-      parts: [call('count'), ...['sum', 'state'].map((part) => `cutover_shards.deviation_${part}${args}${filter}`)],
-      merge: ([count = '', sum = '', state = '']) =>
-        spreadOf([count, sum, `cutover_shards.squares_of(${state})`], spread),
+      parts: ['sum', 'state'].map((part) => `cutover_shards.deviation_${part}${args}${filter}`),
+      merge: ([sum = '', state = '']) =>
+        spreadOf([`cutover_shards.count_of(${state})`, sum, `cutover_shards.squares_of(${state})`], spread),
     };
   return {
     parts: [call('count'), call('sum'), ...squaresOf(args, condition, type)],

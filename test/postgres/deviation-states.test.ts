@@ -24,7 +24,7 @@ const EDGES = `
     (8, -99999999.9999), (8, 0.0001), (9, 1e131000 / 1e66000), (10, 1e-8100), (10, 7e60000), (12, 1e-8192), (13, 3e-9000), (13, 2), (11, NULL)) v (seed, value)`;
 
 test.each(['first', 'newest'] as const)(
-  '%s: the squares are what they are by multiplication, to the last zero',
+  '%s: count, sum and squares are what PostgreSQL has of the numbers themselves, to the last zero',
   async (name) => {
     const cluster = clusters[name];
     const database = await freshDatabase(cluster);
@@ -33,20 +33,27 @@ test.each(['first', 'newest'] as const)(
       const rows = await cluster.query(
         database,
         `SELECT seed, cutover_shards.squares_of(cutover_shards.deviation_state(value))::text AS squares, coalesce(sum(value * value), 0)::text AS expected,
-         cutover_shards.deviation_sum(value)::text AS sum, sum(value)::text AS "expectedSum"
+         cutover_shards.deviation_sum(value)::text AS sum, sum(value)::text AS "expectedSum",
+         cutover_shards.count_of(cutover_shards.deviation_state(value))::int AS count, count(value)::int AS "expectedCount"
        FROM (${numbers}) n GROUP BY seed ORDER BY seed`,
       );
       expect(rows.length).toBeGreaterThan(10);
-      for (const { seed, squares, expected, sum, expectedSum } of rows)
-        expect({ seed, squares, sum }).toEqual({ seed, squares: expected, sum: expectedSum });
+      for (const { seed, squares, expected, sum, expectedSum, count, expectedCount } of rows)
+        expect({ seed, squares, sum, count }).toEqual({
+          seed,
+          squares: expected,
+          sum: expectedSum,
+          count: expectedCount,
+        });
     }
     for (const odd of ['NaN', 'Infinity', '-Infinity'])
       expect(
         await cluster.query(
           database,
-          `SELECT cutover_shards.squares_of(cutover_shards.deviation_state(v))::text AS squares FROM unnest('{1,${odd},2}'::numeric[]) v`,
+          `SELECT cutover_shards.squares_of(s)::text AS squares, cutover_shards.count_of(s)::int AS count
+           FROM (SELECT cutover_shards.deviation_state(v) AS s FROM unnest('{1,${odd},2,NULL}'::numeric[]) v) x`,
         ),
-      ).toEqual([{ squares: 'NaN' }]);
+      ).toEqual([{ squares: 'NaN', count: 3 }]);
   },
 );
 

@@ -30,6 +30,8 @@ DO $body$ BEGIN
 END $body$;
 `;
 
+const integerAt = (place: string): string => `('x' || encode(substr(state, ${place}, 8), 'hex'))::bit(64)::int8`;
+
 const belongs = (name: string): string => `
   IF NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND deptype = 'e'
       AND objid = 'cutover_shards.${name}(numeric)'::regprocedure) THEN
@@ -76,8 +78,14 @@ BEGIN
   RETURN ('0' || squares || 'e-' || scale)::numeric;
 END
 $function$;
+CREATE OR REPLACE FUNCTION cutover_shards.count_of(state bytea) RETURNS int8
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog AS $function$
+BEGIN
+  RETURN ${integerAt('1')} + ${integerAt('length(state) - 23')} + ${integerAt('length(state) - 15')} + ${integerAt('length(state) - 7')};
+END
+$function$;
 DO $body$ BEGIN ${AGGREGATES} ${belongs('deviation_sum')} ${belongs('deviation_state')} ${FOR_ALL} END $body$;
-GRANT EXECUTE ON FUNCTION cutover_shards.squares_of(bytea) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION cutover_shards.squares_of(bytea), cutover_shards.count_of(bytea) TO PUBLIC;
 `;
 
 /** By which a coordinator made with another text is told from one that is in step. */
@@ -148,7 +156,8 @@ export async function takesStates(coordinator: Connection): Promise<boolean> {
   const { rows } = await coordinator.query<{ members: boolean; reader: boolean; sent: boolean }>(
     `SELECT 2 = (SELECT count(*) FROM (${GENUINE}) g JOIN pg_depend d ON d.objid = g.oid AND d.classid = 'pg_proc'::regclass
         AND d.deptype = 'e') AS members,
-      to_regprocedure('cutover_shards.squares_of(bytea)') IS NOT NULL AS reader,
+      to_regprocedure('cutover_shards.squares_of(bytea)') IS NOT NULL
+        AND to_regprocedure('cutover_shards.count_of(bytea)') IS NOT NULL AS reader,
       EXISTS (SELECT FROM pg_foreign_server s, pg_options_to_table(s.srvoptions) o WHERE s.srvname ~ '^cutover_shard_[0-9]+$'
         AND o.option_name = 'extensions' AND $1 = ANY (string_to_array(o.option_value, ','))) AS sent`,
     [STATES_EXTENSION],
