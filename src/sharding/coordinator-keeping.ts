@@ -8,7 +8,8 @@ import { withConnection } from '../postgres/connection.js';
 import { analyzeCoordinator } from '../postgres/coordinator/analyze.js';
 import { isHeld } from '../postgres/coordinator/barrier.js';
 import { createCoordinatorDatabase, dropCoordinator } from '../postgres/coordinator/database.js';
-import { DEVIATION_STATES_DDL, readFewValues, type FewValues } from '../postgres/coordinator/deviation-states.js';
+import { DEVIATION_STATES_DDL } from '../postgres/coordinator/deviation-states.js';
+import { readFewValues, type FewValues } from '../postgres/coordinator/few-values.js';
 import {
   coordinatorDifference,
   leftOutOf,

@@ -17,15 +17,22 @@ export interface AggregateCall {
   readonly condition: string;
   /** of the argument; null: another one, or not known */
   readonly type: ExactType | null;
-  /** shards may hand on the states of deviations of a `numeric` (src/postgres/coordinator/deviation-states.ts) */
-  readonly states: boolean;
+  /** what src/postgres/coordinator/deviation-states.ts makes is there */
+  readonly aids: boolean;
+  /** as far as is known; a state of a deviation is read for some microseconds, and saves a tenth of one for each row */
+  readonly areGroupsFew: boolean;
 }
 
+/** How one aggregate is computed, level by level; each is given the names of the columns that the level below it has. */
 export interface PartialAggregate {
   /** what each shard computes */
   readonly parts: readonly string[];
-  /** the whole from the names of the parts' columns, in parentheses */
-  readonly merge: (columns: readonly string[]) => string;
+  /** of all rows, from the parts */
+  readonly wholes: (parts: readonly string[]) => readonly string[];
+  /** from the wholes: what the answer needs more than once, since PostgreSQL computes an expression as often as it is written */
+  readonly between?: (wholes: readonly string[]) => string;
+  /** from the wholes and what is between, in parentheses where it is more than a name */
+  readonly answer: (wholes: readonly string[], between: string) => string;
 }
 
 /** The same aggregate of the parts is that of the whole. */
@@ -45,8 +52,13 @@ const SPREADS: ReadonlyMap<string, { readonly sample: boolean; readonly root: bo
  * in that order, one shard after the other.
  */
 const NOT_BY_ORDER = 'FILTER (WHERE true)';
-/** More digits than an average has, so that the root of the rounded one is rounded as the root of the whole. */
-const MORE_DIGITS = '30';
+/**
+ * Decimals of a root that are computed before it is rounded to those of its square, beside twice as many as the square has. `sqrt` rounds
+ * what it answers, and would be rounded a second time. A square has the scale s, so it differs from that of the nearest number in the
+ * middle between two answers by a quarter of 10^-2s at least, and the root from that number by 10^-2s / (8 * root): with so many decimals
+ * more, every root below 10^13 is rounded as PostgreSQL rounds it, once.
+ */
+const MORE_DIGITS = '14';
 
 /** The largest integer whose square fits one of eight bytes. */
 const ROOT_OF_LARGEST = '3037000499';
@@ -56,32 +68,38 @@ export function isDivisible(name: string): boolean {
 }
 
 /** @returns null where it cannot be computed so */
-export function partialAggregate({ name, args, condition, type, states }: AggregateCall): PartialAggregate | null {
+export function partialAggregate(aggregate: AggregateCall): PartialAggregate | null {
+  const { name, args, condition, type, aids, areGroupsFew } = aggregate;
   const filter = condition === '' ? '' : ` FILTER (WHERE ${condition})`;
-  const call = (aggregate: string): string => `pg_catalog.${aggregate}${args}${filter}`;
+  const call = (called: string): string => `pg_catalog.${called}${args}${filter}`;
   const own = filter === '' && FIRST_IN_ORDER.has(name) ? ` ${NOT_BY_ORDER}` : '';
-  if (AS_THEY_ARE.has(name))
-    return { parts: [call(name) + own], merge: ([part = '']) => `(pg_catalog.${name}(${part}))` };
-  if (name === 'count') return { parts: [call(name)], merge: ([part = '']) => wholeNumber(part) };
+  if (AS_THEY_ARE.has(name)) return one(call(name) + own, (part) => `pg_catalog.${name}(${part})`);
+  const total = aids ? 'cutover_shards.total' : 'pg_catalog.sum';
+  // PostgreSQL's sum of `bigint` is a number of any size already.
+  const numbers = (parts: readonly string[]): readonly string[] =>
+    parts.map((part) => `${total}(${part})${aids ? '::pg_catalog.numeric' : ''}`);
+  if (name === 'count') return one(call(name), (part) => wholeNumber(total, part));
   if (type === null) return null;
-  if (name === 'sum') return { parts: [call(name)], merge: ([part = '']) => sumOf(part, type) };
+  if (name === 'sum') return one(call(name), (part) => sumOf(total, part, type));
   if (name === 'avg')
     return {
       parts: [call('sum'), call('count')],
-      merge: ([sum = '', count = '']) => `(pg_catalog.sum(${sum}) / pg_catalog.sum(${count}))`,
+      wholes: numbers,
+      answer: ([sum = '', count = '']) => `(${sum} / ${count})`,
     };
   const spread = SPREADS.get(name);
   if (spread === undefined) return null;
-  if (type === 'numeric' && states)
-    return {
-      parts: ['sum', 'state'].map((part) => `cutover_shards.deviation_${part}${args}${filter}`),
-      merge: ([sum = '', state = '']) =>
-        spreadOf([`cutover_shards.count_of(${state})`, sum, `cutover_shards.squares_of(${state})`], spread),
-    };
-  return {
-    parts: [call('count'), call('sum'), ...squaresOf(args, condition, type)],
-    merge: (columns) => spreadOf(columns, spread),
-  };
+  if (type !== 'numeric' || !aids || !areGroupsFew)
+    return spreadOf([call('count'), call('sum'), ...squaresOf(args, condition, type)], spread, numbers);
+  const parts = ['sum', 'state'].map((part) => `cutover_shards.deviation_${part}${args}${filter}`);
+  return spreadOf(parts, spread, ([sum = '', state = '']) =>
+    numbers([`cutover_shards.count_of(${state})`, sum, `cutover_shards.squares_of(${state})`]),
+  );
+}
+
+/** An aggregate with one part, and a whole that is the answer. */
+function one(part: string, whole: (part: string) => string): PartialAggregate {
+  return { parts: [part], wholes: ([column = '']) => [whole(column)], answer: ([column = '']) => column };
 }
 
 /**
@@ -102,32 +120,39 @@ function squaresOf(args: string, condition: string, type: ExactType): readonly s
 }
 
 /** The sum of integers of two or four bytes is of eight; of all others it has its parts' type. */
-function sumOf(part: string, type: ExactType): string {
-  return type === 'int2' || type === 'int4' ? wholeNumber(part) : `(pg_catalog.sum(${part}))`;
+function sumOf(total: string, part: string, type: ExactType): string {
+  return type === 'int2' || type === 'int4' ? wholeNumber(total, part) : `${total}(${part})`;
 }
 
 /** `&` is there for integers alone: where a column has got another type a moment ago, this is an error and no rounded number. */
-function wholeNumber(part: string): string {
-  return `(pg_catalog.sum(${part} & (-1)::pg_catalog.int8)::pg_catalog.int8)`;
+function wholeNumber(total: string, part: string): string {
+  return `${total}(${part} & (-1)::pg_catalog.int8)::pg_catalog.int8`;
 }
 
+/** @param wholes how many, their sum, and the sums whose sum is that of their squares */
 function spreadOf(
-  [n = '', s = '', ...q]: readonly string[],
+  parts: readonly string[],
   { sample, root }: { readonly sample: boolean; readonly root: boolean },
-): string {
-  const count = `pg_catalog.sum(${n})`;
-  const sum = `pg_catalog.sum(${s})`;
-  const squares = q.map((one) => `coalesce(pg_catalog.sum(${one}), 0)`).join(' + ');
-  const above = `(${count} * (${squares}) - ${sum} * ${sum})`;
-  const below = sample ? `(${count} * (${count} - 1))` : `(${count} * ${count})`;
-  // PostgreSQL's is a zero without digits behind its point where there is nothing above; each name is computed as often as it is written.
-  const variance = `coalesce(nullif(greatest(${above}, 0), 0) / ${below}, 0)`;
-  // The scale of NaN is NULL.
-  const rooted = `coalesce(${rootOf(variance)}, ${variance})`;
-  return `(CASE WHEN ${count} > ${sample ? '1' : '0'} THEN ${root ? rooted : variance} END)`;
+  wholes: PartialAggregate['wholes'],
+): PartialAggregate {
+  const variance = (columns: readonly string[]): string => varianceOf(columns, sample);
+  if (!root) return { parts, wholes, answer: variance };
+  return { parts, wholes, between: variance, answer: (_, column) => rootOf(column) };
 }
 
+function varianceOf([count = '', sum = '', ...squares]: readonly string[], sample: boolean): string {
+  const square = squares.map((column) => `coalesce(${column}, 0)`).join(' + ');
+  const above = `${count} * (${square}) - ${sum} * ${sum}`;
+  const below = sample ? `${count} * (${count} - 1)` : `${count} * ${count}`;
+  // PostgreSQL's is a zero without digits behind its point where there is nothing above.
+  const variance = `coalesce(nullif(greatest(${above}, 0), 0) / (${below}), 0)`;
+  return `(CASE WHEN ${count} > ${sample ? '1' : '0'} THEN ${variance} END)`;
+}
+
+/** PostgreSQL takes the root of the rounded variance, with as many decimals. */
 function rootOf(variance: string): string {
-  const digits = `pg_catalog.scale(${variance})`;
-  return `pg_catalog.round(pg_catalog.sqrt(pg_catalog.round(${variance}, ${digits} + ${MORE_DIGITS})), ${digits})`;
+  const scale = `pg_catalog.scale(${variance})`;
+  const root = `pg_catalog.sqrt(pg_catalog.round(${variance}, 2 * ${scale} + ${MORE_DIGITS}))`;
+  // The scale of NaN is NULL.
+  return `coalesce(pg_catalog.round(${root}, ${scale}), ${variance})`;
 }

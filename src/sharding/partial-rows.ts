@@ -2,14 +2,16 @@
  * One task: write a SELECT with aggregates so that each shard computes its part of them, and PostgreSQL the whole from the parts.
  *
  *     SELECT status, count(*) FROM orders GROUP BY 1   becomes
- *     SELECT p.k1 AS "status", (sum(p.a1 …)) AS "count" FROM (
- *       SELECT status AS k1, count(*) AS a1 FROM <orders of shard 0> GROUP BY status UNION ALL SELECT … <shard 1> … OFFSET 0) AS p GROUP BY p.k1
+ *     SELECT p.k1 AS "status", p.w1 AS "count" FROM (
+ *       SELECT p.k1, sum(p.a1 …) AS w1 FROM (
+ *         SELECT status AS k1, count(*) AS a1 FROM <orders of shard 0> GROUP BY status UNION ALL SELECT … <shard 1> … OFFSET 0) AS p
+ *       GROUP BY p.k1) AS p
  *
  * Pieces of the text are put together, and the parser is then asked whether each piece still is what it was.
  */
 import { isDeepStrictEqual } from 'node:util';
 import { quoteIdentifier } from '../postgres/connection.js';
-import { columnKey, GROUPS_MAX } from '../postgres/coordinator/deviation-states.js';
+import { columnKey, GROUPS_MAX } from '../postgres/coordinator/few-values.js';
 import { partialAggregate } from './partial-aggregates.js';
 import {
   columnOf,
@@ -24,12 +26,14 @@ import { bareName, ordinalOf, parsedSelect, type PartialSource, type Sort } from
 import { callAt, nameAt, type Span } from './partial-text.js';
 import { asTree, child, flag, kindOf, list, number, strings, text, type Tree } from './statement-tree.js';
 
-const PARTS = 'cutover_p';
+/** Each level is a table of this name to the one around it. */
+const LEVEL = 'cutover_p';
 /**
- * Without this the planner takes the parts into the statement around them, with their columns in the order in which it uses them, or their
- * rows in an order; postgres_fdw then reads one shard after the other.
+ * Without this the planner takes a level into the statement around it. The parts' columns would come in the order in which they are used
+ * there, or their rows in an order, and postgres_fdw would read one shard after the other; and an expression that is used twice would be
+ * computed twice.
  */
-const ALL_AT_ONCE = 'OFFSET 0';
+const APART = 'OFFSET 0';
 
 /** An expression by which rows are grouped. */
 interface Group {
@@ -98,15 +102,21 @@ function groupOf(source: PartialSource, written: Tree, item: Span | undefined): 
 class Rewriting {
   readonly #source: PartialSource;
   readonly #groups: readonly Group[];
+  readonly #areGroupsFew: boolean;
   /** aggregates that each shard computes, by what they mean, with what they are outside */
   readonly #aggregates = new Map<string, string>();
   /** columns of a part behind its groups, and the call that the first column of an aggregate has its arguments from */
   readonly #columns: { readonly sql: string; readonly call: Tree | null }[] = [];
+  /** aggregates of the parts */
+  readonly #wholes: string[] = [];
+  /** what is computed from the wholes once, for an answer that needs it more often */
+  readonly #betweens: string[] = [];
   readonly #replacements: Replacement[] = [];
 
   constructor(source: PartialSource, groups: readonly Group[]) {
     this.#source = source;
     this.#groups = groups;
+    this.#areGroupsFew = areFew(source, groups);
   }
 
   written(): string | null {
@@ -121,20 +131,32 @@ class Rewriting {
     if (!this.#isBranchAsMeant(branches[0] ?? '')) return null;
     const said = (outside: Outside | string | null | undefined): string => this.#said(outside ?? '', 'with');
     if (!this.#isOutsideAsMeant(all)) return null;
-    const keys = this.#groups.map((_, index) => key(index)).join(', ');
     return [
       sql.slice(0, cut.start),
       'SELECT ',
       outsides.map((one, index) => `${said(one)} AS ${quoteIdentifier(targets[index]?.name ?? '')}`).join(', '),
-      ` FROM (${branches.join(' UNION ALL ')} ${ALL_AT_ONCE}) AS ${PARTS}`,
-      keys === '' ? '' : ` GROUP BY ${keys}`,
-      having === undefined ? '' : ` HAVING ${said(having)}`,
+      ` FROM (${this.#levels(branches)}) AS ${LEVEL}`,
+      having === undefined ? '' : ` WHERE ${said(having)}`,
       orders.length === 0
         ? ''
         : ` ORDER BY ${orders.map((one, index) => `${said(one)}${sorts[index]?.suffix ?? ''}`).join(', ')}`,
       cut.tail === null ? '' : ` ${sql.slice(cut.tail.start, cut.tail.end)}`,
       sql.slice(cut.end),
     ].join('');
+  }
+
+  /** One row for each group, with all that the answer is computed from. */
+  #levels(branches: readonly string[]): string {
+    const keys = this.#groups.map((_, index) => key(index)).join(', ');
+    const wholes = this.#wholes.map((sql, index) => `${sql} AS ${whole(index)}`);
+    const items = [...(keys === '' ? [] : [keys]), ...wholes].join(', ');
+    const grouped = [
+      `SELECT ${items} FROM (${branches.join(' UNION ALL ')} ${APART}) AS ${LEVEL}`,
+      keys === '' ? '' : ` GROUP BY ${keys}`,
+    ].join('');
+    if (this.#betweens.length === 0) return grouped;
+    const betweens = this.#betweens.map((sql, index) => `${sql} AS ${between(index)}`).join(', ');
+    return `SELECT ${LEVEL}.*, ${betweens} FROM (${grouped}) AS ${LEVEL} ${APART}`;
   }
 
   /** The result is named and numbered as before: what names or numbers it stays as it is. */
@@ -209,24 +231,20 @@ class Rewriting {
       args: sql.slice(place.args.start, place.args.end),
       condition: place.condition === null ? '' : sql.slice(place.condition.start, place.condition.end),
       type: exactType(scope, argument ?? null),
-      states: this.#areGroupsFew(),
+      aids: (scope.context.fewValues ?? null) !== null,
+      areGroupsFew: this.#areGroupsFew,
     });
     if (partial === null) return null;
-    const first = this.#columns.length;
+    const firstPart = this.#columns.length;
     this.#columns.push(...partial.parts.map((part, index) => ({ sql: part, call: index === 0 ? call : null })));
-    const merged = partial.merge(partial.parts.map((_, index) => `${PARTS}.${column(first + index)}`));
-    this.#aggregates.set(meaning, merged);
-    return merged;
-  }
-
-  /** As far as statistics tell: see deviation-states.ts. */
-  #areGroupsFew(): boolean {
-    const { scope, table } = this.#source;
-    const { fewValues } = scope.context;
-    if (fewValues === undefined || fewValues === null) return false;
-    const columns = new Set(this.#groups.flatMap(({ node }) => columnsIn(scope, node)));
-    const counts = [...columns].map(({ name }) => fewValues.get(columnKey(table.schema, table.name, name)) ?? Infinity);
-    return counts.reduce((product, count) => product * count, 1) <= GROUPS_MAX;
+    const parts = partial.parts.map((_, index) => `${LEVEL}.${column(firstPart + index)}`);
+    const firstWhole = this.#wholes.length;
+    this.#wholes.push(...partial.wholes(parts));
+    const wholes = this.#wholes.slice(firstWhole).map((_, index) => `${LEVEL}.${whole(firstWhole + index)}`);
+    if (partial.between !== undefined) this.#betweens.push(partial.between(wholes));
+    const answer = partial.answer(wholes, `${LEVEL}.${between(this.#betweens.length - 1)}`);
+    this.#aggregates.set(meaning, answer);
+    return answer;
   }
 
   #branch(part: string): string {
@@ -286,12 +304,28 @@ class Rewriting {
   }
 }
 
+/** As far as statistics tell. */
+function areFew({ scope, table }: PartialSource, groups: readonly Group[]): boolean {
+  const columns = new Set(groups.flatMap(({ node }) => columnsIn(scope, node)));
+  const valuesOf = (name: string): number =>
+    scope.context.fewValues?.get(columnKey(table.schema, table.name, name)) ?? Infinity;
+  return [...columns].reduce((product, { name }) => product * valuesOf(name), 1) <= GROUPS_MAX;
+}
+
 function key(index: number): string {
-  return `${PARTS}.cutover_k${(index + 1).toString()}`;
+  return `${LEVEL}.cutover_k${(index + 1).toString()}`;
 }
 
 function column(index: number): string {
   return `cutover_a${(index + 1).toString()}`;
+}
+
+function whole(index: number): string {
+  return `cutover_w${(index + 1).toString()}`;
+}
+
+function between(index: number): string {
+  return `cutover_b${(index + 1).toString()}`;
 }
 
 /** A filter that everything passes is none. */

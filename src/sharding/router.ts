@@ -1,5 +1,5 @@
 /** One task: route the statements of one sharded database: verdicts from the cache, bound to parameters, bent by hints. */
-import type { FewValues } from '../postgres/coordinator/deviation-states.js';
+import type { FewValues } from '../postgres/coordinator/few-values.js';
 import { catalogueKey } from './catalogue.js';
 import { partialStatement } from './partial.js';
 import { bindVerdict, onlyKeyOf, type KeyedBy, type Route, type RowPart } from './router-binding.js';

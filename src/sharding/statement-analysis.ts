@@ -1,5 +1,5 @@
 /** One task: what is gathered about one statement while its parts are read. */
-import type { FewValues } from '../postgres/coordinator/deviation-states.js';
+import type { FewValues } from '../postgres/coordinator/few-values.js';
 import type { Catalogue } from './catalogue.js';
 import { functionVerdict } from './statement-functions.js';
 import type { ColumnNode } from './statement-graph.js';
@@ -22,7 +22,7 @@ export interface RoutingContext {
   readonly catalogue: Catalogue;
   /** schemas of the session's `search_path` in their order, `$user` resolved */
   readonly searchPath: readonly string[];
-  /** where shards may hand on states of deviations (src/postgres/coordinator/deviation-states.ts); absent or null: nowhere */
+  /** absent or null: neither it nor the shards have what src/postgres/coordinator/deviation-states.ts makes */
   readonly fewValues?: FewValues | null;
 }
 

@@ -1,12 +1,8 @@
 /** One task: a shard's state of a deviation is read as PostgreSQL wrote it, and is used nowhere where it cannot be. */
 import { expect, test } from 'vitest';
 import { connect, withConnection } from '../../src/postgres/connection.js';
-import {
-  COORDINATOR_STATES_DDL,
-  DEVIATION_STATES_DDL,
-  handsOnStates,
-  mayTakeStates,
-} from '../../src/postgres/coordinator/deviation-states.js';
+import { handsOnStates, mayTakeStates } from '../../src/postgres/coordinator/deviation-proof.js';
+import { COORDINATOR_STATES_DDL, DEVIATION_STATES_DDL } from '../../src/postgres/coordinator/deviation-states.js';
 import { TWO_PHASE_DDL } from '../../src/postgres/two-phase.js';
 import { freshDatabase, useClusters } from '../support/clusters.js';
 

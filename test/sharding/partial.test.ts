@@ -32,9 +32,11 @@ describe('in parts', () => {
       from public.orders AS o where ${where} group by 1 order by 3 desc nulls last, o.state limit $2;`;
     expect(router.partial(sql, SEARCH_PATH)).toBe(
       `/* é */ SELECT cutover_p.cutover_k1 AS "state", ` +
-        `(pg_catalog.sum(cutover_p.cutover_a1 & (-1)::pg_catalog.int8)::pg_catalog.int8) AS "count", ` +
-        `(pg_catalog.sum(cutover_p.cutover_a2)) + 1 AS "é" FROM (${branch(0)} UNION ALL ${branch(1)} OFFSET 0) AS cutover_p ` +
-        `GROUP BY cutover_p.cutover_k1 ORDER BY 3 DESC NULLS LAST, cutover_p.cutover_k1 limit $2;`,
+        `cutover_p.cutover_w1 AS "count", cutover_p.cutover_w2 + 1 AS "é" FROM (` +
+        `SELECT cutover_p.cutover_k1, pg_catalog.sum(cutover_p.cutover_a1 & (-1)::pg_catalog.int8)::pg_catalog.int8 AS cutover_w1, ` +
+        `pg_catalog.sum(cutover_p.cutover_a2) AS cutover_w2 ` +
+        `FROM (${branch(0)} UNION ALL ${branch(1)} OFFSET 0) AS cutover_p GROUP BY cutover_p.cutover_k1) AS cutover_p ` +
+        `ORDER BY 3 DESC NULLS LAST, cutover_p.cutover_k1 limit $2;`,
     );
   });
 

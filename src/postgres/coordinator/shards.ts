@@ -2,7 +2,8 @@
 import { withConnection, type Connection } from '../connection.js';
 import type { Endpoint } from '../endpoint.js';
 import { serverVersion } from '../streams.js';
-import { COORDINATOR_STATES_VERSION, handsOnStates, mayTakeStates, STATES_EXTENSION } from './deviation-states.js';
+import { handsOnStates, mayTakeStates } from './deviation-proof.js';
+import { COORDINATOR_STATES_VERSION, STATES_EXTENSION } from './deviation-states.js';
 import { differences, readItems, type Items } from './items.js';
 import { mappedUsers, serverOptions, type ServerOptions } from './servers.js';
 import { readSettings, type DatabaseSetting } from './settings.js';
