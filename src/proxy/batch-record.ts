@@ -14,13 +14,13 @@ export class BatchRecord {
     return this.#bytes <= BATCH_BYTES_MAX;
   }
 
-  /** Keeps a view, not a copy. */
-  add(bytes: Buffer): void {
+  /** Keeps a view, not a copy. Made once, since it is handed on with each batch. */
+  readonly add = (bytes: Buffer): void => {
     this.#bytes += bytes.length;
     if (!this.complete) this.#forget();
     else if (this.#first === null) this.#first = bytes;
     else this.#others.push(bytes);
-  }
+  };
 
   clear(): void {
     this.#forget();

@@ -16,6 +16,7 @@ import type { Borrower, Pool } from './pool.js';
 import { isReplica } from './replica-set.js';
 import { sendCancel } from './server-cancel.js';
 import type { ServerConnection, ServerOwner } from './server-connection.js';
+import type { Lane } from './pipelining/lane.js';
 import type { Route } from './routes.js';
 import type { SessionContext } from './session-context.js';
 import { stateLost, STATE_SQL, type SessionState } from './session-state.js';
@@ -35,6 +36,8 @@ export interface BorrowingListener extends ServerOwner {
   failed(error: CutoverError): void;
   /** By another configuration the batch at hand may belong elsewhere: nothing was borrowed, and begin() is called again. */
   placeAnew(): void;
+  /** The batch at hand, which waits for a server, goes by one that several share: the one that came, or a lane of others; false: it may not. */
+  shares(by: ServerConnection | Lane): boolean;
   /** The same of an open transaction that has only begun: on which shard it begins now; null: nobody can tell yet. */
   shardAnew(): number | null;
 }
@@ -262,14 +265,27 @@ export class Borrowing implements Borrower {
   }
 
   granted(server: ServerConnection): void {
-    if (this.#gate.closed || this.step !== 'pool' || this.#routeVersion !== this.#context.routes.version) {
+    if (!this.#mayUse) {
       // Back in a turn of its own: the next in line may find the gate closed just the same.
       const { pool } = this;
       queueMicrotask(() => pool?.giveBack(server, true));
       if (this.step === 'pool') this.#enter();
       return;
     }
-    this.#attach(server);
+    if (!this.joins(server)) this.#attach(server);
+  }
+
+  /** What it waits for a connection for may still go there. */
+  get #mayUse(): boolean {
+    return this.step === 'pool' && !this.#gate.closed && this.#routeVersion === this.#context.routes.version;
+  }
+
+  joins(by: ServerConnection | Lane): boolean {
+    if (!this.#mayUse || this.#opening !== null) return false;
+    this.step = 'none';
+    if (this.#listener.shares(by)) return true;
+    this.step = 'pool';
+    return false;
   }
 
   denied(error: CutoverError): void {

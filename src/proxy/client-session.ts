@@ -14,7 +14,6 @@
  * While waiting and rerouting, messages are kept in the scanner; beyond UNREAD_BYTES_MAX they stay in the socket, unless the rest of
  * the message at hand is among them.
  */
-import type { Config } from '../config/config.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { errorResponse, READY_IDLE } from '../wire/backend.js';
 import { CLIENT_RULES, FRONTEND, STATUS } from '../wire/codes.js';
@@ -25,6 +24,7 @@ import { ClientChannel } from './client-channel.js';
 import { ClientStatements } from './client-statements.js';
 import { Forwarder } from './forwarder.js';
 import type { Gate } from './gate.js';
+import type { Lane } from './pipelining/lane.js';
 import { SessionReads } from './pipelining/session-reads.js';
 import type { ServerConnection } from './server-connection.js';
 import { Reroute } from './reroute.js';
@@ -102,8 +102,7 @@ export class ClientSession implements BorrowingListener {
     this.#several = new SessionSeveral(this, { borrowing, forwarder, place, scanner, writer }, this.#steps);
     this.#reads = new SessionReads(this, context, this.#settings, { forwarder, record, scanner });
     this.servers = new SessionServers(this, { borrowing, writer, keeping, reads: this.#reads });
-    const rules = (): Config['general'] => context.config.general;
-    this.#end = new SessionEnd({ borrowing, writer, scanner, keeping, rules }, this.#close);
+    this.#end = new SessionEnd({ borrowing, writer, scanner, keeping, context }, this.#close);
     this.channel = new ClientChannel(client.socket, context.unread, {
       received: (chunk) => {
         this.#scanner.feed(chunk);
@@ -258,7 +257,7 @@ export class ClientSession implements BorrowingListener {
     const forwarder = this.#forwarder;
     const stopAtBoundary =
       this.#gate.closed || placement !== null || this.#borrowing.onReplica || this.#statementMode.applies;
-    const outcome = forwarder.forward(this.#scanner, server, stopAtBoundary, this.#keep);
+    const outcome = forwarder.forward(this.#scanner, server, stopAtBoundary, this.#record.add);
     // Else nothing was sent that a server answers: what counts as running would begin while the client thinks.
     if (!server.replies.empty) server.lastRequestAt = this.counters.requested(forwarder);
     if (forwarder.sawFlush) {
@@ -270,10 +269,6 @@ export class ClientSession implements BorrowingListener {
     if (outcome === 'stopped') this.#stopped = true;
     else if (outcome === 'terminated') this.#leave(GOODBYE_TIMEOUT_MS);
   }
-
-  readonly #keep = (bytes: Buffer): void => {
-    this.#record.add(bytes);
-  };
 
   /** The socket is read as long as messages can pass, or are few enough to be kept. */
   #updateReading(): void {
@@ -301,6 +296,14 @@ export class ClientSession implements BorrowingListener {
   placeAnew(): void {
     this.#phase = 'idle';
     this.#advance();
+  }
+
+  shares(by: ServerConnection | Lane): boolean {
+    if (this.#place.placement !== null) return false;
+    this.#guarded(() => {
+      if (this.#reads.join(by)) this.#phase = 'sharing';
+    });
+    return this.phase !== 'waiting';
   }
 
   shardAnew(): number | null {

@@ -12,12 +12,15 @@ import { IdleServers } from './idle-servers.js';
 import type { PoolOptions } from './pool-options.js';
 import type { ServerConnection } from './server-connection.js';
 import { openServer } from './server-opening.js';
+import type { Lane } from './pipelining/lane.js';
 import { SessionSettings } from './settings.js';
 import type { Statement } from './statement-cache.js';
 
 /** What a pool needs of a session that wants a connection. */
 export interface Borrower {
   granted(server: ServerConnection): void;
+  /** A connection that several share has room. @returns whether what it waits for is on its way there: then it waits no more */
+  joins?(lane: Lane): boolean;
   denied(error: CutoverError): void;
   /** the pool is no longer the right one */
   sentAway(): void;
@@ -149,6 +152,19 @@ export class Pool {
     );
     if (entry !== null) this.counters.serverAssignments += 1;
     return entry?.server ?? null;
+  }
+
+  /** Lets those who wait join a connection that several share, in their order, until one does not. */
+  invite(lane: Lane): void {
+    while (lane.hasRoom) {
+      const first = this.#waiting.shift();
+      if (first === undefined) return;
+      if (first.borrower.joins?.(lane) !== true) {
+        this.#waiting.unshift(first);
+        return;
+      }
+      this.counters.waitMs += performance.now() - first.since;
+    }
   }
 
   /** Takes a wait back: the client left. */

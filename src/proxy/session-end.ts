@@ -1,8 +1,8 @@
 /** One task: bring to an end what a client that is gone has started: run it out or stop it, roll back, give the server back. */
-import type { GeneralConfig } from '../config/config.js';
 import type { FrameScanner } from '../wire/frames.js';
 import type { Borrowing } from './borrowing.js';
 import type { ServerConnection } from './server-connection.js';
+import type { SessionContext } from './session-context.js';
 import type { SessionKeeping } from './session-keeping.js';
 import type { SessionWriter } from './session-writer.js';
 
@@ -15,8 +15,7 @@ interface SessionParts {
   readonly writer: SessionWriter;
   readonly scanner: FrameScanner;
   readonly keeping: SessionKeeping;
-  /** in force now */
-  readonly rules: () => Pick<GeneralConfig, 'connectionRecovery' | 'rollbackTimeoutMs'>;
+  readonly context: SessionContext;
 }
 
 export class SessionEnd {
@@ -34,7 +33,7 @@ export class SessionEnd {
   /** Nothing more comes from the client. @param timeoutMs bound of what runs */
   begin(timeoutMs: number): void {
     this.#stopTimer();
-    const { borrowing, writer, scanner, rules } = this.#parts;
+    const { borrowing, writer, scanner, context } = this.#parts;
     const { server } = borrowing;
     if (server === null) {
       if (writer.leave()) this.#timer = setTimeout(this.#tooLong, timeoutMs);
@@ -44,7 +43,8 @@ export class SessionEnd {
     server.resume();
     if (scanner.insideFrame || !server.replies.complete) server.destroy();
     else if (server.replies.empty) this.finish(server);
-    else if (timeoutMs === VANISHED_TIMEOUT_MS && rules().connectionRecovery !== 'recover') this.#tooLong();
+    else if (timeoutMs === VANISHED_TIMEOUT_MS && context.config.general.connectionRecovery !== 'recover')
+      this.#tooLong();
     else this.#timer = setTimeout(this.#tooLong, timeoutMs);
   }
 
@@ -59,8 +59,8 @@ export class SessionEnd {
   /** When nothing is in flight, an open transaction is rolled back, then the server goes back. */
   finish(server: ServerConnection): void {
     if (!server.replies.empty) return;
-    const { borrowing, keeping, rules } = this.#parts;
-    const { connectionRecovery, rollbackTimeoutMs } = rules();
+    const { borrowing, keeping, context } = this.#parts;
+    const { connectionRecovery, rollbackTimeoutMs } = context.config.general;
     if (server.idle) {
       borrowing.giveBack(keeping.suspected);
       this.#closed();

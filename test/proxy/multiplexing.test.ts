@@ -28,10 +28,10 @@ interface Started {
   readonly databaseName: string;
 }
 
-async function start(pipelining: 'auto' | 'off' = 'auto', databaseName = ''): Promise<Started> {
+async function start(pipelining: 'auto' | 'off' = 'auto', databaseName = '', defaultPoolSize = 8): Promise<Started> {
   const name = databaseName === '' ? await freshDatabase(clusters.main) : databaseName;
   if (databaseName === '') await clusters.main.query(name, SCHEMA);
-  const general = { pipelining, defaultPoolSize: 8 };
+  const general = { pipelining, defaultPoolSize };
   const config = configFor([{ name: 'prod', cluster: clusters.main, databaseName: name }], { general });
   return { proxy: await proxyFor({ config }), databaseName: name };
 }
@@ -216,6 +216,71 @@ test('a cancel request stops the read of its own client alone', async () => {
   expect(await blocked).toMatchObject({ code: '57014' });
   expect((await behind).rows).toEqual([{ name: 'name 2' }]);
   await release();
+});
+
+/** All but the first session wait for the one server of the pool, which the first has in a transaction. */
+async function waiting(
+  proxy: Proxy,
+  [first, ...others]: readonly pg.Client[],
+  asked: readonly Asked[],
+): Promise<readonly Promise<unknown>[]> {
+  await first?.query('BEGIN');
+  const answers = others.map((client, index) =>
+    client.query(asked[index] ?? '').then(
+      ({ rows }) => rows as unknown,
+      (error: unknown) => (error as { code?: string }).code,
+    ),
+  );
+  await until('all wait', () => proxy.pools()[0]?.clientsWaiting === others.length);
+  return answers;
+}
+
+test('reads that wait for a server of a full pool share it when it comes, in their order, and others have their turn', async () => {
+  const { proxy } = await start('auto', '', 1);
+  const clients = await clientsOf(proxy, 42);
+  const [first] = clients as [pg.Client];
+  const read = (id: number): Asked => ({ text: 'SELECT id FROM item WHERE id = $1', values: [id] });
+  await meet(proxy, first, read(1));
+  const asked = clients
+    .slice(1)
+    .map((_, index) => (index === 20 ? 'UPDATE item SET name = $$new$$ WHERE id = 1 RETURNING name' : read(index)));
+  asked[30] = 'SELECT 1 / (id - 1) FROM item WHERE id = 1';
+  asked[40] = 'SELECT name FROM item WHERE id = 1';
+  const before = [shared(proxy), proxy.stats()[0]?.serverAssignments ?? 0];
+  const answers = await waiting(proxy, clients, asked);
+  await first.query('COMMIT');
+  for (const [index, answer] of (await Promise.all(answers)).entries()) {
+    if (index === 0) expect(answer).toEqual([]);
+    else if (index === 20 || index === 40) expect(answer).toEqual([{ name: 'new' }]);
+    else if (index === 30) expect(answer).toBe('22012');
+    else expect(answer).toEqual([{ id: index }]);
+  }
+  const after = [shared(proxy), proxy.stats()[0]?.serverAssignments ?? 0];
+  expect((after[0] ?? 0) - (before[0] ?? 0)).toBe(38);
+  // How many may join is told by how long they are expected to take.
+  expect((after[1] ?? 0) - (before[1] ?? 0)).toBeLessThan(21);
+});
+
+test('reads that wait for a server of a full pool wait at the gate when it closes meanwhile, and share when it opens', async () => {
+  const { proxy } = await start('auto', '', 1);
+  const clients = await clientsOf(proxy, 12);
+  const [first] = clients as [pg.Client];
+  await meet(proxy, first, 'SELECT id FROM item WHERE id = 1');
+  const before = shared(proxy);
+  const answers = await waiting(
+    proxy,
+    clients,
+    clients.slice(1).map(() => 'SELECT id FROM item WHERE id = 1'),
+  );
+  const gate = proxy.gate('prod');
+  gate.close('pause');
+  await first.query('COMMIT');
+  expect((await gate.drained(5_000)).drained).toBe(true);
+  await until('all wait at the gate', () => gate.waitingCount === 11);
+  expect(shared(proxy)).toBe(before);
+  gate.open('pause');
+  for (const answer of answers) expect(await answer).toEqual([{ id: 1 }]);
+  expect(shared(proxy)).toBeGreaterThan(before);
 });
 
 test('a read whose client has left is stopped, and its server goes on with others', async () => {

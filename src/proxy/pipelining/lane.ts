@@ -89,11 +89,16 @@ export class Lane implements ServerOwner {
     return this.#batches.length;
   }
 
-  /** It may take another batch. Not while a server is wanted that it has: it ends when all is answered. */
+  /** It may take another batch of whoever comes. Not while somebody waits for a server: it ends when all is answered. */
   get open(): boolean {
+    return this.hasRoom && !this.#pool.short;
+  }
+
+  /** It may take another batch of one who waits for a server. */
+  get hasRoom(): boolean {
     if (this.#over || this.#stalled || this.#server.cancelsInFlight > 0) return false;
     if (this.depth >= BATCHES_MAX || this.#expectedMs > EXPECTED_MS_MAX) return false;
-    return !this.#pool.short && !this.#pool.isOutdated(this.#server);
+    return !this.#pool.isOutdated(this.#server);
   }
 
   /**

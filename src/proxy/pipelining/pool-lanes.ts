@@ -1,7 +1,8 @@
 /**
  * One task: find a lane for a read among those of one pool, or open one on a server that is idle and has the session's settings already.
  *
- * A lane has its server only as long as it has work, and waits for none: where no server is idle, the read runs by itself.
+ * A lane has its server only as long as it has work, and waits for none: where no server is idle, the session waits for one. When it gets
+ * one and others wait behind it, its read opens a lane there, and theirs join.
  */
 import { loadStatementParser, type StatementParser } from '../../sharding/statement-parser.js';
 import type { Pool } from '../pool.js';
@@ -71,7 +72,20 @@ export class PoolLanes {
   #opened({ key }: SessionSettings): Lane | null {
     if (this.#lanes.length >= LANES_MAX) return null;
     const server = this.#pool.takeIdle((idle) => idle.settings?.key === key && isReadable(idle));
-    if (server === null) return null;
+    return server === null ? null : this.#laneOn(server, key);
+  }
+
+  /**
+   * A lane on a server that was waited for, while others wait still: {@link Pool.invite} lets them join once it has its first read.
+   *
+   * @returns null: nobody else waits, or the server is not fit for it as it is
+   */
+  openOn(server: ServerConnection, { key }: SessionSettings): Lane | null {
+    if (this.#pool.waitingCount === 0 || server.settings?.key !== key || !isReadable(server)) return null;
+    return this.#laneOn(server, key);
+  }
+
+  #laneOn(server: ServerConnection, key: string): Lane {
     const lane = new Lane(server, this.#pool, (ended) => {
       const at = this.#lanes.findIndex((entry) => entry.lane === ended);
       if (at >= 0) this.#lanes.splice(at, 1);

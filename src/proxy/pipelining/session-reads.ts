@@ -5,20 +5,21 @@
  * no fault of its own stands in the session's scanner again and runs by itself. The session measures such a read whenever it runs by itself.
  */
 import { CutoverError } from '../../errors/errors.js';
-import type { FrameScanner } from '../../wire/frames.js';
+import { FrameError, type FrameScanner } from '../../wire/frames.js';
 import type { BatchRecord } from '../batch-record.js';
 import type { ClientStatements } from '../client-statements.js';
 import type { Forwarder } from '../forwarder.js';
 import type { Gate } from '../gate.js';
 import type { Pool } from '../pool.js';
+import type { ServerConnection } from '../server-connection.js';
 import type { SessionContext } from '../session-context.js';
 import type { SessionCounters } from '../session-counters.js';
 import { SESSION_TAG } from '../session-tags.js';
 import type { TrackedSettings } from '../tracked-settings.js';
-import type { Lane, LaneBatch, LaneReader } from './lane.js';
+import { Lane, type LaneBatch, type LaneReader } from './lane.js';
 import type { PoolLanes } from './pool-lanes.js';
 import { readTemplateOf } from './read-batch.js';
-import type { ReadTemplate } from './read-templates.js';
+import type { ReadTemplate, ReadTemplates } from './read-templates.js';
 
 /** What it uses of its session. */
 interface ReadsSession {
@@ -74,18 +75,30 @@ export class SessionReads implements LaneReader {
    * Sends what stands in the scanner by a lane, where it is one read that may be shared.
    *
    * @returns false where it must run by itself
-   * @throws FrameError when the client breaks a rule
    */
   take(): boolean {
+    return this.#take((lanes) => lanes.laneFor(this.#settings.current));
+  }
+
+  /** As {@link take}, of a session that waits for a server: on the one that it has got, which others may join, or by a lane of others. */
+  join(by: ServerConnection | Lane): boolean {
+    const { current } = this.#settings;
+    if (by instanceof Lane) return by.server.settings?.key === current.key && this.#take(() => by);
+    const taken = this.#take((lanes) => lanes.openOn(by, current));
+    if (taken && this.#lane !== null) this.#pool?.invite(this.#lane);
+    return taken;
+  }
+
+  #take(laneOf: (lanes: PoolLanes) => Lane | null): boolean {
     this.#measured = null;
     if (this.#alone || this.#gate.closed) return false;
     const lanes = this.#currentLanes();
     if (lanes === null) return false;
     const templates = lanes.templates();
-    const template = templates && readTemplateOf(this.#parts.scanner, this.#session.statements, templates);
+    const template = templates && this.#templateAhead(templates);
     if (template === null) return false;
     const expectedMs = template.expectedMs();
-    const lane = expectedMs === null ? null : lanes.laneFor(this.#settings.current);
+    const lane = expectedMs === null ? null : laneOf(lanes);
     if (lane === null || expectedMs === null) {
       this.#measure(template);
       return false;
@@ -96,6 +109,16 @@ export class SessionReads implements LaneReader {
     return true;
   }
 
+  /** Null too where the client breaks a rule: it hears so when that is sent. */
+  #templateAhead(templates: ReadTemplates): ReadTemplate | null {
+    try {
+      return readTemplateOf(this.#parts.scanner, this.#session.statements, templates);
+    } catch (error) {
+      if (error instanceof FrameError) return null;
+      throw error;
+    }
+  }
+
   #send(lane: Lane, batch: LaneBatch): void {
     const { forwarder, record, scanner } = this.#parts;
     const { counters } = this.#session;
@@ -104,9 +127,7 @@ export class SessionReads implements LaneReader {
     this.#batch = batch;
     counters.started();
     lane.take(batch, (server) => {
-      forwarder.forward(scanner, server, false, (bytes) => {
-        record.add(bytes);
-      });
+      forwarder.forward(scanner, server, false, record.add);
       batch.prepared = forwarder.prepared;
       forwarder.keyed = null;
       forwarder.sharesUnnamed = forwarder.prepared = false;
