@@ -11,6 +11,8 @@ import type { OnReadOpts, Socket } from 'node:net';
 
 /** Read at most at once, as by Node itself. */
 const BUFFER_BYTES = 65_536;
+/** The same of a connection that has filled that once: of a long answer each read and each write is so much more (docs/evidence/scale.md). */
+const LONG_BUFFER_BYTES = 262_144;
 
 /** Takes bytes that are its own until it returns. @returns false: it needs them for longer, and they stay as they are */
 type Receive = (bytes: Buffer) => boolean;
@@ -36,7 +38,9 @@ export class DirectRead {
   #read(length: number): boolean {
     const bytes = this.#buffer.subarray(0, length);
     if (this.receive === null) return this.#socket?.push(Buffer.from(bytes)) ?? false;
-    if (!this.receive(bytes)) this.#buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+    const isDone = this.receive(bytes);
+    const grows = length === BUFFER_BYTES && length === this.#buffer.length;
+    if (!isDone || grows) this.#buffer = Buffer.allocUnsafeSlow(grows ? LONG_BUFFER_BYTES : this.#buffer.length);
     return true;
   }
 }
