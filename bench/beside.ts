@@ -1,4 +1,8 @@
-/** One task: measure what the engine, which runs in the proxy's process, adds to the latency of a client while it works. */
+/**
+ * One task: measure what the engine, which runs in the proxy's process, adds to the latency of a client while it works.
+ *
+ * Another client asks a server itself meanwhile: what it waits longer is due to the servers and Temporal, which use the same processors.
+ */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Cleanup } from '../src/cli/demo/cleanup.js';
 import { Operator } from '../src/cli/demo/operator.js';
@@ -33,25 +37,32 @@ export async function beside(options: BesideOptions, cleanup: Cleanup): Promise<
   });
   const connection = await connect(stage.application);
   cleanup.defer('the client', () => connection.end());
+  const direct = await connect(stage.source.endpoint('postgres'));
+  cleanup.defer('the client of the server itself', () => direct.end());
   const operator = await Operator.connect(stage.configuration.admin);
   cleanup.defer('the operator', () => operator.end());
   const disk = new DiskProbe();
   cleanup.defer('the disk probe', () => disk.end());
-  const client = new Asker(connection);
+  const [client, control] = [new Asker(connection), new Asker(direct)];
   await delay(options.idleSeconds * 1_000);
-  const idle = client.take();
+  const [idle, idleControl] = [client.take(), control.take()];
   const switcher = new Switcher(operator, client, disk, new SlowTemporal(0));
   await switcher.repeat({ destination: DESTINATION, publication: PUBLICATION }, options.runs);
-  const busy = client.take();
-  await client.stop();
-  const [idleMs, busyMs] = [quantile(idle), quantile(busy)];
+  const [busy, busyControl] = [client.take(), control.take()];
+  await Promise.all([client.stop(), control.stop()]);
   const line = {
     ...{ bench: 'beside', summary: true, machine: at, ...options, switches: 2 * options.runs, errors: client.errors },
     ...{ idleSamples: idle.length, busySamples: busy.length },
-    ...{ idleMs: rounded(idleMs, 2), busyMs: rounded(busyMs, 2), addedMs: rounded(busyMs - idleMs, 2) },
+    ...added(idle, busy),
+    direct: added(idleControl, busyControl),
   };
   process.stdout.write(`${JSON.stringify(line)}\n`);
   return client.errors === 0 ? 0 : 1;
+}
+
+function added(idle: readonly number[], busy: readonly number[]): Readonly<Record<string, number>> {
+  const [idleMs, busyMs] = [quantile(idle), quantile(busy)];
+  return { idleMs: rounded(idleMs, 2), busyMs: rounded(busyMs, 2), addedMs: rounded(busyMs - idleMs, 2) };
 }
 
 function quantile(latenciesMs: readonly number[]): number {
