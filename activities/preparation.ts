@@ -191,7 +191,7 @@ function applyAt(
     stopped,
     async (destination) => {
       // What an operator made ahead (SCHEMA_SYNC, other means) is kept; preflight has warned of it.
-      const parts = splitSchema(dump, { destinationVersion: await serverVersion(destination) });
+      const parts = await splitSchema(dump, { destinationVersion: await serverVersion(destination) });
       const statements = (part === 'pre' ? [...parts.pre, ...parts.primaryKeys] : parts.post).filter(isNotOurs);
       // All or nothing before the copy; after it a transaction a statement, so that no lock is held for long.
       const transaction = part === 'pre' ? 'one' : 'each';

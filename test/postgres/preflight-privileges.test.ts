@@ -227,6 +227,6 @@ async function moveWith(both: Sides): Promise<void> {
 }
 
 async function makeSchema({ source, destination }: Sides): Promise<void> {
-  const parts = splitSchema(await dumpSchema(source.endpoint), { destinationVersion: 180000 });
+  const parts = await splitSchema(await dumpSchema(source.endpoint), { destinationVersion: 180000 });
   await applySchema(destination.connection, [...parts.pre, ...parts.primaryKeys], { ignoreExisting: false });
 }

@@ -2,8 +2,10 @@
 import { describe, expect, it } from 'vitest';
 import { splitSchema } from '../../src/postgres/schema.js';
 import { splitStatements } from '../../src/postgres/dump/statements.js';
+import { Turns } from '../../src/postgres/dump/turns.js';
 
-const texts = (dump: string): readonly string[] => splitStatements(dump).map((s) => s.text);
+const texts = async (dump: string): Promise<readonly string[]> =>
+  (await splitStatements(dump, new Turns())).map((s) => s.text);
 
 /** An entry as pg_dump writes it. */
 const entry = (type: string, name: string, ...statements: string[]): string =>
@@ -24,28 +26,30 @@ describe('a semicolon', () => {
       `CREATE FUNCTION f() RETURNS int LANGUAGE sql\n BEGIN ATOMIC\n SELECT CASE WHEN true THEN 1 END;\n SELECT 2;\nEND;`,
     ],
     ['in the body of a procedure', `CREATE OR REPLACE PROCEDURE p() LANGUAGE sql BEGIN ATOMIC SELECT 1; END;`],
-  ])('%s does not end the statement', (_, statement) => {
-    expect(texts(`${statement}\nSELECT 'next';\n`)).toEqual([statement, `SELECT 'next';`]);
+  ])('%s does not end the statement', async (_, statement) => {
+    expect(await texts(`${statement}\nSELECT 'next';\n`)).toEqual([statement, `SELECT 'next';`]);
   });
 
-  it('after a name with a dollar sign ends it: that is not a quote', () => {
-    expect(texts('SELECT a$b$; SELECT c$b$;')).toEqual(['SELECT a$b$;', 'SELECT c$b$;']);
+  it('after a name with a dollar sign ends it: that is not a quote', async () => {
+    expect(await texts('SELECT a$b$; SELECT c$b$;')).toEqual(['SELECT a$b$;', 'SELECT c$b$;']);
   });
 
-  it('after a column called "begin" or "end" ends it', () => {
+  it('after a column called "begin" or "end" ends it', async () => {
     expect(
-      texts('CREATE TABLE t (begin int, "end" int); CREATE VIEW v AS SELECT begin FROM t; SELECT 1;'),
+      await texts('CREATE TABLE t (begin int, "end" int); CREATE VIEW v AS SELECT begin FROM t; SELECT 1;'),
     ).toHaveLength(3);
   });
 });
 
-it('a dump that was cut off is refused, not half applied', () => {
+it('a dump that was cut off is refused, not half applied', async () => {
   for (const cut of ['CREATE TABLE t (id int', `SELECT 'a`, 'SELECT $x$ a', 'SELECT /* a', 'SELECT 1'])
-    expect(() => texts(`SELECT 0;\n${cut}`)).toThrow(/the dump ends inside|unfinished/);
+    await expect(texts(`SELECT 0;\n${cut}`)).rejects.toThrow(/the dump ends inside|unfinished/);
 });
 
-it('the commands of psql and the comments of pg_dump are not statements', () => {
-  expect(texts('\\restrict abc\n--\n-- PostgreSQL; dump\n--\n\nSELECT 1;\n\\unrestrict abc\n')).toEqual(['SELECT 1;']);
+it('the commands of psql and the comments of pg_dump are not statements', async () => {
+  expect(await texts('\\restrict abc\n--\n-- PostgreSQL; dump\n--\n\nSELECT 1;\n\\unrestrict abc\n')).toEqual([
+    'SELECT 1;',
+  ]);
 });
 
 describe('the parts of a schema', () => {
@@ -70,9 +74,9 @@ describe('the parts of a schema', () => {
       'GRANT SELECT ON TABLE public.t TO cutover_m1_replication;',
     ),
   ].join('');
-  const parts = (destinationVersion: number): Record<string, readonly string[]> =>
+  const parts = async (destinationVersion: number): Promise<Record<string, readonly string[]>> =>
     Object.fromEntries(
-      Object.entries(splitSchema(dump, { destinationVersion })).map(
+      Object.entries(await splitSchema(dump, { destinationVersion })).map(
         ([name, list]: [string, readonly { text: string }[]]) => [
           name,
           list.map((s) => s.text.replaceAll(/\s+/g, ' ')),
@@ -80,8 +84,8 @@ describe('the parts of a schema', () => {
       ),
     );
 
-  it('hold what the copy needs before it, the rest after it, and nothing of Cutover itself', () => {
-    expect(parts(180000)).toEqual({
+  it('hold what the copy needs before it, the rest after it, and nothing of Cutover itself', async () => {
+    expect(await parts(180000)).toEqual({
       pre: [
         'CREATE TABLE public.t (id int, v int);',
         'ALTER TABLE public.t OWNER TO me;',
@@ -93,14 +97,14 @@ describe('the parts of a schema', () => {
     });
   });
 
-  it('let an owner create in a schema before something there is given to it, as PostgreSQL asks of who is no superuser', () => {
+  it('let an owner create in a schema before something there is given to it, as PostgreSQL asks of who is no superuser', async () => {
     const shop = [
       entry('SCHEMA', 'shop', 'CREATE SCHEMA shop;', 'ALTER SCHEMA shop OWNER TO me;'),
       entry('TABLE', 'u', 'CREATE TABLE shop.u (id int);', 'ALTER TABLE shop.u OWNER TO other;'),
       entry('ACL', 'SCHEMA shop', 'GRANT CREATE ON SCHEMA shop TO other;'),
       entry('ACL', 'TABLE u', 'GRANT SELECT ON TABLE shop.u TO app;'),
     ].join('');
-    const { pre } = splitSchema(shop, { destinationVersion: 180000 });
+    const { pre } = await splitSchema(shop, { destinationVersion: 180000 });
     expect(pre.map((s) => s.text)).toEqual([
       'CREATE SCHEMA shop;',
       'ALTER SCHEMA shop OWNER TO me;',
@@ -111,25 +115,42 @@ describe('the parts of a schema', () => {
     ]);
   });
 
-  it('leave out what an older destination does not know', () => {
-    expect(parts(160000).pre).toEqual([
+  it('leave out what an older destination does not know', async () => {
+    expect((await parts(160000)).pre).toEqual([
       'CREATE TABLE public.t (id int, v int);',
       'ALTER TABLE public.t OWNER TO me;',
       'GRANT SELECT ON TABLE public.t TO app;',
     ]);
-    const settings = (version: number): readonly string[] => [
-      ...(splitSchema(dump, { destinationVersion: version }).pre[0]?.settings.keys() ?? []),
+    const settings = async (version: number): Promise<readonly string[]> => [
+      ...((await splitSchema(dump, { destinationVersion: version })).pre[0]?.settings.keys() ?? []),
     ];
-    expect(settings(160000)).toEqual(['client_encoding', 'search_path']);
-    expect(settings(170000)).toEqual(['transaction_timeout', 'client_encoding', 'search_path']);
+    expect(await settings(160000)).toEqual(['client_encoding', 'search_path']);
+    expect(await settings(170000)).toEqual(['transaction_timeout', 'client_encoding', 'search_path']);
   });
 
-  it('carry the DROP that undoes each object', () => {
-    const { pre, primaryKeys, post } = splitSchema(dump, { destinationVersion: 180000 });
+  it('carry the DROP that undoes each object', async () => {
+    const { pre, primaryKeys, post } = await splitSchema(dump, { destinationVersion: 180000 });
     expect([...pre, ...primaryKeys, ...post].map((s) => s.drop).filter((drop) => drop !== null)).toEqual([
       'DROP TABLE IF EXISTS public.t;',
       'ALTER TABLE IF EXISTS ONLY public.t DROP CONSTRAINT IF EXISTS t_pkey;',
       'DROP INDEX IF EXISTS public.t_v;',
     ]);
   });
+});
+
+it('a long dump is divided in turns: what else the process has to do goes on between them', async () => {
+  const names = Array.from({ length: 2_000 }, (_, index) => `t${index.toString()}`);
+  const dump = [
+    ...names.map((name) => `DROP TABLE IF EXISTS public.${name};\n`),
+    ...names.map((name) => entry('TABLE', name, `CREATE TABLE public.${name} (id int, v int);`)),
+  ].join('');
+  let others = 0;
+  let other = setImmediate(function goOn() {
+    others += 1;
+    other = setImmediate(goOn);
+  });
+  const { pre } = await splitSchema(dump, { destinationVersion: 180000 });
+  clearImmediate(other);
+  expect(pre).toHaveLength(2_000);
+  expect(others).toBeGreaterThan(2);
 });

@@ -30,7 +30,7 @@ async function carried(source: Cluster, from: string, destination: Cluster): Pro
   await roles(destination);
   const to = await freshDatabase(destination);
   const dump = await dumpSchema(source.endpoint(from));
-  const parts = splitSchema(dump, { destinationVersion: destination.major * 10000 });
+  const parts = await splitSchema(dump, { destinationVersion: destination.major * 10000 });
   await withConnection(destination.endpoint(to), async (connection) => {
     await applySchema(connection, [...parts.pre, ...parts.primaryKeys], { ignoreExisting: false });
     await applySchema(connection, parts.post, { ignoreExisting: false, transaction: 'each' });

@@ -71,13 +71,13 @@ const ANSWERED_OTHERWISE = /(?:\bFROM|\bJOIN|,)\s*ONLY\b|\bTABLESAMPLE\b|\b(?:ct
  * @param tables those of the same shard at the same moment
  * @throws Error when the dump has a table that `tables` has not
  */
-export function coordinatorSchema(
+export async function coordinatorSchema(
   dump: string,
   tables: readonly TableShape[],
   placing: Placing,
   destinationVersion: number,
-): CoordinatorSchema {
-  const { pre, post } = splitSchema(dump, { destinationVersion });
+): Promise<CoordinatorSchema> {
+  const { pre, post } = await splitSchema(dump, { destinationVersion });
   const shapes = new Map(tables.map((table) => [`${table.schema} ${table.name}`, table]));
   const realViews = new Map(
     post

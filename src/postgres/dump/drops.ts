@@ -6,6 +6,7 @@
  */
 import { IDENTIFIER, QUALIFIED } from './names.js';
 import type { DumpedStatement, DumpEntry } from './statements.js';
+import type { Turns } from './turns.js';
 
 /** `DROP TRIGGER IF EXISTS name ON table`: the entry is called `table name` in the table's schema. */
 const ON_TABLE = new RegExp(
@@ -24,7 +25,10 @@ const OBJECT = /^DROP (?<type>[A-Z ]+) IF EXISTS (?<name>[^]+?)(?: CASCADE)?;$/;
 const ROUTINE_TYPES: ReadonlySet<string> = new Set(['FUNCTION', 'PROCEDURE']);
 
 /** Which entry is dropped by which statement, by the entry's number. */
-export function dropsByEntry(dumped: readonly DumpedStatement[]): ReadonlyMap<number, string> {
+export async function dropsByEntry(
+  dumped: readonly DumpedStatement[],
+  turns: Turns,
+): Promise<ReadonlyMap<number, string>> {
   const entries = new Map<string, number>();
   for (const { entry } of dumped) {
     const key = keyOf(entry.type, nameOf(entry));
@@ -37,6 +41,7 @@ export function dropsByEntry(dumped: readonly DumpedStatement[]): ReadonlyMap<nu
       .map((key) => entries.get(key))
       .find((found) => found !== undefined);
     if (number !== undefined) drops.set(number, text);
+    if (turns.over) await turns.next();
   }
   return drops;
 }

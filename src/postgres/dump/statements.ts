@@ -4,6 +4,7 @@
  * Lexical rules: PostgreSQL documentation, 4.1 (constants, dollar quoting, nested comments) and CREATE FUNCTION (a body of
  * BEGIN ATOMIC … END holds semicolons of its own). `standard_conforming_strings` is on, as pg_dump sets it.
  */
+import type { Turns } from './turns.js';
 
 /** What pg_dump says about an object in the comment above it. */
 export interface DumpEntry {
@@ -46,7 +47,7 @@ const BEFORE_FIRST_ENTRY: DumpEntry = { number: 0, type: '', schema: null, name:
  *
  * @throws Error when the text ends inside a statement: then it is not the whole dump
  */
-export function splitStatements(dump: string): readonly DumpedStatement[] {
+export async function splitStatements(dump: string, turns: Turns): Promise<readonly DumpedStatement[]> {
   const statements: DumpedStatement[] = [];
   const tokens = new RegExp(TOKEN);
   let entry = BEFORE_FIRST_ENTRY;
@@ -66,6 +67,7 @@ export function splitStatements(dump: string): readonly DumpedStatement[] {
     statements.push({ entry, text: dump.slice(start, match.index + 1) });
     start = undefined;
     depth = new Depth();
+    if (turns.over) await turns.next();
   }
   if (start !== undefined) throw unfinished(start);
   return statements;
