@@ -1,15 +1,24 @@
 /**
  * One task: measure what the engine, which runs in the proxy's process, adds to the latency of a client while it works.
  *
- * Another client asks a server itself meanwhile: what it waits longer is due to the servers and Temporal, which use the same processors.
+ * Another client asks through a bare Node relay meanwhile, which has a process to itself: what that one waits longer is due to the servers
+ * and Temporal, which use the same processors.
  */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import type { Cleanup } from '../src/cli/demo/cleanup.js';
 import { Operator } from '../src/cli/demo/operator.js';
+import { startProgram } from '../src/cli/demo/program.js';
 import { APPLICATION_USER, DESTINATION, setStage, SOURCE } from '../src/cli/demo/stage.js';
 import { nowMs } from '../src/dev/ledger/book.js';
 import { prepareLedger, PUBLICATION } from '../src/dev/ledger/prepare.js';
+import { keepAtEnd, removeAtEnd } from '../src/dev/guardian.js';
+import { freePort, LOOPBACK } from '../src/dev/ports.js';
+import { temporaryFolder } from '../src/dev/postgres-binaries.js';
 import { connect, type Connection } from '../src/postgres/connection.js';
+import type { Endpoint } from '../src/postgres/endpoint.js';
 import { DiskProbe } from './disk-probe.js';
 import { machine } from './machine.js';
 import { SlowTemporal } from './slow-temporal.js';
@@ -37,13 +46,12 @@ export async function beside(options: BesideOptions, cleanup: Cleanup): Promise<
   });
   const connection = await connect(stage.application);
   cleanup.defer('the client', () => connection.end());
-  const direct = await connect(stage.source.endpoint('postgres'));
-  cleanup.defer('the client of the server itself', () => direct.end());
+  const relayed = await throughRelay(stage.source.endpoint('postgres'), cleanup);
   const operator = await Operator.connect(stage.configuration.admin);
   cleanup.defer('the operator', () => operator.end());
   const disk = new DiskProbe();
   cleanup.defer('the disk probe', () => disk.end());
-  const [client, control] = [new Asker(connection), new Asker(direct)];
+  const [client, control] = [new Asker(connection), new Asker(relayed)];
   await delay(options.idleSeconds * 1_000);
   const [idle, idleControl] = [client.take(), control.take()];
   const switcher = new Switcher(operator, client, disk, new SlowTemporal(0));
@@ -54,10 +62,28 @@ export async function beside(options: BesideOptions, cleanup: Cleanup): Promise<
     ...{ bench: 'beside', summary: true, machine: at, ...options, switches: 2 * options.runs, errors: client.errors },
     ...{ idleSamples: idle.length, busySamples: busy.length },
     ...added(idle, busy),
-    direct: added(idleControl, busyControl),
+    bareRelay: added(idleControl, busyControl),
   };
   process.stdout.write(`${JSON.stringify(line)}\n`);
   return client.errors === 0 ? 0 : 1;
+}
+
+async function throughRelay(server: Endpoint, cleanup: Cleanup): Promise<Connection> {
+  const port = await freePort();
+  const module = fileURLToPath(new URL('./bare-relay.js', import.meta.url));
+  const folder = mkdtempSync(join(temporaryFolder(), 'cutover-bench-'));
+  removeAtEnd(folder);
+  cleanup.defer('the folder', () => {
+    rmSync(folder, { recursive: true, force: true });
+    keepAtEnd(folder);
+  });
+  const args = [module, server.host, server.port.toString(), port.toString()];
+  const logFile = join(folder, 'relay.log');
+  const relay = await startProgram({ name: 'bare-relay', command: process.execPath, args, port, logFile });
+  cleanup.defer('the relay', () => relay.stop());
+  const connection = await connect({ ...server, host: LOOPBACK, port });
+  cleanup.defer('the client of the relay', () => connection.end());
+  return connection;
 }
 
 function added(idle: readonly number[], busy: readonly number[]): Readonly<Record<string, number>> {
