@@ -12,11 +12,10 @@ import { invariant } from '../errors/invariant.js';
 import { errorField } from '../wire/backend.js';
 import type { Gate } from './gate.js';
 import { GateWait } from './gate-wait.js';
-import type { Borrower, Pool } from './pool.js';
+import type { Borrower, Pool, SharedServer } from './pool.js';
 import { isReplica } from './replica-set.js';
 import { sendCancel } from './server-cancel.js';
 import type { ServerConnection, ServerOwner } from './server-connection.js';
-import type { Lane } from './pipelining/lane.js';
 import type { Route } from './routes.js';
 import type { SessionContext } from './session-context.js';
 import { stateLost, STATE_SQL, type SessionState } from './session-state.js';
@@ -36,8 +35,8 @@ export interface BorrowingListener extends ServerOwner {
   failed(error: CutoverError): void;
   /** By another configuration the batch at hand may belong elsewhere: nothing was borrowed, and begin() is called again. */
   placeAnew(): void;
-  /** The batch at hand, which waits for a server, goes by one that several share: the one that came, or a lane of others; false: it may not. */
-  shares(by: ServerConnection | Lane): boolean;
+  /** The batch at hand, which waits for a server, goes by one that several share: the one that came, or that of others; false: it may not. */
+  shares(by: ServerConnection | SharedServer): boolean;
   /** The same of an open transaction that has only begun: on which shard it begins now; null: nobody can tell yet. */
   shardAnew(): number | null;
 }
@@ -68,6 +67,8 @@ export class Borrowing implements Borrower {
   /** routes to the shards where the session was, of one configuration */
   readonly #known = new Map<number, Route>();
   #knownVersion = -1;
+  /** for a connection of a full pool */
+  #waitsSinceMs: number | null = null;
   /** the configuration by which the shard was found */
   #placedVersion = -1;
   /** what begins the client's transaction on the server that comes; null: none is open */
@@ -117,11 +118,15 @@ export class Borrowing implements Borrower {
     return this.step === 'setup' || this.step === 'closing' || this.step === 'opening';
   }
 
-  /** Begins on a shard; obtained() may be called on this very call. */
-  begin(shard: number): void {
+  /**
+   * Begins on a shard; obtained() may be called on this very call.
+   *
+   * @param again the batch has waited before, and joined others in vain
+   */
+  begin(shard: number, again: boolean): void {
     if (shard !== this.#shard) this.#routeVersion = -1;
     this.#placeOn(shard);
-    this.#enter();
+    this.#enter(again);
   }
 
   /** Begins the open transaction, which has done nothing yet, on another shard: by `opening`, in SQL. */
@@ -163,7 +168,9 @@ export class Borrowing implements Borrower {
     this.#placedVersion = this.#context.routes.version;
   }
 
-  #enter(): void {
+  #enter(again = false): void {
+    // What it waits at the gate is not the pool's.
+    if (!again || this.#gate.closed) this.#waitsSinceMs = null;
     this.step = 'gate';
     const bound = (this.state?.bound.length ?? 0) > 0;
     if (bound && this.#context.waitsForBound(this.#database)) this.#passed();
@@ -272,20 +279,26 @@ export class Borrowing implements Borrower {
       if (this.step === 'pool') this.#enter();
       return;
     }
-    if (!this.joins(server)) this.#attach(server);
+    if (!this.#shares(server)) this.#attach(server);
+    // The session has ended over it.
+    else if (server.owner === null) this.pool?.giveBack(server, true);
+  }
+
+  joins(shared: SharedServer): boolean {
+    return this.#mayUse && this.#shares(shared);
+  }
+
+  #shares(by: ServerConnection | SharedServer): boolean {
+    if (this.#opening !== null) return false;
+    this.step = 'none';
+    if (this.#listener.shares(by)) return true;
+    this.step = 'pool';
+    return false;
   }
 
   /** What it waits for a connection for may still go there. */
   get #mayUse(): boolean {
     return this.step === 'pool' && !this.#gate.closed && this.#routeVersion === this.#context.routes.version;
-  }
-
-  joins(by: ServerConnection | Lane): boolean {
-    if (!this.#mayUse || this.#opening !== null) return false;
-    this.step = 'none';
-    if (this.#listener.shares(by)) return true;
-    this.step = 'pool';
-    return false;
   }
 
   denied(error: CutoverError): void {
@@ -359,7 +372,8 @@ export class Borrowing implements Borrower {
     this.#route = route;
     this.pool = pool;
     this.step = 'pool';
-    const server = pool.take(this);
+    this.#waitsSinceMs ??= performance.now();
+    const server = pool.take(this, this.#waitsSinceMs);
     if (server !== null) this.#attach(server);
   }
 

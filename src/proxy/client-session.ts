@@ -24,8 +24,8 @@ import { ClientChannel } from './client-channel.js';
 import { ClientStatements } from './client-statements.js';
 import { Forwarder } from './forwarder.js';
 import type { Gate } from './gate.js';
-import type { Lane } from './pipelining/lane.js';
 import { SessionReads } from './pipelining/session-reads.js';
+import type { SharedServer } from './pool.js';
 import type { ServerConnection } from './server-connection.js';
 import { Reroute } from './reroute.js';
 import { refusing } from './schema-change.js';
@@ -216,7 +216,7 @@ export class ClientSession implements BorrowingListener {
     this.#phase = place.kind === 'several' ? 'writing' : 'waiting';
     if (place.kind === 'several') this.#several.begin(place.plan);
     else if (place.kind === 'read') void this.#place.read().then(this.#routerRead);
-    else this.#borrowing.begin(place.shard);
+    else this.#borrowing.begin(place.shard, this.#reads.alone);
     // Mostly a server has been there at once, and the clock need not be asked.
     if (this.phase === 'waiting' || this.phase === 'writing') this.counters.waiting();
     return true;
@@ -298,7 +298,7 @@ export class ClientSession implements BorrowingListener {
     this.#advance();
   }
 
-  shares(by: ServerConnection | Lane): boolean {
+  shares(by: ServerConnection | SharedServer): boolean {
     if (this.#place.placement !== null) return false;
     this.#guarded(() => {
       if (this.#reads.join(by)) this.#phase = 'sharing';

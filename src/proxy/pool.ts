@@ -12,7 +12,6 @@ import { IdleServers } from './idle-servers.js';
 import type { PoolOptions } from './pool-options.js';
 import type { ServerConnection } from './server-connection.js';
 import { openServer } from './server-opening.js';
-import type { Lane } from './pipelining/lane.js';
 import { SessionSettings } from './settings.js';
 import type { Statement } from './statement-cache.js';
 
@@ -20,10 +19,17 @@ import type { Statement } from './statement-cache.js';
 export interface Borrower {
   granted(server: ServerConnection): void;
   /** A connection that several share has room. @returns whether what it waits for is on its way there: then it waits no more */
-  joins?(lane: Lane): boolean;
+  joins?(shared: SharedServer): boolean;
   denied(error: CutoverError): void;
   /** the pool is no longer the right one */
   sentAway(): void;
+}
+
+/** A connection that runs the statements of several sessions, one behind the other. */
+export interface SharedServer {
+  readonly server: ServerConnection;
+  /** it may take another one of those who wait */
+  readonly hasRoom: boolean;
 }
 
 /** What SHOW POOLS calls it: changes when databases change places. */
@@ -75,7 +81,6 @@ export class Pool {
   #checking = 0;
   #firstContact: Promise<void> | null = null;
   #retired = false;
-  /** connections that are not lent again (RECONNECT) */
   /** of a jitter, what each connection has got by chance: -1 to 1 */
   readonly #chances = new WeakMap<ServerConnection, number>();
   readonly #begunAtMs = performance.now();
@@ -129,15 +134,22 @@ export class Pool {
     return this.#retired || !server.usable || server.retiresAtMs === 0;
   }
 
-  /** Gives a connection at once when one is idle; otherwise null, and `granted` or `denied` is called later. */
-  take(borrower: Borrower): ServerConnection | null {
+  /**
+   * Gives a connection at once when one is idle; otherwise null, and `granted` or `denied` is called later.
+   *
+   * @param since when it began to wait, where it has joined others and has to wait once more: it has its place again
+   */
+  take(borrower: Borrower, since = performance.now()): ServerConnection | null {
     const now = performance.now();
     const entry = this.#idle.take();
     if (entry !== null && now - entry.heardAtMs < this.options.healthcheckIntervalMs) {
       this.counters.serverAssignments += 1;
       return entry.server;
     }
-    this.#waiting.push({ borrower, since: now });
+    let at = this.#waiting.length;
+    while (at > 0 && (this.#waiting[at - 1]?.since ?? 0) > since) at -= 1;
+    if (at === this.#waiting.length) this.#waiting.push({ borrower, since });
+    else this.#waiting.splice(at, 0, { borrower, since });
     if (entry === null) this.#grow();
     else this.#check(entry.server, entry.sinceMs);
     return null;
@@ -155,11 +167,11 @@ export class Pool {
   }
 
   /** Lets those who wait join a connection that several share, in their order, until one does not. */
-  invite(lane: Lane): void {
-    while (lane.hasRoom) {
+  invite(shared: SharedServer): void {
+    while (shared.hasRoom) {
       const first = this.#waiting.shift();
       if (first === undefined) return;
-      if (first.borrower.joins?.(lane) !== true) {
+      if (first.borrower.joins?.(shared) !== true) {
         this.#waiting.unshift(first);
         return;
       }

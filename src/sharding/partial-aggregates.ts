@@ -53,12 +53,12 @@ const SPREADS: ReadonlyMap<string, { readonly sample: boolean; readonly root: bo
  */
 const NOT_BY_ORDER = 'FILTER (WHERE true)';
 /**
- * Decimals of a root that are computed before it is rounded to those of its square, beside twice as many as the square has. `sqrt` rounds
- * what it answers, and would be rounded a second time. A square has the scale s, so it differs from that of the nearest number in the
- * middle between two answers by a quarter of 10^-2s at least, and the root from that number by 10^-2s / (8 * root): with so many decimals
- * more, every root below 10^13 is rounded as PostgreSQL rounds it, once.
+ * A root is computed with more decimals than it has in the answer, and rounded to those of its square; `sqrt` rounds as well, so this would
+ * be twice. A square has the scale s: it differs from the square of the number in the middle between two answers by a quarter of 10^-2s at
+ * least, and its root from that number by 10^-2s / (8 * root). So with 2s + 14 decimals every root below 10^13 is rounded as if once.
  */
 const MORE_DIGITS = '14';
+const SQUARES_BELOW = '1e26';
 
 /** The largest integer whose square fits one of eight bytes. */
 const ROOT_OF_LARGEST = '3037000499';
@@ -152,7 +152,12 @@ function varianceOf([count = '', sum = '', ...squares]: readonly string[], sampl
 /** PostgreSQL takes the root of the rounded variance, with as many decimals. */
 function rootOf(variance: string): string {
   const scale = `pg_catalog.scale(${variance})`;
-  const root = `pg_catalog.sqrt(pg_catalog.round(${variance}, 2 * ${scale} + ${MORE_DIGITS}))`;
+  const rounded = (square: string): string => `pg_catalog.round(pg_catalog.sqrt(${square}), ${scale})`;
+  const usual = rounded(`pg_catalog.round(${variance}, 2 * ${scale} + ${MORE_DIGITS})`);
+  // Rounded twice it can be too large by one of its last digit: then the square of the middle below it is above.
+  const last = `('1e-' || ${scale})::pg_catalog.numeric`;
+  const middle = `(2 * ${rounded(variance)} - ${last})`;
+  const large = `${rounded(variance)} - CASE WHEN ${middle} * ${middle} > 4 * ${variance} THEN ${last} ELSE 0 END`;
   // The scale of NaN is NULL.
-  return `coalesce(pg_catalog.round(${root}, ${scale}), ${variance})`;
+  return `coalesce(CASE WHEN ${variance} < ${SQUARES_BELOW} THEN ${usual} ELSE ${large} END, ${variance})`;
 }

@@ -97,6 +97,21 @@ export function columnOf({ alias, columns }: PartialScope, node: Tree): Catalogu
   return columns.get(name.at(-1) ?? '') ?? null;
 }
 
+const CONDITIONS: ReadonlySet<string> = new Set(['BoolExpr', 'NullTest', 'BooleanTest']);
+const COMPARISONS: ReadonlySet<string> = new Set(['=', '<>', '!=', '<', '>', '<=', '>=']);
+const BOOLEAN_AGGREGATES: ReadonlySet<string> = new Set(['bool_and', 'bool_or', 'every']);
+
+/** Whether an expression, if it has a value at all, certainly has a boolean one. */
+export function isCondition(scope: PartialScope, node: Tree): boolean {
+  const [kind, body] = kindOf(node);
+  if (CONDITIONS.has(kind)) return true;
+  if (kind === 'A_Const') return child(body, 'boolval') !== null;
+  if (kind === 'FuncCall')
+    return isAggregate(scope, node) && BOOLEAN_AGGREGATES.has(strings(body, 'funcname').at(-1) ?? '');
+  if (kind !== 'A_Expr' || text(body, 'kind') === 'AEXPR_NULLIF') return false;
+  return text(body, 'kind') !== 'AEXPR_OP' || COMPARISONS.has(operatorName(body) ?? '');
+}
+
 /** All columns below a node. */
 export function columnsIn(scope: PartialScope, value: unknown): readonly CatalogueColumn[] {
   if (Array.isArray(value)) return value.flatMap((entry) => columnsIn(scope, entry));

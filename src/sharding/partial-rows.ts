@@ -18,6 +18,7 @@ import {
   columnsIn,
   exactType,
   isAggregate,
+  isCondition,
   isUnderstood,
   meaningOf,
   parametersIn,
@@ -62,6 +63,9 @@ export function partialRows(source: PartialSource): string | null {
     ...(child(select, 'havingClause') === null ? [] : [select.havingClause]),
   ];
   if (!isUnderstood(scope, nodes, true) || targets.some(({ name }) => name === null)) return null;
+  const having = child(select, 'havingClause');
+  // An error of it would speak of WHERE.
+  if (having !== null && !isCondition(scope, having)) return null;
   const groups = groupsOf(source);
   if (groups === null || isPushedWhole(source, groups)) return null;
   const rewriting = new Rewriting(source, groups);

@@ -53,8 +53,8 @@ export const PLANTED: readonly PlantedFault[] = [
     edits: [
       {
         file: 'postgres/direct-read.js',
-        from: 'if (!this.receive(bytes))',
-        to: 'if (!this.receive(bytes) && bytes.length === 0)',
+        from: 'if (!isDone || grows)',
+        to: 'if (grows)',
       },
     ],
   },

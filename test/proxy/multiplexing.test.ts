@@ -1,6 +1,6 @@
 /** One task: reads of several clients that share a server connection are answered as if each had one of its own. */
 import type pg from 'pg';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import type { PoolerMode } from '../../src/config/config.js';
 import type { Proxy } from '../../src/proxy/contract.js';
 import { connect, withConnection } from '../../src/postgres/connection.js';
@@ -281,6 +281,47 @@ test('reads that wait for a server of a full pool wait at the gate when it close
   gate.open('pause');
   for (const answer of answers) expect(await answer).toEqual([{ id: 1 }]);
   expect(shared(proxy)).toBeGreaterThan(before);
+});
+
+test('who joined a read that does not come to an end has the place in the queue again that it had', async () => {
+  const { proxy, databaseName } = await start('auto', '', 1);
+  const clients = await clientsOf(proxy, 7);
+  const [first, ...others] = clients as [pg.Client, ...pg.Client[]];
+  await meet(proxy, first, 'SELECT id FROM held');
+  await meet(proxy, first, 'SELECT name FROM item WHERE id = 1');
+  const release = await hold(databaseName);
+  await first.query('BEGIN');
+  const asked = ['SELECT id FROM held', ...[2, 3].map((id) => `SELECT name FROM item WHERE id = ${id.toString()}`)];
+  for (const id of [5, 6, 7]) asked.push(`UPDATE item SET name = name WHERE id = ${id.toString()}`);
+  const answered: number[] = [];
+  const answers: Promise<unknown>[] = [];
+  for (const [index, client] of others.entries()) {
+    answers.push(client.query(asked[index] ?? '').then(() => answered.push(index)));
+    await until('it waits', () => proxy.pools()[0]?.clientsWaiting === index + 1);
+  }
+  await first.query('COMMIT');
+  await pidThatWaits(databaseName);
+  await until('those who joined wait once more', () => proxy.pools()[0]?.clientsWaiting === 5);
+  await release();
+  await Promise.all(answers);
+  expect(answered).toEqual([0, 1, 2, 3, 4, 5]);
+});
+
+test('a text that waits for a server does not count as one that comes a second time', async () => {
+  const { proxy } = await start('auto', '', 1);
+  const clients = await clientsOf(proxy, 6);
+  const [first] = clients as [pg.Client];
+  await meet(proxy, first, 'SELECT name FROM item WHERE id = 1');
+  const parsed = vi.spyOn(await loadStatementParser(), 'parse');
+  const answers = await waiting(
+    proxy,
+    clients,
+    clients.slice(1).map((_, index) => `SELECT name AS never_again_${'abcde'.charAt(index)} FROM item WHERE id = 1`),
+  );
+  await first.query('COMMIT');
+  await Promise.all(answers);
+  expect(parsed).not.toHaveBeenCalled();
+  parsed.mockRestore();
 });
 
 test('a read whose client has left is stopped, and its server goes on with others', async () => {

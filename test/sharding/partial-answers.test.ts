@@ -237,6 +237,19 @@ async function scansOf(sql: string): Promise<readonly string[]> {
   return rows.flatMap((row) => /(?:Async )?Foreign Scan/.exec(row['QUERY PLAN'])?.[0] ?? []);
 }
 
+/** With a zero beside it the deviation is as near to the middle between two answers as one can be; and what is as large as can be. */
+const LARGE = [
+  ...[
+    '124145519261542',
+    '723573111879672',
+    '4217293152016490',
+    '12414551926.1542',
+    '72357311187967.2000',
+    '7235731118796.720000000',
+  ],
+  ...['1e60', '3.7e200', '1e30000', '7e60000', "'NaN'", '1e-3', '0.00007'],
+];
+
 test('a root is rounded once, as PostgreSQL rounds it', async () => {
   const aggregate = partialAggregate({
     name: 'stddev',
@@ -251,15 +264,16 @@ test('a root is rounded once, as PostgreSQL rounds it', async () => {
   const names = wholes.map((_, index) => `w${index.toString()}`);
   // Of one in some thousands the root with three more decimals ends on 500, which it is not quite: it must not be rounded up then.
   const { rows } = await whole.query(`
-    WITH numbers AS (SELECT i % 40000 AS g, round((hashint4(i) % 100000000)::numeric / 10::numeric ^ (i % 40000 % 9), i % 40000 % 5) AS v
-      FROM generate_series(1, 200000) i)
+    WITH numbers AS (
+      SELECT i % 40000 AS g, round((hashint4(i) % 100000000)::numeric / 10::numeric ^ (i % 40000 % 9), i % 40000 % 5) AS v FROM generate_series(1, 200000) i
+      UNION ALL SELECT g, n * factor FROM (VALUES ${LARGE.map((value, index) => `(${(40_000 + index).toString()}, ${value}::numeric)`).join(', ')}) l (g, n), (VALUES (0), (1)) f (factor))
     SELECT count(*)::int AS groups, count(*) FILTER (WHERE expected::text IS DISTINCT FROM answer::text)::int AS different,
       count(*) FILTER (WHERE expected IS DISTINCT FROM round(sqrt(variance), scale(variance)))::int AS "roundedTwice"
     FROM (SELECT g, expected, variance, ${aggregate?.answer(names, 'between') ?? ''} AS answer FROM (
       SELECT *, ${aggregate?.between?.(names) ?? ''} AS between FROM (
         SELECT g, min(expected) AS expected, min(variance) AS variance, ${wholes.map((sql, index) => `${sql} AS ${names[index] ?? ''}`).join(', ')}
         FROM (SELECT g, stddev(v) AS expected, variance(v) AS variance, ${parts.join(', ')} FROM numbers GROUP BY g) p GROUP BY g) p) p) p`);
-  expect(rows[0]).toMatchObject({ groups: 40_000, different: 0 });
+  expect(rows[0]).toMatchObject({ groups: 40_000 + LARGE.length, different: 0 });
   expect((rows[0] as { roundedTwice: number }).roundedTwice).toBeGreaterThan(0);
 });
 

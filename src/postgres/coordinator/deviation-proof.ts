@@ -22,7 +22,7 @@ const SAMPLE_STATE = [
 ].join('');
 
 /**
- * The aggregates as they are made above, which only a superuser can have made: others of their names are not called, least of all by one.
+ * The aggregates as deviation-states.ts makes them, which only a superuser can have made: others of their names are not called, least of all by one.
  */
 const GENUINE = `
   SELECT p.oid FROM pg_aggregate a JOIN pg_proc p ON p.oid = a.aggfnoid

@@ -10,7 +10,7 @@ import { errorField } from '../../wire/backend.js';
 import { BACKEND, STATUS } from '../../wire/codes.js';
 import { FENCE_SQLSTATE } from '../../errors/errors.js';
 import { HEADER_BYTES } from '../../wire/frames.js';
-import type { Pool } from '../pool.js';
+import type { Pool, SharedServer } from '../pool.js';
 import { CANCEL_PATIENCE_MS, sendCancel } from '../server-cancel.js';
 import type { ServerConnection, ServerOwner } from '../server-connection.js';
 import type { ReadTemplate } from './read-templates.js';
@@ -48,7 +48,7 @@ const STATEMENT_MISSING = '26000';
 const PLAN_OUTDATED = '0A000';
 const NOTHING = Buffer.alloc(0);
 
-export class Lane implements ServerOwner {
+export class Lane implements ServerOwner, SharedServer {
   /** none of a client */
   readonly id = 0;
   readonly #server: ServerConnection;

@@ -13,7 +13,7 @@ import { Lane } from './lane.js';
 import { KnownFacts, type ReadFacts } from './read-facts.js';
 import { ReadTemplates } from './read-templates.js';
 
-/** Each is one server process that works while the others may. */
+/** Each is one server process that works while the others may. Of servers that were waited for there may be more. */
 const LANES_MAX = 2;
 /** With so many in one lane another one is opened. */
 const SPREAD_FROM = 12;

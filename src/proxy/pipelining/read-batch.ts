@@ -15,7 +15,7 @@ import {
   readQuery,
 } from '../../wire/frontend.js';
 import { STATEMENTS_MAX, type ClientStatements } from '../client-statements.js';
-import type { ReadTemplate, ReadTemplates } from './read-templates.js';
+import type { ReadTemplate, TemplateSearch } from './read-templates.js';
 
 const BATCH_BYTES_MAX = 8_192;
 /** OIDs of what a user has defined begin here (src/include/access/transam.h: FirstNormalObjectId). */
@@ -30,7 +30,7 @@ const MESSAGES = { parse: 0, bind: 1, describe: 2, execute: 3, sync: 4 } as cons
 export function readTemplateOf(
   scanner: FrameScanner,
   statements: ClientStatements,
-  templates: ReadTemplates,
+  templates: TemplateSearch,
 ): ReadTemplate | null {
   const { buffer, position } = scanner;
   const bytes = buffer.length - position;
@@ -40,7 +40,7 @@ export function readTemplateOf(
   return text === null ? null : templates.of(text);
 }
 
-function ofQuery(buffer: Buffer, at: number, templates: ReadTemplates): ReadTemplate | null {
+function ofQuery(buffer: Buffer, at: number, templates: TemplateSearch): ReadTemplate | null {
   const end = at + 1 + buffer.readUInt32BE(at + 1);
   if (end !== buffer.length || !beginsAsRead(buffer, at + HEADER_BYTES)) return null;
   return templates.ofQuery(buffer, at, end) ?? templates.of(readQuery(buffer, at, end));

@@ -70,8 +70,21 @@ export class ReadTemplate {
   }
 }
 
+/** Finds the template of what is to be shared. */
+export interface TemplateSearch {
+  /** The template of a text; null: it is not shared. */
+  of(sql: string): ReadTemplate | null;
+  /** As {@link of}, of a Query that has come whole; undefined: its text must be read. */
+  ofQuery(buffer: Buffer, at: number, end: number): ReadTemplate | undefined;
+}
+
 /** Those of one database, as long as its facts hold. */
-export class ReadTemplates {
+export class ReadTemplates implements TemplateSearch {
+  /** For who has asked before, and waits: a text that comes no second time is not taken for one that does. */
+  readonly known: TemplateSearch = {
+    of: (sql) => this.#known(sql),
+    ofQuery: (buffer, at, end) => this.ofQuery(buffer, at, end),
+  };
   readonly #templates = new Map<string, ReadTemplate>();
   readonly #parser: StatementParser;
   readonly #facts: ReadFacts;
@@ -93,7 +106,6 @@ export class ReadTemplates {
     return keyed;
   }
 
-  /** The template of a text; null: it is not shared. */
   of(sql: string): ReadTemplate | null {
     this.#found = null;
     const known = this.#templates.get(sql);
@@ -101,10 +113,15 @@ export class ReadTemplates {
     return template?.shareable === true ? template : null;
   }
 
-  /** As {@link of}, of a Query that has come whole; undefined: its text must be read. */
   ofQuery(buffer: Buffer, at: number, end: number): ReadTemplate | undefined {
     this.#found = this.#queries.find(buffer, at, end, isAny);
     return this.#found ?? undefined;
+  }
+
+  #known(sql: string): ReadTemplate | null {
+    this.#found = null;
+    const known = this.#templates.get(sql) ?? this.#templates.get(templateOf(sql)?.text ?? sql);
+    return known?.shareable === true ? known : null;
   }
 
   #byTemplate(sql: string): ReadTemplate | null {

@@ -10,7 +10,7 @@ import type { BatchRecord } from '../batch-record.js';
 import type { ClientStatements } from '../client-statements.js';
 import type { Forwarder } from '../forwarder.js';
 import type { Gate } from '../gate.js';
-import type { Pool } from '../pool.js';
+import type { Pool, SharedServer } from '../pool.js';
 import type { ServerConnection } from '../server-connection.js';
 import type { SessionContext } from '../session-context.js';
 import type { SessionCounters } from '../session-counters.js';
@@ -19,7 +19,7 @@ import type { TrackedSettings } from '../tracked-settings.js';
 import { Lane, type LaneBatch, type LaneReader } from './lane.js';
 import type { PoolLanes } from './pool-lanes.js';
 import { readTemplateOf } from './read-batch.js';
-import type { ReadTemplate, ReadTemplates } from './read-templates.js';
+import type { ReadTemplate, TemplateSearch } from './read-templates.js';
 
 /** What it uses of its session. */
 interface ReadsSession {
@@ -50,7 +50,6 @@ export class SessionReads implements LaneReader {
   #lanes: PoolLanes | null = null;
   #lane: Lane | null = null;
   #batch: LaneBatch | null = null;
-  /** the batch ahead runs by itself: it has failed in a lane */
   #alone = false;
   /** of a read that runs by itself */
   #measured: ReadTemplate | null = null;
@@ -66,6 +65,11 @@ export class SessionReads implements LaneReader {
     this.#parts = parts;
   }
 
+  /** The batch ahead runs by itself: it has failed in a lane. */
+  get alone(): boolean {
+    return this.#alone;
+  }
+
   /** 0: none */
   get serverPid(): number {
     return this.#lane?.server.processId ?? 0;
@@ -77,25 +81,26 @@ export class SessionReads implements LaneReader {
    * @returns false where it must run by itself
    */
   take(): boolean {
-    return this.#take((lanes) => lanes.laneFor(this.#settings.current));
+    return this.#take('all', (lanes) => lanes.laneFor(this.#settings.current));
   }
 
   /** As {@link take}, of a session that waits for a server: on the one that it has got, which others may join, or by a lane of others. */
-  join(by: ServerConnection | Lane): boolean {
+  join(by: ServerConnection | SharedServer): boolean {
     const { current } = this.#settings;
-    if (by instanceof Lane) return by.server.settings?.key === current.key && this.#take(() => by);
-    const taken = this.#take((lanes) => lanes.openOn(by, current));
+    if ('hasRoom' in by)
+      return by instanceof Lane && by.server.settings?.key === current.key && this.#take('known', () => by);
+    const taken = this.#take('known', (lanes) => lanes.openOn(by, current));
     if (taken && this.#lane !== null) this.#pool?.invite(this.#lane);
     return taken;
   }
 
-  #take(laneOf: (lanes: PoolLanes) => Lane | null): boolean {
+  #take(which: 'all' | 'known', laneOf: (lanes: PoolLanes) => Lane | null): boolean {
     this.#measured = null;
     if (this.#alone || this.#gate.closed) return false;
     const lanes = this.#currentLanes();
     if (lanes === null) return false;
     const templates = lanes.templates();
-    const template = templates && this.#templateAhead(templates);
+    const template = templates && this.#templateAhead(which === 'all' ? templates : templates.known);
     if (template === null) return false;
     const expectedMs = template.expectedMs();
     const lane = expectedMs === null ? null : laneOf(lanes);
@@ -110,7 +115,7 @@ export class SessionReads implements LaneReader {
   }
 
   /** Null too where the client breaks a rule: it hears so when that is sent. */
-  #templateAhead(templates: ReadTemplates): ReadTemplate | null {
+  #templateAhead(templates: TemplateSearch): ReadTemplate | null {
     try {
       return readTemplateOf(this.#parts.scanner, this.#session.statements, templates);
     } catch (error) {
@@ -122,11 +127,11 @@ export class SessionReads implements LaneReader {
   #send(lane: Lane, batch: LaneBatch): void {
     const { forwarder, record, scanner } = this.#parts;
     const { counters } = this.#session;
-    for (const news of this.#settings.newsFrom(lane.server)) this.#session.deliver(news);
     this.#lane = lane;
     this.#batch = batch;
     counters.started();
     lane.take(batch, (server) => {
+      for (const news of this.#settings.newsFrom(server)) this.#session.deliver(news);
       forwarder.forward(scanner, server, false, record.add);
       batch.prepared = forwarder.prepared;
       forwarder.keyed = null;
