@@ -10,7 +10,7 @@ import { THOROUGH } from '../support/thorough.js';
 import { until } from '../support/wait.js';
 import { contentsOf, TENANTS_ROWS, TENANTS_SCHEMA, TENANTS_SHARDING } from './tenants.js';
 
-const ROWS = THOROUGH ? 2_000_000 : 300_000;
+const ROWS = THOROUGH ? 2_000_000 : 600_000;
 const DEADLINE_MS = 120_000;
 
 /** No key at all: a row that was copied twice would be there twice. */
