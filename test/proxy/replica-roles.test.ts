@@ -56,6 +56,17 @@ function rolesOf(proxy: Proxy): readonly (readonly [string, number])[] {
   return proxy.pools().map(({ role, port }) => [role, port] as const);
 }
 
+/**
+ * Ends a server as a crash does, and waits until the proxy has seen its connections close: what is sent on one before that has an
+ * outcome that nobody knows, and is answered so.
+ */
+async function crash(proxy: Proxy, cluster: Cluster): Promise<void> {
+  await cluster.kill();
+  const isGone = ({ port, serversIdle, serversActive }: PoolStatus): boolean =>
+    port !== cluster.port || serversIdle + serversActive === 0;
+  await until('its connections are closed', () => proxy.pools().every(isGone));
+}
+
 /** Waits until the proxy knows who the primary is. */
 async function primaryIs(proxy: Proxy, cluster: Cluster): Promise<void> {
   const isPrimary = ({ role, port, replication }: PoolStatus): boolean =>
@@ -74,7 +85,7 @@ test('writes go to the server that is not in recovery, and follow a promotion; w
     ['primary', primary.port],
     ['replica', standby.port],
   ]);
-  await primary.kill();
+  await crash(proxy, primary);
   const waiting = answer(client, WRITE);
   await until('the write waits', () => proxy.pools().some(({ clientsWaiting }) => clientsWaiting > 0));
   await standby.query('postgres', PROMOTE);
@@ -114,7 +125,7 @@ test('an old primary that comes back gets no writes and no reads as long as it s
   const proxy = await proxyFor({ config: configOf([primary, standby]) });
   const client = await clientOf(proxy, 'prod');
   expect(await answer(client, WRITE)).toBe(primary.port);
-  await primary.kill();
+  await crash(proxy, primary);
   await standby.query('postgres', PROMOTE);
   await primaryIs(proxy, standby);
   await primary.start();
