@@ -5,10 +5,7 @@
  */
 const LAYERS = [
   ['cli', '^src/(cli|dev)/'],
-  [
-    'process',
-    '^src/(main|activation|hand-over|handing-over|serve|serve-worker|keep-worker|line-writer|log|sibling|supervisor|version|workers-watch)\\.ts$',
-  ],
+  ['process', '^src/[^/]+\\.ts$'],
   ['admin', '^src/(admin|dashboard|monitoring)/'],
   ['temporal', '^src/temporal/'],
   ['activities', '^activities/'],

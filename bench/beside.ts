@@ -1,5 +1,5 @@
 /**
- * One task: measure what the engine, which runs in the proxy's process, adds to the latency of a client while it works.
+ * One task: measure what the engine, which runs beside the proxy, adds to the latency of a client while it works.
  *
  * Another client asks through a bare Node relay meanwhile, which has a process to itself: what that one waits longer is due to the servers
  * and Temporal, which use the same processors.

@@ -16,7 +16,7 @@ import { shardedStall } from './sharded-stall.js';
 import { stall } from './stall.js';
 
 const USAGE = `Usage: npm run bench -- <name> [options]
-  beside  what the engine in the proxy's process adds to the latency of one client, by the slowest thousandth
+  beside  what the engine beside the proxy adds to the latency of one client, by the slowest thousandth
             --tables 1000  --runs 5 (two switches each)  --seconds 30 (without a move)
   boot    a proxy's start, without and with records of a migration
             --rounds 5

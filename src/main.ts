@@ -2,6 +2,8 @@
 import { activated } from './activation.js';
 import type { Config } from './config/config.js';
 import { loadConfig, type ConfigFiles } from './config/load.js';
+import { byFiles } from './configured.js';
+import { EngineProcess } from './engine-process.js';
 import { CutoverError, messageOf } from './errors/errors.js';
 import { ownRow } from './fleet/own-row.js';
 import { Predecessor } from './hand-over.js';
@@ -17,9 +19,12 @@ import { Sibling, WORKER_NUMBER, WORKER_TEMPORAL } from './sibling.js';
 import { Supervisor } from './supervisor.js';
 import { WorkersWatch } from './workers-watch.js';
 
+/** Where the engine runs: in a process of its own that ends with this one, in this process, or wherever `cutover worker` is started. */
+export type WorkerPlace = 'beside' | 'inside' | 'elsewhere';
+
 export interface ProcessOptions {
   readonly files: ConfigFiles;
-  readonly worker: boolean;
+  readonly worker: WorkerPlace;
   readonly temporalAddress?: string;
   /** given on the command line: wins over the files */
   readonly logLevel?: string;
@@ -39,14 +44,26 @@ export async function runServe(options: ProcessOptions): Promise<void> {
   const end = endOfProcess();
   const predecessor = Predecessor.take();
   const inherit = predecessor?.inherit ?? activated();
+  let engine: EngineProcess | null = null;
+  const { onConfig, ...rest } = logged(log);
   const served = await serve({
-    ...{ ...options, ...logged(log), onShutdown: end.now },
+    ...{ ...options, ...rest, worker: options.worker === 'inside', onShutdown: end.now },
+    onConfig: (config) => {
+      onConfig(config);
+      engine?.forget();
+    },
+    onApplied: (config) => engine?.configured(config),
     ...(inherit ? { inherit } : {}),
     ...(predecessor ? { predecessorGone: predecessor.gone } : {}),
   });
   logger.info(served.address, 'listening');
   sayWhere(served.monitoring, logger);
-  const handingOver = new HandingOver(served, logger, options.temporalAddress === undefined ? null : WITH_DEV);
+  if (options.worker === 'beside') engine = engineOf(served, logger, options.logLevel);
+  const retire = async (): Promise<void> => {
+    await Promise.all([engine?.stop(), served.retire()]);
+  };
+  const withDev = options.temporalAddress === undefined ? null : WITH_DEV;
+  const handingOver = new HandingOver({ ...served, retire }, logger, withDev);
   process.on('SIGUSR2', () => void handingOver.asked());
   predecessor?.ready();
   const reload = reloading(served, logger);
@@ -54,8 +71,14 @@ export async function runServe(options: ProcessOptions): Promise<void> {
   await Promise.race([end.asked, handingOver.done]);
   process.off('SIGHUP', reload);
   logger.info({}, 'stopping');
+  // First: what it does in a pause needs a proxy that answers.
+  await engine?.stop();
   await served.close();
   logger.info({}, 'stopped');
+}
+
+function engineOf({ proxy, node, address }: Served, logger: Logger, logLevel: string | undefined): EngineProcess {
+  return new EngineProcess({ config: () => proxy.config, row: node.name, port: address.port, logLevel, logger });
 }
 
 /**
@@ -96,8 +119,9 @@ export async function runWorkers(options: ProcessOptions, workers: number): Prom
   logger.info({ host: config.general.host, port: supervisor.sharedPort, workers }, 'listening');
   sayWhere(monitoring, logger);
   const stopping = new AbortController();
-  const start = (): Promise<ServedWorker> => serveWorker({ ...options, logger, row, port: supervisor.sharedPort });
-  const engine = options.worker ? keepWorker(start, logger, stopping.signal) : null;
+  const start = (): Promise<ServedWorker> =>
+    serveWorker({ configured: byFiles({ ...options, logger }), row, port: supervisor.sharedPort });
+  const engine = options.worker === 'elsewhere' ? null : keepWorker(start, logger, stopping.signal);
   try {
     await Promise.race([end.asked, supervisor.ended]);
   } finally {
@@ -159,7 +183,7 @@ export async function runWorker(options: Omit<ProcessOptions, 'worker'>): Promis
   const log = new ProgramLog({ level: options.logLevel });
   const { onConfig, logger } = logged(log);
   const end = endOfProcess();
-  const worker = await serveWorker({ ...options, logger, onConfig });
+  const worker = await serveWorker({ configured: byFiles({ ...options, logger, onConfig }) });
   logger.info({}, 'the worker runs');
   await Promise.race([end.asked, worker.ended]);
   await worker.stop();

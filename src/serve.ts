@@ -43,6 +43,8 @@ export interface ServeOptions {
   readonly onStep?: EngineContext['onStep'];
   /** called with the configuration of the start and of each RELOAD */
   readonly onConfig?: (config: Config) => void;
+  /** called with each that the proxy goes by from then on: after a RELOAD, and after a switch */
+  readonly onApplied?: (config: Config) => void;
   /** lines of the log that were thrown away */
   readonly droppedLines?: () => number;
 }
@@ -85,6 +87,7 @@ export async function serve(options: ServeOptions): Promise<Served> {
       },
       schemaGuard: (database) => late.guards?.of(database) ?? null,
       onSchemaChange: (database, change) => void late.guards?.changed(database, change),
+      onApplied: (applied) => options.onApplied?.(applied),
     },
     admin: { execute: (statement) => must(late.admin).execute(statement) },
   });

@@ -5,7 +5,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { startTemporal, type TemporalDevServer } from '../dev/temporal-dev-server.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { STANDARD_ERROR } from '../line-writer.js';
-import { runServe, runWorker, runWorkers, type ProcessOptions } from '../main.js';
+import { runServe, runWorker, runWorkers, type ProcessOptions, type WorkerPlace } from '../main.js';
 import { VERSION } from '../version.js';
 import { survey } from './survey.js';
 import { verify } from './verify.js';
@@ -26,6 +26,7 @@ interface ServeFlags extends FileFlags {
   readonly dev: boolean;
   readonly devDatabase: string;
   readonly worker: boolean;
+  readonly workerInside: boolean;
   readonly workers: number;
   readonly node?: string;
 }
@@ -57,6 +58,7 @@ withFiles(program.command('serve'))
   .option('--dev', 'start an embedded Temporal dev server', false)
   .option('--dev-database <file>', 'where the embedded Temporal keeps its data', 'cutover-temporal.db')
   .option('--no-worker', 'run the engine elsewhere (cutover worker)')
+  .option('--worker-inside', "run it in the proxy's process: less memory, and what it does may hold clients up", false)
   .option('--workers <n>', 'processes that share the port; each is a node', numberOfWorkers, 1)
   .option('--node <name>', 'which row of [[nodes]] this is')
   .action(async (flags: ServeFlags) => {
@@ -152,10 +154,15 @@ function withFiles(command: Command): Command {
 function optionsOf(flags: ServeFlags, temporal: TemporalDevServer | null): ProcessOptions {
   return {
     ...filesOf(flags),
-    worker: flags.worker,
+    worker: placeOf(flags),
     ...(flags.node === undefined ? {} : { node: flags.node }),
     ...(temporal ? { temporalAddress: temporal.address } : {}),
   };
+}
+
+function placeOf({ worker, workerInside }: ServeFlags): WorkerPlace {
+  if (!worker) return 'elsewhere';
+  return workerInside ? 'inside' : 'beside';
 }
 
 function numberOfWorkers(text: string): number {

@@ -35,6 +35,15 @@ export function childrenOf(pid: number): readonly number[] {
     .filter((candidate) => statOf(candidate)?.parent === pid);
 }
 
+/** The words it was started with; empty when it is gone. */
+export function commandOf(pid: number): readonly string[] {
+  try {
+    return readFileSync(`/proc/${pid.toString()}/cmdline`, 'utf8').split('\0');
+  } catch {
+    return [];
+  }
+}
+
 /** Resolves true once `condition` holds, false at the deadline. The condition is looked at every 10 ms. */
 export async function holdsWithin(condition: () => boolean, deadlineMs: number): Promise<boolean> {
   const end = performance.now() + deadlineMs;

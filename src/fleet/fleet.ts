@@ -4,11 +4,13 @@
  * A row of `[[nodes]]` is a process that listens; several workers may share its port, and each of them is a node of its own.
  * So every row is asked for its members. A process without rows knows only itself and the workers beside it.
  */
+import { isDeepStrictEqual } from 'node:util';
 import type { Config, NodeEntry } from '../config/config.js';
 import { PREFER_TLS } from '../config/tls.js';
 import type { NodeAddress } from '../cutover/contract.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { invariant } from '../errors/invariant.js';
+import type { Endpoint } from '../postgres/endpoint.js';
 import type { AdminResult } from '../proxy/contract.js';
 import type { FleetNode, Member } from './node.js';
 import { RemoteNode } from './remote-node.js';
@@ -30,7 +32,7 @@ export type RowAnswer =
 
 export class Fleet {
   readonly #options: FleetOptions;
-  readonly #remotes = new Map<string, RemoteNode>();
+  readonly #remotes = new Map<string, { readonly endpoint: Endpoint; readonly node: RemoteNode }>();
 
   constructor(options: FleetOptions) {
     this.#options = options;
@@ -99,20 +101,22 @@ export class Fleet {
     const { admin, tls } = this.#options.config();
     // The rows of one fleet have the same settings: where this one offers TLS, the others do.
     const secured = tls.clients === null ? {} : { tls: PREFER_TLS };
-    const key = `${entry.name} ${entry.host}:${entry.port.toString()} ${Object.keys(secured).join()}`;
-    let remote = this.#remotes.get(key);
-    if (!remote) {
-      invariant(this.#remotes.size < REMOTES_MAX, 'a fleet has a bounded number of addresses');
-      const { host, port } = entry;
-      const { name: database, user, password } = admin;
-      remote = new RemoteNode(entry.name, { host, port, database, user, password, ...secured });
-      this.#remotes.set(key, remote);
-    }
-    return remote;
+    const { host, port } = entry;
+    const { name: database, user, password } = admin;
+    const endpoint: Endpoint = { host, port, database, user, password, ...secured };
+    const key = `${entry.name} ${host}:${port.toString()}`;
+    const known = this.#remotes.get(key);
+    if (known !== undefined && isDeepStrictEqual(known.endpoint, endpoint)) return known.node;
+    // A RELOAD may have changed the password, or TLS.
+    void known?.node.close();
+    invariant(this.#remotes.size < REMOTES_MAX, 'a fleet has a bounded number of addresses');
+    const node = new RemoteNode(entry.name, endpoint);
+    this.#remotes.set(key, { endpoint, node });
+    return node;
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#remotes.values()].map((remote) => remote.close()));
+    await Promise.all([...this.#remotes.values()].map(({ node }) => node.close()));
     this.#remotes.clear();
   }
 }

@@ -15,6 +15,9 @@ const PAUSE_MARGIN_MS = 1_000;
 /** After the decision: a node that does not answer in this time resolves the epoch by its own lease. */
 const TURN_DEADLINE_MS = 1_000;
 
+/** What must not queue behind anything else has a connection of its own. */
+const IN_A_PAUSE = ['pause', 'renew'] as const;
+
 export class RemoteNode implements FleetNode {
   readonly name: string;
   readonly #endpoint: Endpoint;
@@ -41,8 +44,10 @@ export class RemoteNode implements FleetNode {
     return this.#call('states', {}, LOOK_DEADLINE_MS);
   }
 
-  prepare(request: SwapRequest): Promise<void> {
-    return this.#call('prepare', request, PREPARE_DEADLINE_MS);
+  /** Opens too what the pause will be told over: a login takes as long as several of its steps. */
+  async prepare(request: SwapRequest): Promise<void> {
+    const opened = IN_A_PAUSE.map((purpose) => this.#call('members', {}, LOOK_DEADLINE_MS, purpose));
+    await Promise.all([this.#call('prepare', request, PREPARE_DEADLINE_MS), ...opened]);
   }
 
   save(database: string): Promise<void> {

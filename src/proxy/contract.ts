@@ -176,6 +176,8 @@ export interface ProxyHooks {
   schemaGuard?(database: string): SchemaGuard | null;
   /** A change that is allowed, as `ALTER TABLE`, is about to be sent. It does not wait for what is made of it. */
   onSchemaChange?(database: string, change: string): void;
+  /** The proxy goes by another configuration from now on. */
+  onApplied?(config: Config): void;
 }
 
 /** An authenticated session of the admin database: gets SQL text, answers rows. */

@@ -203,6 +203,7 @@ class RunningProxy implements WatchedProxy, AcceptorContext, WatchContext {
     this.routers.apply(config);
     this.pipelining.apply(config);
     this.#follow();
+    this.hooks?.onApplied?.(config);
   }
 
   #follow(): void {

@@ -1,6 +1,7 @@
 /** One task: be a node or a worker in a process of its own, which tells before each step and waits until it may take it. */
 import { invariant } from '../../src/errors/invariant.js';
 import { ProgramLog } from '../../src/log.js';
+import { byFiles } from '../../src/configured.js';
 import { serveWorker } from '../../src/serve-worker.js';
 import { serve } from '../../src/serve.js';
 import { READY, type ProgramOptions } from './program-options.js';
@@ -19,7 +20,7 @@ const shared = {
   },
 };
 if (options.role === 'worker') {
-  const worker = await serveWorker(shared);
+  const worker = await serveWorker({ configured: byFiles(shared), onStep: shared.onStep });
   console.log(READY);
   await worker.ended;
 } else {

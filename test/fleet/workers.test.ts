@@ -157,8 +157,11 @@ test('they switch as one', { timeout: 120_000 }, async () => {
   await admin(`RESHARD prod prod_new ${PUBLICATION}`);
   await until(
     'the traffic has moved',
-    async () =>
-      (await admin<TaskLine & Record<string, unknown>>('SHOW TASKS')).some((t) => t.type.endsWith('(reverse)')),
+    async () => {
+      const tasks = await admin<TaskLine & Record<string, unknown>>('SHOW TASKS');
+      expect(tasks.filter((t) => t.status.startsWith('failed'))).toEqual([]);
+      return tasks.some((t) => t.type.endsWith('(reverse)'));
+    },
     90_000,
   );
   const lines = await nodes();

@@ -88,3 +88,17 @@ it('of a node: the cutover is refused, naming the node', async () => {
     message: expect.stringMatching(new RegExp(`node test ${TOO_SHORT.source}`)) as string,
   });
 });
+
+it('of a node that was held up once: it is asked again', async () => {
+  const { node, context } = pair;
+  const state = node.state.bind(node);
+  const heldUp = vi.spyOn(node, 'state').mockImplementationOnce(async (database) => {
+    await delay(SLOW_MS);
+    return state(database);
+  });
+  onTestFinished(() => {
+    heldUp.mockRestore();
+  });
+  expect(await requireNodes(context, 'prod', () => Promise.resolve())).toHaveLength(1);
+  expect(heldUp).toHaveBeenCalledTimes(2);
+});

@@ -9,6 +9,7 @@ import { gunzipSync } from 'node:zlib';
 import { expect, it, onTestFinished } from 'vitest';
 import { CriticalSection } from '../../activities/critical-section.js';
 import { createActivities } from '../../activities/index.js';
+import { byFiles } from '../../src/configured.js';
 import { connect } from '../../src/postgres/connection.js';
 import { SILENT } from '../../src/proxy/logger.js';
 import { serveWorker, type ServedWorker } from '../../src/serve-worker.js';
@@ -49,10 +50,8 @@ async function migration(): Promise<{ readonly moving: Moving; readonly handOver
   const start = (version?: WorkerVersion): Promise<ServedWorker> => {
     const { files, temporal, address } = moving.system;
     return serveWorker({
-      files,
+      configured: byFiles({ files, temporalAddress: temporal.address, logger: SILENT }),
       port: address.port,
-      temporalAddress: temporal.address,
-      logger: SILENT,
       ...(version && { version }),
     });
   };
