@@ -51,6 +51,22 @@ const READS: readonly (readonly [name: string, sql: string])[] = [
     'the ten largest of many groups',
     'SELECT account_id, sum(total) FROM invoice GROUP BY account_id ORDER BY 2 DESC, 1 LIMIT 10',
   ],
+  [
+    'the largest of many groups on both shards',
+    'SELECT id % 100003, sum(total) FROM invoice GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10',
+  ],
+  [
+    'the same, rows of a group together',
+    'SELECT id / 10, sum(total) FROM invoice GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10',
+  ],
+  [
+    'the largest stddev of many groups on both shards',
+    'SELECT id % 100003, stddev(total) FROM invoice GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10',
+  ],
+  [
+    'the largest stddev, rows of a group together',
+    'SELECT id / 10, stddev(total) FROM invoice GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10',
+  ],
   ['group by the key', 'SELECT tenant_id, count(*), sum(total) FROM invoice GROUP BY tenant_id ORDER BY tenant_id'],
   ['order by, limit 10', 'SELECT * FROM invoice ORDER BY total DESC, id LIMIT 10'],
   [

@@ -5,11 +5,12 @@
  * proxy as one that runs on another machine does, over the admin database; what it knows before the files do, as a switch that was
  * not saved, and an admin password that was made up, it is told over the channel between a process and its child.
  */
-import { fork, type ChildProcess } from 'node:child_process';
+import { fork, type ChildProcess, type StdioOptions } from 'node:child_process';
 import { constants, getPriority, setPriority } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { Config } from './config/config.js';
+import type { Config, TemporalConfig } from './config/config.js';
+import { messageOf } from './errors/errors.js';
 import type { Logger } from './proxy/logger.js';
 
 /** What a proxy tells its engine. The first message is `start`. */
@@ -19,14 +20,14 @@ export type ToEngine =
       readonly config: Config;
       /** the name of the proxy where it has no row of [[nodes]] */
       readonly row: string;
-      /** where the proxy listens */
+      /** where the proxy listens, which a socket that was handed to it decides and not the file */
+      readonly host: string;
       readonly port: number;
       /** given on the command line: wins over the configuration */
       readonly logLevel: string | undefined;
     }
-  | { readonly type: 'configuration'; readonly config: Config }
-  /** other servers may stand at the addresses of the configuration */
-  | { readonly type: 'forget' }
+  /** `reloaded`: other servers may stand at its addresses */
+  | { readonly type: 'configuration'; readonly config: Config; readonly reloaded: boolean }
   | { readonly type: 'stop' };
 
 export type EngineStart = Omit<Extract<ToEngine, { type: 'start' }>, 'type' | 'config'> & {
@@ -43,28 +44,34 @@ const PROGRAM = fileURLToPath(new URL('./engine-program.js', import.meta.url));
 const NICE = 10;
 const RESTART_MS = 2_000;
 /** Its worker gives what it does three seconds to end. */
-const END_MS = 10_000;
+const END_MS = 6_000;
 
 export class EngineProcess {
   readonly #start: EngineStart;
   readonly #stopping = new AbortController();
   readonly #kept: Promise<void>;
+  /** of the start: the proxy stays with that one, and both have to meet at the same queue */
+  readonly #temporal: TemporalConfig;
   #child: ChildProcess | null = null;
 
   /** Starts it, and keeps it running until it is stopped. */
   constructor(start: EngineStart) {
     this.#start = start;
+    this.#temporal = start.config().temporal;
     this.#kept = this.#keep();
   }
 
-  /** The proxy goes by another configuration. */
-  configured(config: Config): void {
-    this.#tell({ type: 'configuration', config });
+  /**
+   * The proxy goes by another configuration.
+   *
+   * @param reloaded the files were read again: other servers may stand at the addresses
+   */
+  configured(config: Config, reloaded: boolean): void {
+    this.#tell({ type: 'configuration', config: this.#asStarted(config), reloaded });
   }
 
-  /** The files were read again: other servers may stand at the addresses. */
-  forget(): void {
-    this.#tell({ type: 'forget' });
+  #asStarted(config: Config): Config {
+    return { ...config, temporal: this.#temporal };
   }
 
   /** Resolves once it has ended: by itself, or by SIGKILL when that takes too long. May be called again. */
@@ -81,20 +88,23 @@ export class EngineProcess {
     const { logger } = this.#start;
     const { signal: stopping } = this.#stopping;
     while (!stopping.aborted) {
-      const how = await this.#runOnce();
+      const how = await this.#runOnce().catch((error: unknown) => ({ problem: messageOf(error) }));
       if (this.#stopping.signal.aborted) return;
       logger.warn(how, 'the engine has ended and is started again: moves wait, traffic goes on');
       await delay(RESTART_MS, undefined, { signal: stopping }).catch(() => undefined);
     }
   }
 
-  #runOnce(): Promise<object> {
-    const { config, row, port, logLevel } = this.#start;
-    const child = fork(PROGRAM, { serialization: 'advanced', stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  /** Resolves with how it has ended. @throws what fork() throws: no process is to be had */
+  async #runOnce(): Promise<object> {
+    const { config, row, host, port, logLevel } = this.#start;
+    // A debugger of the proxy has the port that it was given.
+    const execArgv = process.execArgv.filter((argument) => !argument.startsWith('--inspect'));
+    const stdio: StdioOptions = ['ignore', 'inherit', 'inherit', 'ipc'];
+    const child = fork(PROGRAM, { execArgv, serialization: 'advanced', stdio });
     this.#child = child;
-    const priority = Math.min(getPriority() + NICE, constants.priority.PRIORITY_LOW);
-    if (child.pid !== undefined) setPriority(child.pid, priority);
-    this.#tell({ type: 'start', config: config(), row, port, logLevel });
+    this.#lower(child);
+    this.#tell({ type: 'start', config: this.#asStarted(config()), row, host, port, logLevel });
     return new Promise((resolve) => {
       child.once('error', ({ message }) => {
         resolve({ problem: message });
@@ -103,6 +113,15 @@ export class EngineProcess {
         resolve({ code, signal });
       });
     });
+  }
+
+  #lower({ pid }: ChildProcess): void {
+    if (pid === undefined) return;
+    try {
+      setPriority(pid, Math.min(getPriority() + NICE, constants.priority.PRIORITY_LOW));
+    } catch (error) {
+      this.#start.logger.warn({ problem: messageOf(error) }, 'the engine runs at the priority of the proxy');
+    }
   }
 
   #tell(message: ToEngine): void {

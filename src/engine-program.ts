@@ -7,7 +7,7 @@ import { ProgramLog } from './log.js';
 import { serveWorker } from './serve-worker.js';
 
 /** A worker that was told to stop has three seconds for what it does; a process that hangs is worth less than none. */
-const END_MS = 9_000;
+const END_MS = 5_000;
 
 const stopping = new AbortController();
 
@@ -22,17 +22,17 @@ process.on('SIGTERM', stop);
 // Nobody would start it again, nor tell it of a switch.
 process.on('disconnect', stop);
 
-async function run({ config, row, port, logLevel }: Extract<ToEngine, { type: 'start' }>): Promise<void> {
+async function run({ config, row, host, port, logLevel }: Extract<ToEngine, { type: 'start' }>): Promise<void> {
   const log = new ProgramLog({ level: logLevel });
   log.apply(config.logging);
   const configured = new Told(config);
   process.on('message', (message: ToEngine) => {
-    if (message.type === 'configuration') {
-      log.apply(message.config.logging);
-      configured.tell(message.config);
-    } else if (message.type === 'forget') configured.directory.forget();
+    if (message.type !== 'configuration') return;
+    log.apply(message.config.logging);
+    configured.tell(message.config);
+    if (message.reloaded) configured.directory.forget();
   });
-  await keepWorker(() => serveWorker({ configured, row, port }), log.logger, stopping.signal);
+  await keepWorker(() => serveWorker({ configured, row, host, port }), log.logger, stopping.signal);
   await STANDARD_ERROR.settled();
   // The workflow runtime keeps threads of its own.
   process.exit();

@@ -24,7 +24,8 @@ export async function keepWorker(
   });
   while (!stopping.aborted) {
     try {
-      const worker = await start();
+      const worker = await unlessAborted(start(), aborted);
+      if (worker === null) return;
       logger.info({}, 'the worker runs');
       await Promise.race([worker.ended, aborted]).finally(() => worker.stop());
     } catch (error) {
@@ -33,4 +34,15 @@ export async function keepWorker(
     // Cut short at the end: an ending process must not wait for its next try.
     await delay(RETRY_MS, undefined, { signal: stopping }).catch(() => undefined);
   }
+}
+
+/** A try may last for as long as Temporal is silent; who is to end does not wait for it. */
+async function unlessAborted(starting: Promise<KeptWorker>, aborted: Promise<void>): Promise<KeptWorker | null> {
+  const first = await Promise.race([starting, aborted.then(() => null)]);
+  if (first === null)
+    starting.then(
+      (late) => late.stop(),
+      () => undefined,
+    );
+  return first;
 }

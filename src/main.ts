@@ -45,14 +45,9 @@ export async function runServe(options: ProcessOptions): Promise<void> {
   const predecessor = Predecessor.take();
   const inherit = predecessor?.inherit ?? activated();
   let engine: EngineProcess | null = null;
-  const { onConfig, ...rest } = logged(log);
   const served = await serve({
-    ...{ ...options, ...rest, worker: options.worker === 'inside', onShutdown: end.now },
-    onConfig: (config) => {
-      onConfig(config);
-      engine?.forget();
-    },
-    onApplied: (config) => engine?.configured(config),
+    ...{ ...options, ...logged(log), worker: options.worker === 'inside', onShutdown: end.now },
+    onApplied: (config, reloaded) => engine?.configured(config, reloaded),
     ...(inherit ? { inherit } : {}),
     ...(predecessor ? { predecessorGone: predecessor.gone } : {}),
   });
@@ -71,14 +66,15 @@ export async function runServe(options: ProcessOptions): Promise<void> {
   await Promise.race([end.asked, handingOver.done]);
   process.off('SIGHUP', reload);
   logger.info({}, 'stopping');
-  // First: what it does in a pause needs a proxy that answers.
+  served.watch.phase = 'ending';
+  // What the engine does in a pause needs a proxy that answers.
   await engine?.stop();
   await served.close();
   logger.info({}, 'stopped');
 }
 
 function engineOf({ proxy, node, address }: Served, logger: Logger, logLevel: string | undefined): EngineProcess {
-  return new EngineProcess({ config: () => proxy.config, row: node.name, port: address.port, logLevel, logger });
+  return new EngineProcess({ config: () => proxy.config, row: node.name, ...address, logLevel, logger });
 }
 
 /**

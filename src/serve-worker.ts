@@ -10,8 +10,9 @@ import { isRunning, startWorker, type WorkerVersion } from './temporal/worker.js
 export interface WorkerOptions {
   /** is closed when the worker has been stopped */
   readonly configured: Configured;
-  /** the name and port of the proxy where there are no rows of [[nodes]]; from the configuration when absent */
+  /** the name of the proxy, and where it listens, where there are no rows of [[nodes]]; from the configuration when absent */
   readonly row?: string;
+  readonly host?: string;
   readonly port?: number;
   readonly onStep?: EngineContext['onStep'];
   /** this one when absent */
@@ -33,7 +34,11 @@ export async function serveWorker(options: WorkerOptions): Promise<ServedWorker>
   const { configured } = options;
   const { config, directory } = configured;
   const { host, port } = config().general;
-  const fallback = { name: options.row ?? 'local', host: loopbackOf(host), port: options.port ?? port };
+  const fallback = {
+    name: options.row ?? 'local',
+    host: loopbackOf(options.host ?? host),
+    port: options.port ?? port,
+  };
   const fleet = new Fleet({ config, own: null, row: null, fallback });
   const connections = new Connections({ applicationName: 'cutover engine' });
   const { temporal } = config();

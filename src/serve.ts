@@ -43,8 +43,8 @@ export interface ServeOptions {
   readonly onStep?: EngineContext['onStep'];
   /** called with the configuration of the start and of each RELOAD */
   readonly onConfig?: (config: Config) => void;
-  /** called with each that the proxy goes by from then on: after a RELOAD, and after a switch */
-  readonly onApplied?: (config: Config) => void;
+  /** called with each that the proxy goes by from then on: after a switch, and where the files were read again (`reloaded`) */
+  readonly onApplied?: (config: Config, reloaded: boolean) => void;
   /** lines of the log that were thrown away */
   readonly droppedLines?: () => number;
 }
@@ -75,6 +75,8 @@ export async function serve(options: ServeOptions): Promise<Served> {
   options.onConfig?.(config);
   for (const warning of config.warnings) logger.warn({}, warning);
   const row = ownRow(config, options.node);
+  /** under way */
+  let reloads = 0;
   const temporal = new TemporalLink(config, options);
   // The admin database and the node are reached through the proxy, and reach it: the two references close the circle.
   const late: { node?: LocalNode; admin?: AdminDatabase; guards?: SchemaGuardWatch; monitoring?: Monitoring } = {};
@@ -87,7 +89,7 @@ export async function serve(options: ServeOptions): Promise<Served> {
       },
       schemaGuard: (database) => late.guards?.of(database) ?? null,
       onSchemaChange: (database, change) => void late.guards?.changed(database, change),
-      onApplied: (applied) => options.onApplied?.(applied),
+      onApplied: (applied) => options.onApplied?.(applied, reloads > 0),
     },
     admin: { execute: (statement) => must(late.admin).execute(statement) },
   });
@@ -107,7 +109,12 @@ export async function serve(options: ServeOptions): Promise<Served> {
     expectSameRow(loaded, options.node, row);
     if (!isDeepStrictEqual({ ...loaded.monitoring, namespace: '' }, { ...config.monitoring, namespace: '' }))
       logger.warn({}, 'where monitoring listens has changed in the files: that is read at the start only');
-    await node.reload(loaded);
+    reloads += 1;
+    try {
+      await node.reload(loaded);
+    } finally {
+      reloads -= 1;
+    }
     options.onConfig?.(loaded);
   };
   const watch = new LocalWatch(proxy, node, { version: VERSION, droppedLines: options.droppedLines ?? (() => 0) });

@@ -4,7 +4,6 @@
  * A row of `[[nodes]]` is a process that listens; several workers may share its port, and each of them is a node of its own.
  * So every row is asked for its members. A process without rows knows only itself and the workers beside it.
  */
-import { isDeepStrictEqual } from 'node:util';
 import type { Config, NodeEntry } from '../config/config.js';
 import { PREFER_TLS } from '../config/tls.js';
 import type { NodeAddress } from '../cutover/contract.js';
@@ -32,7 +31,7 @@ export type RowAnswer =
 
 export class Fleet {
   readonly #options: FleetOptions;
-  readonly #remotes = new Map<string, { readonly endpoint: Endpoint; readonly node: RemoteNode }>();
+  readonly #remotes = new Map<string, RemoteNode>();
 
   constructor(options: FleetOptions) {
     this.#options = options;
@@ -98,25 +97,27 @@ export class Fleet {
   }
 
   #remote(entry: NodeEntry): RemoteNode {
+    const { name, host, port } = entry;
+    const key = `${name} ${host}:${port.toString()}`;
+    let remote = this.#remotes.get(key);
+    if (!remote) {
+      invariant(this.#remotes.size < REMOTES_MAX, 'a fleet has a bounded number of addresses');
+      remote = new RemoteNode(name, () => this.#endpointAt(host, port));
+      this.#remotes.set(key, remote);
+    }
+    return remote;
+  }
+
+  /** With the password of now: a RELOAD may have changed it, and what is open already lives on. */
+  #endpointAt(host: string, port: number): Endpoint {
     const { admin, tls } = this.#options.config();
-    // The rows of one fleet have the same settings: where this one offers TLS, the others do.
-    const secured = tls.clients === null ? {} : { tls: PREFER_TLS };
-    const { host, port } = entry;
     const { name: database, user, password } = admin;
-    const endpoint: Endpoint = { host, port, database, user, password, ...secured };
-    const key = `${entry.name} ${host}:${port.toString()}`;
-    const known = this.#remotes.get(key);
-    if (known !== undefined && isDeepStrictEqual(known.endpoint, endpoint)) return known.node;
-    // A RELOAD may have changed the password, or TLS.
-    void known?.node.close();
-    invariant(this.#remotes.size < REMOTES_MAX, 'a fleet has a bounded number of addresses');
-    const node = new RemoteNode(entry.name, endpoint);
-    this.#remotes.set(key, { endpoint, node });
-    return node;
+    // The rows of one fleet have the same settings: where this one offers TLS, the others do.
+    return { host, port, database, user, password, ...(tls.clients === null ? {} : { tls: PREFER_TLS }) };
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#remotes.values()].map(({ node }) => node.close()));
+    await Promise.all([...this.#remotes.values()].map((remote) => remote.close()));
     this.#remotes.clear();
   }
 }

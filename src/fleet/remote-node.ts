@@ -3,7 +3,7 @@ import type { Side } from '../cutover/side.js';
 import { CutoverError, messageOf } from '../errors/errors.js';
 import { Connections, type Purpose } from '../postgres/connections.js';
 import type { Endpoint } from '../postgres/endpoint.js';
-import { quoteLiteral } from '../postgres/connection.js';
+import { quoteLiteral, type Connection } from '../postgres/connection.js';
 import type { AdminResult } from '../proxy/contract.js';
 import type { FleetNode, Member, NodeState, PauseAnswer, PauseRequest, SwapRequest } from './node.js';
 
@@ -20,14 +20,12 @@ const IN_A_PAUSE = ['pause', 'renew'] as const;
 
 export class RemoteNode implements FleetNode {
   readonly name: string;
-  readonly #endpoint: Endpoint;
-  readonly #connections = new Connections({
-    applicationName: 'cutover engine',
-    connectTimeoutMs: CONNECT_TIMEOUT_MS,
-    queryTimeoutMs: PREPARE_DEADLINE_MS,
-  });
+  readonly #endpoint: () => Endpoint;
+  /** by database: what one waits for must not hold up another one's pause; empty: what concerns them all */
+  readonly #connections = new Map<string, Connections>();
 
-  constructor(name: string, endpoint: Endpoint) {
+  /** @param endpoint where its admin database is, and by which password; asked for each new connection */
+  constructor(name: string, endpoint: () => Endpoint) {
     this.name = name;
     this.#endpoint = endpoint;
   }
@@ -46,8 +44,15 @@ export class RemoteNode implements FleetNode {
 
   /** Opens too what the pause will be told over: a login takes as long as several of its steps. */
   async prepare(request: SwapRequest): Promise<void> {
-    const opened = IN_A_PAUSE.map((purpose) => this.#call('members', {}, LOOK_DEADLINE_MS, purpose));
-    await Promise.all([this.#call('prepare', request, PREPARE_DEADLINE_MS), ...opened]);
+    const connections = this.#connectionsOf(request.database);
+    const opened = IN_A_PAUSE.map((purpose) => connections.get(this.#endpoint(), purpose));
+    const prepared = this.#call('prepare', request, PREPARE_DEADLINE_MS);
+    try {
+      await Promise.all([prepared, ...opened]);
+    } catch (error) {
+      await prepared;
+      throw this.#readable(error);
+    }
   }
 
   save(database: string): Promise<void> {
@@ -78,15 +83,17 @@ export class RemoteNode implements FleetNode {
 
   /** A call without an answer in time gives its connection up: what follows must not queue behind it. */
   async #call<T>(method: string, argument: object, deadlineMs: number, purpose: Purpose = 'record'): Promise<T> {
+    const connections = this.#connectionsOf(databaseOf(argument));
+    const endpoint = this.#endpoint();
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => {
-        void this.#connections.discard(this.#endpoint, purpose);
+        void connections.discard(endpoint, purpose);
         reject(new Error(`no answer within ${Math.round(deadlineMs).toString()} ms`));
       }, deadlineMs);
     });
     try {
-      return await Promise.race([this.#ask<T>(method, argument, purpose), late]);
+      return await Promise.race([ask<T>(connections.get(endpoint, purpose), method, argument), late]);
     } catch (error) {
       throw this.#readable(error);
     } finally {
@@ -94,12 +101,14 @@ export class RemoteNode implements FleetNode {
     }
   }
 
-  async #ask<T>(method: string, argument: object, purpose: Purpose): Promise<T> {
-    const connection = await this.#connections.get(this.#endpoint, purpose);
-    const { rows } = await connection.query<{ result: string }>(
-      `CUTOVER_NODE ${method} ${quoteLiteral(JSON.stringify(argument))}`,
-    );
-    return JSON.parse(rows[0]?.result ?? 'null') as T;
+  #connectionsOf(database: string): Connections {
+    let connections = this.#connections.get(database);
+    if (connections === undefined) {
+      const deadlines = { connectTimeoutMs: CONNECT_TIMEOUT_MS, queryTimeoutMs: PREPARE_DEADLINE_MS };
+      connections = new Connections({ applicationName: 'cutover engine', ...deadlines });
+      this.#connections.set(database, connections);
+    }
+    return connections;
   }
 
   /** The refusal of a dead epoch, or by a node that is being handed over, is something the engine acts on, so it keeps its code. */
@@ -113,6 +122,18 @@ export class RemoteNode implements FleetNode {
   }
 
   async close(): Promise<void> {
-    await this.#connections.close();
+    await Promise.all([...this.#connections.values()].map((connections) => connections.close()));
   }
+}
+
+function databaseOf(argument: object): string {
+  return 'database' in argument && typeof argument.database === 'string' ? argument.database : '';
+}
+
+async function ask<T>(opening: Promise<Connection>, method: string, argument: object): Promise<T> {
+  const connection = await opening;
+  const { rows } = await connection.query<{ result: string }>(
+    `CUTOVER_NODE ${method} ${quoteLiteral(JSON.stringify(argument))}`,
+  );
+  return JSON.parse(rows[0]?.result ?? 'null') as T;
 }

@@ -112,6 +112,10 @@ test('it knows of a RELOAD at once; killed, it is started again and moves back',
       t.type.endsWith('(reverse)'),
     ),
   );
+  // Neither counts before the next start, for the proxy; so not for its engine either.
+  const moved = configOf(destination.port).replace('host = "127.0.0.1"', 'host = "127.0.0.2"');
+  writeFileSync(paths()[0], `${moved}\n[temporal]\ntask_queue = "another"\n`);
+  await ask('admin', 'admin', 'RELOAD');
   signalProcess(first, 'SIGKILL');
   await says(program, '"the engine has ended and is started again: moves wait, traffic goes on"');
   // Traffic does not wait for it.

@@ -183,7 +183,7 @@ test(
     for (const process of both)
       for (const order of [state, pause()])
         await expect(process.query(order)).rejects.toThrow('two processes serve its clients');
-    const asked = new RemoteNode('local', { ...application(), ...administration() } as Endpoint);
+    const asked = new RemoteNode('local', () => ({ ...application(), ...administration() }) as Endpoint);
     onTestFinished(() => asked.close());
     await expect(asked.state('prod')).rejects.toMatchObject({ code: 'node_handed_over' });
     expect(isRunning(first)).toBe(true);
