@@ -2,6 +2,7 @@
 import { randomInt } from 'node:crypto';
 import { createServer, type Server } from 'node:net';
 import { invariant } from '../errors/invariant.js';
+import { reservePort } from './reserved-ports.js';
 
 export const LOOPBACK = '127.0.0.1';
 
@@ -16,8 +17,8 @@ const END_PORT = 32_000;
 const ATTEMPTS_MAX = 200;
 
 /**
- * `count` different free ports. They are free when this returns and not reserved afterwards; nobody who is given a port by the
- * operating system is given one of them.
+ * `count` different free ports. They are free when this returns, and nobody who asks for ports here is given one of them as long as this
+ * process lives; nor is who is given a port by the operating system.
  */
 export async function freePorts(count: number): Promise<readonly number[]> {
   invariant(count > 0 && count <= 100, 'freePorts() gives between 1 and 100 ports');
@@ -27,7 +28,9 @@ export async function freePorts(count: number): Promise<readonly number[]> {
     const port = randomInt(FIRST_PORT, END_PORT);
     if (PORTS_OF_THE_MACHINE.has(port) || held.has(port)) continue;
     const server = await listenAt(port);
-    if (server !== null) held.set(port, server);
+    if (server === null) continue;
+    if (reservePort(port)) held.set(port, server);
+    else await close(server);
   }
   await Promise.all([...held.values()].map(close));
   if (held.size < count) throw new Error(`no free ports after ${ATTEMPTS_MAX.toString()} attempts`);
