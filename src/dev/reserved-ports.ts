@@ -5,7 +5,7 @@
  * A port that was chosen is a file, with the process that it belongs to in it, for as long as that lives.
  */
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir, userInfo } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isRunning } from './processes.js';
 
@@ -27,7 +27,8 @@ export function reservePort(port: number): boolean {
 
 /** What processes that are gone have left is taken away, once: a file is never taken over, so that no two can do so at once. */
 function prepared(): string {
-  const path = join(tmpdir(), `cutover-ports-${userInfo().uid.toString()}`);
+  // By number: in a container a user may have no name. Without numbers (Windows) everybody has a temporary folder of his own.
+  const path = join(tmpdir(), `cutover-ports-${process.getuid?.().toString() ?? 'own'}`);
   mkdirSync(path, { recursive: true, mode: 0o700 });
   for (const name of readdirSync(path)) if (isLeft(join(path, name))) rmSync(join(path, name), { force: true });
   process.once('exit', () => {
