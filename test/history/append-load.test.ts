@@ -113,7 +113,8 @@ it('what PostgreSQL allows under REPEATABLE READ is found: the load is sharp eno
   onTestFinished(async () => {
     await load.stop();
   });
-  await acknowledges(load, 2_000);
+  // Four times what it takes on an idle machine: on a busy one its transactions overlap less often.
+  await acknowledges(load, 8_000);
   const findings = check(await load.stop(), await readLists(endpoint));
   expect(findings.map((f) => f.anomaly)).toContain('anti-dependency cycle');
   // Nothing worse: in each cycle somebody read what another then changed, and was read from in the same way (README.md).
